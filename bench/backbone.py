@@ -1,0 +1,267 @@
+"""ONE frozen timm ViT for every method, with prompts inserted from outside: no forked backbone.
+
+Prompts enter in two ways. *Prefix*: key and value rows put before a layer's own keys and values, after the qkv
+projection, K' = [P^K; K], V' = [P^V; V] (CODA-Prompt models/vit.py::Attention.forward, DualPrompt's prefix
+tuning). *Tokens*: rows put in front of [cls, patches] after the position embedding (L2P, google-research/l2p).
+"""
+
+from __future__ import annotations
+
+import copy
+import hashlib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from bench.config.spec import BackboneSpec, UsageError
+from bench.paths import find_weights
+from bench.torchvision_guard import ensure_torchvision
+
+ensure_torchvision()
+import timm  # noqa: E402  (needs the guard)
+from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn  # noqa: E402
+
+GLYPH_WEIGHTS = Path(__file__).parent / "assets" / "vit_glyphs.safetensors"
+HEAD_KEYS = ("head.", "head_dist.", "fc_norm.", "pre_logits.")  # a classifier is not part of the backbone
+
+
+def build_vit(spec: BackboneSpec) -> VisionTransformer:
+    """The network of a spec, without weights. Raises UsageError for names and sizes that do not exist."""
+    if spec.name == "vit_glyphs":
+        vit = _plain_vit(spec.image_size or 32, patch=8, width=96, depth=12, heads=3)
+    elif spec.name == "vit":  # any size, from the configuration
+        if spec.width % spec.heads:
+            raise UsageError(f"backbone.width={spec.width}: a multiple of backbone.heads={spec.heads} is expected")
+        vit = _plain_vit(spec.image_size, spec.patch, spec.width, spec.depth, spec.heads)
+    else:
+        vit = _timm_vit(spec, pretrained=False)
+    patch, size = vit.patch_embed.patch_size[0], vit.patch_embed.img_size[0]
+    if size < patch or size % patch:
+        raise UsageError(f"backbone.image_size={size}: a multiple of patch {patch} is expected")
+    return vit
+
+
+def _plain_vit(size: int, patch: int, width: int, depth: int, heads: int) -> VisionTransformer:
+    return VisionTransformer(img_size=size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=0)
+
+
+def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
+    """A timm model by its full tag, without head; UsageError unless it is a plain ViT."""
+    if not timm.is_model(spec.name):
+        raise UsageError.unknown("backbone.name", spec.name, ["vit_glyphs", "vit", *timm.list_models("*vit*")])
+    if not timm.model_entrypoint(spec.name).__module__.endswith(("vision_transformer", "deit")):
+        raise UsageError(f"backbone.name={spec.name}: not a plain ViT (timm's vision_transformer or deit)")
+    sizes: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size else {}
+    try:
+        vit: Any = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **sizes)
+    except Exception as error:  # sizes, network, cache and hub errors are many; each means: no such network here
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        hint = "; give backbone.checkpoint=FILE" if pretrained else ""
+        raise UsageError(f"backbone.name={spec.name} image_size={spec.image_size}: {reason}{hint}") from error
+    plain = isinstance(vit, VisionTransformer) and all(type(block) is Block for block in vit.blocks)
+    if not plain or vit.cls_token is None:
+        raise UsageError(f"backbone.name={spec.name}: not a plain ViT with a class token and timm Block layers")
+    return vit
+
+
+def read_weights(path: Path, vit: VisionTransformer) -> None:
+    """Load a .safetensors, .npz or .pth file into vit, position embedding resized as timm does; nothing is unpickled.
+
+    Raises UsageError naming the file and the keys that do not fit.
+    """
+    try:
+        if path.suffix == ".npz":
+            vit.load_pretrained(str(path))  # the original JAX layout; numpy refuses pickles by default
+            return
+        if path.suffix == ".safetensors":
+            from safetensors.torch import load_file
+
+            state = load_file(path)
+        elif path.suffix in (".pth", ".pt", ".bin"):
+            state = torch.load(path, map_location="cpu", weights_only=True)
+        else:
+            raise UsageError(f"backbone.checkpoint={path}: a .safetensors, .npz, .pth, .pt or .bin file is expected")
+        state = checkpoint_filter_fn(state, vit)
+    except UsageError:
+        raise
+    except Exception as error:  # each format has its own exceptions; the reader needs the file and the reason
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise UsageError(f"backbone.checkpoint={path}: cannot be read into this backbone ({reason})") from error
+    own = vit.state_dict()
+    state = {key: value.float() for key, value in state.items() if not key.startswith(HEAD_KEYS)}
+    missing = sorted(own.keys() - state.keys())
+    foreign = sorted(state.keys() - own.keys())
+    wrong = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
+    if missing or foreign or wrong:
+        parts = [
+            f"{label} {len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
+            for label, keys in (("missing", missing), ("unexpected", foreign), ("of another shape", sorted(wrong)))
+            if keys
+        ]
+        raise UsageError(f"backbone.checkpoint={path}: does not fit {type(vit).__name__}: keys {'; '.join(parts)}")
+    if not all(torch.isfinite(value).all() for value in state.values()):
+        raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
+    vit.load_state_dict(state)
+
+
+def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:
+    """A timm Attention with optional prefix keys and values.
+
+    x: (B, T, D). prefix: (2, P, D) for the whole batch or (B, 2, P, D) per sample, keys first. rows: how many tokens'
+    outputs are wanted, from the first; None = all. Returns (B, rows, D).
+    """
+    batch, length, _ = x.shape
+    heads, size = attn.num_heads, attn.head_dim
+    qkv = attn.qkv(x).reshape(batch, length, 3, heads, size).permute(2, 0, 3, 1, 4)
+    q, k, v = qkv.unbind(0)
+    q, k = attn.q_norm(q[:, :, :rows]), attn.k_norm(k)
+    if prefix is not None:
+        prefix = prefix.to(k.dtype)
+        if prefix.dim() == 3:
+            prefix = prefix.unsqueeze(0).expand(batch, -1, -1, -1)
+        pk, pv = prefix.unflatten(-1, (heads, size)).transpose(2, 3).unbind(1)  # (B, H, P, size) each
+        k, v = torch.cat([pk, k], dim=2), torch.cat([pv, v], dim=2)
+    if fused:
+        out = nn.functional.scaled_dot_product_attention(q, k, v, scale=attn.scale)
+    else:  # on a CPU the fused kernel gains nothing, and its bf16 backward is several times slower
+        out = ((q * attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
+    out = attn.norm(out.transpose(1, 2).reshape(batch, -1, attn.attn_dim))
+    if attn.gate is not None:
+        out = out * attn.gate(x[:, :rows]).sigmoid()
+    return attn.proj(out)
+
+
+def run_block(block: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:
+    """One pre-norm transformer block, (B, T, D) to (B, rows, D)."""
+    x = x[:, :rows] + block.ls1(attend(block.attn, block.norm1(x), prefix, fused, rows))
+    return x + block.ls2(block.mlp(block.norm2(x)))
+
+
+def run_vit(
+    vit: Any,
+    images: Tensor,
+    prefix: Mapping[int, Tensor] | None = None,
+    tokens: Tensor | None = None,
+    precision: str = "fp32",
+    rows: int | None = None,
+) -> Tensor:
+    """Token features after the final norm.
+
+    images: (B, 3, H, W) float. prefix: layer -> (2, P, D) or (B, 2, P, D). tokens: (B, P, D) put in front.
+    Returns (B, P + 1 + registers + patches, D) float32: tokens, then the class token, then the rest; with rows only the
+    first of them, which spares the last block the others. With precision 'bf16' the network runs under autocast; what
+    goes in and comes out stays fp32, and so do prompts and heads.
+    """
+    prefix = prefix or {}
+    last = len(vit.blocks) - 1
+    with torch.autocast(images.device.type, torch.bfloat16, enabled=precision == "bf16"):
+        x = vit.norm_pre(vit._pos_embed(vit.patch_embed(images)))
+        if tokens is not None:
+            x = torch.cat([tokens.to(x.dtype), x], dim=1)
+        for layer, block in enumerate(vit.blocks):
+            x = run_block(block, x, prefix.get(layer), x.is_cuda, rows if layer == last else None)
+        return vit.norm(x).float()
+
+
+def pretrained_config(vit: nn.Module) -> dict:
+    """What timm states about a model's weights (mean, std, ...); empty for networks built from the configuration."""
+    return getattr(vit, "pretrained_cfg", None) or {}
+
+
+class FrozenViT(nn.Module):
+    """A pretrained ViT whose weights never change and never have a gradient.
+
+    Attributes: width D, depth, heads, image_size, sha256 (of the weights as loaded, names and fp32 bytes).
+    """
+
+    _scale: Tensor
+    _shift: Tensor
+
+    def __init__(self, vit: Any, normalise: str = "zero_one", precision: str = "fp32") -> None:
+        super().__init__()
+        self.precision = precision
+        self.vit = vit.eval().requires_grad_(False)
+        self.width, self.depth = vit.embed_dim, len(vit.blocks)
+        self.heads = vit.blocks[0].attn.num_heads
+        self.image_size = vit.patch_embed.img_size[0]
+        config = pretrained_config(vit)
+        plain = normalise == "zero_one"
+        mean = (0.0,) * 3 if plain else config["mean"]
+        std = (1.0,) * 3 if plain else config["std"]
+        # One multiply-add from uint8: (x / 255 - mean) / std
+        self.register_buffer("_scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
+        self.sha256 = weights_digest(vit)
+        # Autocast would cast frozen weights again in every pass; in a list, so that the twin is no second submodule.
+        self._used = [bf16_twin(vit) if precision == "bf16" else vit]
+
+    def _apply(self, fn: Any, recurse: bool = True) -> FrozenViT:
+        """Moving to a device moves the twin as well."""
+        super()._apply(fn, recurse)
+        if self._used[0] is not self.vit:
+            self._used = [self._used[0]._apply(fn)]
+        return self
+
+    def train(self, mode: bool = True) -> FrozenViT:
+        """Stays in evaluation mode: a frozen network has no training mode."""
+        return super().train(False)
+
+    def prepare(self, images: Tensor) -> Tensor:
+        """(B, H, W, 3) uint8 to the (B, 3, H, W) float input of the network, normalised as the spec says."""
+        return images.permute(0, 3, 1, 2).float() * self._scale + self._shift
+
+    def forward(
+        self,
+        images: Tensor,
+        prefix: Mapping[int, Tensor] | None = None,
+        tokens: Tensor | None = None,
+        rows: int | None = None,
+    ) -> Tensor:
+        """run_vit on the frozen weights."""
+        return run_vit(self._used[0], images, prefix, tokens, self.precision, rows)
+
+    def cls(self, images: Tensor, prefix: Mapping[int, Tensor] | None = None) -> Tensor:
+        """The class token after the final norm, (B, D) float32. Without prefix this is the query q(x)."""
+        return self(images, prefix, rows=1)[:, 0]
+
+
+def bf16_twin(vit: Any) -> Any:
+    """A copy whose matrices are bf16 already, as autocast would make them; norms and embeddings stay fp32."""
+    twin = copy.deepcopy(vit)
+    for module in twin.modules():
+        if isinstance(module, nn.Linear | nn.Conv2d):
+            module.to(torch.bfloat16)
+    return twin
+
+
+def weights_digest(vit: nn.Module) -> str:
+    """sha256 over parameter names and their fp32 bytes in order: the same weights in any file format."""
+    digest = hashlib.sha256()
+    for name, value in sorted(vit.state_dict().items()):
+        digest.update(name.encode())
+        digest.update(value.detach().float().contiguous().cpu().numpy().tobytes())
+    return digest.hexdigest()
+
+
+def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
+    """Build a spec's backbone with its weights. Raises UsageError with what is wrong and where."""
+    vit = build_vit(spec)
+    if spec.checkpoint == "random":  # for tests of shapes and parity: deterministic, never a result
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)
+            for parameter in vit.parameters():
+                nn.init.trunc_normal_(parameter, std=0.02)
+    elif spec.checkpoint:
+        read_weights(find_weights(spec.checkpoint), vit)
+    elif spec.name == "vit_glyphs":
+        read_weights(GLYPH_WEIGHTS, vit)
+    elif spec.name == "vit":
+        raise UsageError("backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)")
+    else:
+        vit = _timm_vit(spec, pretrained=True)
+    if spec.normalise == "timm" and not pretrained_config(vit).get("mean"):
+        raise UsageError(f"backbone.normalise=timm: timm states no mean and std for {spec.name}; use zero_one")
+    return FrozenViT(vit, spec.normalise, precision)

@@ -1,0 +1,118 @@
+"""Measured against expected: `python -m bench.check smoke`.
+
+Runs the suite afresh (code may have changed since any earlier run of it) and compares each row with
+bench/expected/<suite>.csv. A margin is the half width of the 99.5% prediction interval for the mean of the suite's runs,
+from the spread over the seeds with which it was measured (`--measure`); a row outside it is a regression: exit code 1 and
+a table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench import cli
+from bench.config.spec import UsageError
+from bench.config.suite import load_suite
+from bench.grid import run_local
+from bench.report.frames import Results, load
+from bench.report.tables import markdown
+from bench.store.files import write_text
+from bench.store.rundir import collect
+
+EXPECTED = Path(__file__).parent / "expected"
+COLUMNS = ["benchmark", "method", "metric", "expected", "margin", "std", "seeds"]
+CONTROL = "linear"
+CONFIDENCE = 0.995
+LEAST_MARGIN = 1.0  # points: rows that do not depend on the seed still differ by an image or two between processors
+
+
+def measure(results: Results) -> pd.DataFrame:
+    """Per cell: FAA, the accuracy with the task known, and the latter's gain over the linear head of the same seed.
+
+    The gain is what prompts do to the features: paired with the control it hardly varies between seeds, so a method
+    whose prompts are not inserted any more stands out.
+    """
+    keys = ["benchmark", "order_seed", "seed"]
+    cells = results.cells.set_index([*keys, "method", "scenario"])["faa"].unstack("scenario")
+    table = cells.reset_index().rename(columns={"class": "faa", "task": "task_accuracy"})
+    control = table[table["method"] == CONTROL].set_index(keys)["task_accuracy"].rename("control")
+    table = table.join(control, on=keys)
+    table["gain_over_linear"] = table["task_accuracy"] - table["control"]
+    wide = table.drop(columns="control").melt([*keys, "method"], var_name="metric")
+    return wide[(wide["method"] != CONTROL) | (wide["metric"] != "gain_over_linear")]
+
+
+def expect(measured: pd.DataFrame, repeats: int) -> pd.DataFrame:
+    """Expected values and margins from many seeds, for the mean over `repeats` runs: the suite's own seeds."""
+    rows = []
+    for (benchmark, method, metric), part in measured.groupby(["benchmark", "method", "metric"], sort=False):
+        values = part["value"].to_numpy()
+        n, std = len(values), values.std(ddof=1)
+        margin = max(LEAST_MARGIN, stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std * np.sqrt(1 / repeats + 1 / n))
+        rows.append([benchmark, method, metric, values.mean(), margin, std, n])
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def verdicts(measured: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
+    """One row per expected value: ok, differs, or missing."""
+    mean = measured.groupby(["benchmark", "method", "metric"])["value"].mean().rename("measured")
+    table = expected.join(mean, on=["benchmark", "method", "metric"])
+    difference = table["measured"] - table["expected"]
+    table["verdict"] = np.where(
+        table["measured"].isna(), "missing", np.where(difference.abs() <= table["margin"], "ok", "DIFFERS")
+    )
+    return table[["benchmark", "method", "metric", "expected", "margin", "measured", "verdict"]]
+
+
+def run_suite(name: str, folder: Path, seeds: list[int], jobs: int) -> Results:
+    """All cells of the suite, with other seeds where given. Raises UsageError if a cell cannot be run."""
+    suite = load_suite(name)
+    cells = list(suite.cells)
+    if seeds:
+        first = cells[0].seed
+        cells = [replace(cell, seed=seed) for cell in cells if cell.seed == first for seed in seeds]
+    run_local(cells, folder, jobs, "cpu")
+    collect(folder, cells)
+    return load(folder / suite.name)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__.split("\n\n")[0])
+    parser.add_argument("suite", nargs="?", default="smoke")
+    parser.add_argument("--jobs", type=int, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--measure", type=int, metavar="SEEDS", help="run this many seeds (at least 10) and write the "
+                        "expected values anew instead of comparing")  # fmt: skip
+    args = parser.parse_args()
+    file = EXPECTED / f"{args.suite}.csv"
+    if args.measure is None and not file.is_file():
+        load_suite(args.suite)  # an unknown suite is named as such
+        raise UsageError(f"no expected values for suite '{args.suite}' ({file.name} is not in bench/expected)")
+    if args.measure is not None and args.measure < 10:
+        raise UsageError(f"--measure {args.measure}: at least 10 seeds are needed for a margin")
+    with tempfile.TemporaryDirectory() as folder:
+        seeds = list(range(101, 101 + args.measure)) if args.measure else []
+        results = run_suite(args.suite, Path(folder), seeds, args.jobs)
+        measured = measure(results)
+    if args.measure:
+        suite = load_suite(args.suite)
+        table = expect(measured, len({(cell.order_seed, cell.seed) for cell in suite.cells}))
+        write_text(file, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+        print(markdown(table.round(2)))
+        return cli.FINE
+    table = verdicts(measured, pd.read_csv(file))
+    print(markdown(table.round(2)))
+    bad = int((table["verdict"] != "ok").sum())
+    print(f"{args.suite}: {len(table) - bad} of {len(table)} values within their margins")
+    return cli.CHECK_FAILED if bad else cli.FINE
+
+
+if __name__ == "__main__":
+    cli.run(main)

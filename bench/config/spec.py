@@ -1,0 +1,186 @@
+"""The frozen description of one cell (RunSpec), its checks, its canonical JSON and its run_id.
+
+A cell is one method on one benchmark with one class order and one seed. Everything that can change a number is a
+field here; where a file lies on this machine is not (that is `data.root` and `backbone.checkpoint`, whose contents
+are identified by digest in the run directory instead).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import hashlib
+import json
+import types
+import typing
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+
+class UsageError(Exception):
+    """A mistake in what the user gave: one line (what, where, accepted values, nearest name), exit code 2."""
+
+    @classmethod
+    def unknown(cls, where: str, name: str, accepted: Iterable[str]) -> UsageError:
+        """An unknown name, with the nearest accepted one; the full list only where it is short enough to read."""
+        options = list(dict.fromkeys(accepted))
+        near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
+        hint = f"; did you mean '{near[0]}'?" if near else ""
+        shown = f" (accepted: {', '.join(options)})" if len(options) <= 24 else ""
+        return cls(f"{where}: unknown '{name}'{hint}{shown}")
+
+
+def ranged(default: Any, low: float | None = None, high: float | None = None, doc: str = "") -> Any:
+    """A dataclass field with an inclusive range that `check` enforces."""
+    return field(default=default, metadata={"low": low, "high": high, "doc": doc})
+
+
+@dataclass(frozen=True)
+class DataSpec:
+    """What is learned, in which order and from which views."""
+
+    name: str = "glyphs"  # a registered dataset; 'folder' for any folder of images
+    root: str = ""  # where a folder dataset lies: a path or a name under $BENCH_DATA
+    classes: int = ranged(0, 0, doc="the first n classes of the dataset; 0 = all")
+    tasks: int = ranged(5, 1, doc="classes are dealt out evenly; a remainder goes to the first tasks")
+    order: Literal["coda", "pilot", "natural"] = "coda"  # how order_seed makes a class order
+    evaluate: Literal["test", "validation"] = "test"  # every choice is made on validation images
+    train_per_class: int = ranged(0, 0, doc="0 = all")
+    test_per_class: int = ranged(0, 0, doc="0 = all")
+    decode: int = ranged(0, 0, 4096, doc="files are decoded to squares of this side: shorter side resized, centre cut")
+    crop_low: float = ranged(0.6, 0.01, 1.0, doc="training crops cover at least this share of the area")
+    flip: bool = False  # mirror half of the training views
+
+
+@dataclass(frozen=True)
+class BackboneSpec:
+    """The frozen network. Sizes are read for name='vit' only; timm names bring their own."""
+
+    name: str = "vit_glyphs"
+    checkpoint: str = ""  # file; empty: the embedded weights, or timm's download; 'random': tests only
+    image_size: int = ranged(32, 0, 4096, doc="pixels; 0 = the network's own")
+    normalise: Literal["zero_one", "timm"] = "zero_one"
+    patch: int = ranged(8, 1)
+    width: int = ranged(96, 1)
+    depth: int = ranged(12, 1)
+    heads: int = ranged(3, 1)
+
+
+@dataclass(frozen=True)
+class TrainSpec:
+    """How every method is trained, unless a suite says otherwise for a method."""
+
+    epochs: int = ranged(5, 1)
+    batch_size: int = ranged(32, 1)
+    optimiser: Literal["adam", "adamw", "sgd"] = "adam"
+    prompt_lr: float = ranged(1e-3, 0.0, doc="everything but the head")
+    head_lr: float = ranged(1e-3, 0.0)
+    weight_decay: float = ranged(0.0, 0.0)
+    schedule: Literal["constant", "cosine", "coda"] = "constant"
+    clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
+    loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy
+    joint: bool = False  # all classes as one task: the upper reference
+    precision: Literal["fp32", "bf16"] = "fp32"
+    threads: int = ranged(1, 1, 1024, doc="1 and 2 threads give other last bits, so this is part of the spec")
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """One cell."""
+
+    suite: str
+    benchmark: str
+    method: str  # the row's name in the tables
+    type: str  # the registered method it runs
+    order_seed: int = ranged(0, 0)
+    seed: int = ranged(0, 0)
+    model: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the method's constructor
+    data: DataSpec = field(default_factory=DataSpec)
+    backbone: BackboneSpec = field(default_factory=BackboneSpec)
+    train: TrainSpec = field(default_factory=TrainSpec)
+
+    def canonical(self) -> str:
+        """JSON with sorted keys, without the two paths: equal specs on two machines are equal text."""
+        tree = dataclasses.asdict(self)
+        del tree["data"]["root"], tree["backbone"]["checkpoint"]
+        return json.dumps(tree, sort_keys=True, separators=(",", ":"))
+
+    @property
+    def sha(self) -> str:
+        return hashlib.sha256(self.canonical().encode()).hexdigest()
+
+    @property
+    def run_id(self) -> str:
+        """Readable and unique: method, benchmark, order, seed and twelve digits of the spec's digest."""
+        return f"{self.method}--{self.benchmark}--o{self.order_seed}--s{self.seed}--{self.sha[:12]}"
+
+
+SECTIONS: dict[str, type] = {"data": DataSpec, "backbone": BackboneSpec, "train": TrainSpec}
+
+
+def plain(spec: RunSpec) -> dict[str, Any]:
+    """A spec as JSON-ready values; spec_from_json reads it back."""
+    return dataclasses.asdict(spec)
+
+
+def spec_from_json(text: str) -> RunSpec:
+    """The inverse of json.dumps(asdict(spec)); checked like any other input."""
+    tree = json.loads(text)
+    return RunSpec(**{**tree, **{name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}})
+
+
+def make(cls: type, values: dict[str, Any], where: str) -> Any:
+    """Build a section from plain values; UsageError for an unknown key, a wrong type or a value out of range."""
+    known = {f.name: f for f in dataclasses.fields(cls)}
+    hints = typing.get_type_hints(cls)
+    checked = {}
+    for key, value in values.items():
+        if key not in known:
+            raise UsageError.unknown(where, key, known)
+        checked[key] = coerce(f"{where}.{key}", value, hints[key])
+        _check_range(f"{where}.{key}", checked[key], known[key].metadata)
+    return cls(**checked)
+
+
+def _check_range(where: str, value: Any, limits: typing.Mapping[str, Any]) -> None:
+    low, high = limits.get("low"), limits.get("high")
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return
+    if value != value or abs(value) == float("inf"):
+        raise UsageError(f"{where}={value}: a finite number is expected")
+    if (low is not None and value < low) or (high is not None and value > high):
+        upper = "" if high is None else f" and at most {high}"
+        raise UsageError(f"{where}={value}: at least {low}{upper} is expected")
+
+
+def coerce(where: str, value: Any, hint: Any) -> Any:
+    """Check value against a type hint; ints pass as floats and lists as tuples, nothing else is converted."""
+    origin = typing.get_origin(hint)
+    if origin is Literal:
+        options = typing.get_args(hint)
+        if value not in options:
+            raise UsageError.unknown(where, value, [str(option) for option in options])
+        return value
+    if origin in (typing.Union, types.UnionType):
+        failures = []
+        for option in typing.get_args(hint):
+            try:
+                return coerce(where, value, option)
+            except UsageError as error:
+                failures.append(error)
+        raise failures[0]
+    if origin in (tuple, list):
+        if not isinstance(value, list | tuple):
+            raise UsageError(f"{where}={value!r}: a list is expected")
+        inner = typing.get_args(hint)[0]
+        return tuple(coerce(f"{where}[{i}]", item, inner) for i, item in enumerate(value))
+    if hint is type(None) or hint is None:
+        if value is None:
+            return None
+        raise UsageError(f"{where}={value!r}: None is expected")
+    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+        return float(value)
+    if hint is Any or (isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))):
+        return value
+    raise UsageError(f"{where}={value!r}: {getattr(hint, '__name__', hint)} is expected, not {type(value).__name__}")

@@ -1,0 +1,197 @@
+"""Suites: mmengine config files that name benchmarks and methods, expanded into cells (RunSpec).
+
+A cell's values come from, each over the one before: the defaults in spec.py, the suite's `data` / `backbone` / `train`, its
+benchmark's entry, its method's entry, `--set` on the command line.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import hashlib
+import json
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.config.spec import SECTIONS, RunSpec, UsageError, make
+
+SUITES = Path(__file__).parent.parent / "suites"
+TOP = ("order_seeds", "seeds", "benchmarks", "methods", *SECTIONS)
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A loaded suite: its results folder's name and all of its cells, in the order in which they are run."""
+
+    name: str
+    doc: str
+    cells: tuple[RunSpec, ...]
+
+    def select(
+        self,
+        methods: Iterable[str] = (),
+        benchmarks: Iterable[str] = (),
+        order_seeds: Iterable[int] = (),
+        seeds: Iterable[int] = (),
+    ) -> list[RunSpec]:
+        """Cells that match; an empty choice means all. Raises UsageError for a name that no cell has."""
+        chosen = list(self.cells)
+        for option, wanted, attribute in (
+            ("--methods", list(methods), "method"),
+            ("--benchmarks", list(benchmarks), "benchmark"),
+            ("--order-seeds", list(order_seeds), "order_seed"),
+            ("--seeds", list(seeds), "seed"),
+        ):
+            there = list(dict.fromkeys(getattr(cell, attribute) for cell in self.cells))
+            for name in wanted:
+                if name not in there:
+                    raise UsageError.unknown(f"{option} of suite {self.name}", str(name), map(str, there))
+            if wanted:
+                chosen = [cell for cell in chosen if getattr(cell, attribute) in wanted]
+        return chosen
+
+
+def suite_names() -> list[str]:
+    return sorted(f.stem for f in SUITES.glob("*.py") if not f.stem.startswith("_"))
+
+
+def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name: str = "") -> Suite:
+    """Read a suite by name or by path (.py) and expand it, with `--set` overrides applied.
+
+    Overridden cells answer another question, so they get a results folder of their own: NAME-<digest of the
+    overrides>, unless results_name says otherwise.
+    """
+    file = Path(name) if name.endswith(".py") else SUITES / f"{name}.py"
+    if not file.is_file():
+        if name.endswith(".py"):
+            raise UsageError(f"suite: no file {name}")
+        raise UsageError.unknown("suite", name, suite_names())
+    tree = _read(file)
+    overrides = overrides or {}
+    final = _apply(tree, overrides)
+    label = results_name or file.stem
+    if overrides and not results_name:
+        text = json.dumps(overrides, sort_keys=True, default=str)
+        label += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+    cells = tuple(_expand(label, tree, final))
+    return Suite(label, tree.get("doc", ""), cells)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    """The config as plain dicts. Raises UsageError for a file that does not run or has unknown top-level keys."""
+    from mmengine.config import Config
+
+    try:
+        config = Config.fromfile(str(file), lazy_import=False)
+    except Exception as error:  # the file is python: anything may go wrong in it, and its name is what the user needs
+        raise UsageError(f"suite {file}: {type(error).__name__}: {error}") from error
+    tree = config.to_dict()
+    for key in tree:
+        if key not in TOP:
+            raise UsageError.unknown(f"suite {file.name}", key, TOP)
+    for key in ("benchmarks", "methods"):
+        if not isinstance(tree.get(key), dict) or not tree[key]:
+            raise UsageError(f"suite {file.name}: '{key}' must be a non-empty dict")
+    return tree
+
+
+def _apply(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """Put `--set` values for methods and benchmarks into the tree; return those that go over every cell."""
+    final: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+    for path, value in overrides.items():
+        head, _, rest = path.partition(".")
+        if head in SECTIONS and rest:
+            final[head][rest] = value
+        elif head in ("methods", "benchmarks") and rest.count(".") >= 1:
+            name, _, inner = rest.partition(".")
+            if name not in tree[head]:
+                raise UsageError.unknown(f"--set {path}", name, tree[head])
+            keys = inner.split(".")
+            node = tree[head][name]
+            for key in keys[:-1]:
+                node = node.setdefault(key, {})
+            node[keys[-1]] = value
+        else:
+            accepted = [f"{s}.KEY" for s in SECTIONS] + ["methods.NAME.model.KEY", "benchmarks.NAME.data.KEY"]
+            raise UsageError.unknown("--set", path, accepted)
+    if "root" in final["data"]:  # the user's folder replaces the suite's benchmarks: it is the benchmark
+        root = str(final["data"]["root"])
+        final["data"].setdefault("name", "folder")
+        first = next(iter(tree["benchmarks"].values()))
+        kept = {} if tree.get("data", {}).get("name") != "folder" else first
+        name = re.sub(r"[^A-Za-z0-9._@+-]+", "_", Path(root).resolve().name) or "folder"
+        tree["benchmarks"] = {name: kept}
+    return final
+
+
+def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) -> Iterable[RunSpec]:
+    for kind in ("benchmarks", "methods"):
+        for name in tree[kind]:
+            _check_name(kind, name)
+    _check_name("name of the results folder", label)
+    for benchmark, on in tree["benchmarks"].items():
+        _check_keys(f"benchmarks.{benchmark}", on, (*SECTIONS, "methods"))
+        _check_keys(f"benchmarks.{benchmark}.methods", on.get("methods", {}), tree["methods"])
+        for method, how in tree["methods"].items():
+            _check_keys(f"methods.{method}", how, ("type", "model", *SECTIONS))
+            special = on.get("methods", {}).get(method, {})
+            _check_keys(f"benchmarks.{benchmark}.methods.{method}", special, ("model", *SECTIONS))
+            sections = {
+                name: make(cls, _merge(tree, on, how, special, final, name), f"{name}") for name, cls in SECTIONS.items()
+            }
+            if len(sections["data"].root) and sections["data"].name not in ("folder", "cifar100"):
+                raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
+            model = {**how.get("model", {}), **special.get("model", {})}
+            for order_seed in tree.get("order_seeds", [0]):
+                for seed in tree.get("seeds", [0]):
+                    yield RunSpec(
+                        label, benchmark, method, how.get("type", method), order_seed, seed, copy.deepcopy(model), **sections
+                    )
+
+
+def _merge(tree: dict, on: dict, how: dict, special: dict, final: dict, name: str) -> dict[str, Any]:
+    merged: dict[str, Any] = {}
+    for source in (tree, on, how, special, final):
+        if not isinstance(source.get(name, {}), dict):
+            raise UsageError(f"{name}={source[name]!r}: a dict of its keys is expected")
+        merged.update(source.get(name, {}))
+    return merged
+
+
+def _check_name(where: str, name: str) -> None:
+    """Names become folders, table cells and words of a command line."""
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", name):
+        raise UsageError(f"{where}: '{name}' is no usable name (letters, digits and . _ @ + - are)")
+
+
+def _check_keys(where: str, values: Any, accepted: Iterable[str]) -> None:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}: a dict is expected")
+    for key in values:
+        if key not in accepted:
+            raise UsageError.unknown(where, key, accepted)
+
+
+# --- the command line, the same for every command that takes a suite ------------------------------------------------
+
+
+def assignment(text: str) -> str:
+    """argparse type of one `--set` item."""
+    key, equals, _ = text.partition("=")
+    if not equals or not key:
+        raise argparse.ArgumentTypeError(f"'{text}': KEY=VALUE is expected")
+    return text
+
+
+def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
+    """SUITE, --set, --name and --results."""
+    from mmengine.config import DictAction
+
+    parser.add_argument("suite", nargs="?", default="mini", help="a name in bench/suites, or a config file (.py)")
+    parser.add_argument("--set", nargs="+", action=DictAction, type=assignment, default={}, metavar="KEY=VALUE",
+                        dest="overrides", help="e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6")  # fmt: skip
+    parser.add_argument("--name", default="", help="name of the results folder (default: the suite's)")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")

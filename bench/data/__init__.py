@@ -1,0 +1,1 @@
+"""Datasets, class orders, task streams and keyed views."""

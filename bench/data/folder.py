@@ -1,0 +1,105 @@
+"""Any folder of images as arrays: listed, checked, decoded once, and kept in the cache under its digest."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+from bench.config.spec import UsageError
+from bench.data.keyed import derive
+from bench.paths import cache_dir
+from bench.store.files import load_array, save_array
+
+Array = np.ndarray
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+TEST_SHARE = 0.2  # of a flat folder
+
+
+def load_folder(root: Path, side: int) -> tuple[tuple[str, ...], tuple[Array, Array], tuple[Array, Array]]:
+    """Class names (sorted folder names = labels), train and test as ((n, side, side, 3) uint8, (n,)).
+
+    Raises UsageError for a missing folder, a class without images, a class in one part only, an unreadable image.
+    """
+    if (root / "train").is_dir() or (root / "test").is_dir():
+        for part in ("train", "test"):
+            if not (root / part).is_dir():
+                raise UsageError(f"data.root={root}: '{part}' is missing beside '{_other(part)}'")
+        train, test = _list(root / "train"), _list(root / "test")
+        alone = sorted(train.keys() ^ test.keys())
+        if alone:
+            part = "train" if alone[0] in train else "test"
+            raise UsageError(f"data.root={root}: class '{alone[0]}' is in {part} but not in {_other(part)}")
+    else:
+        train, test = _divide(_list(root))
+    if len(train) < 2:
+        raise UsageError(f"data.root={root}: at least two class folders are expected, found {len(train)}")
+    return tuple(sorted(train)), _arrays(root, train, side), _arrays(root, test, side)
+
+
+def _other(part: str) -> str:
+    return {"train": "test", "test": "train"}[part]
+
+
+def _list(folder: Path) -> dict[str, list[Path]]:
+    """Image files of each class folder, by name."""
+    found = {}
+    for entry in sorted(folder.iterdir()):
+        if not entry.is_dir() or entry.name.startswith("."):
+            continue
+        files = sorted(f for f in entry.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        if not files:
+            raise UsageError(f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})")
+        found[entry.name] = files
+    return found
+
+
+def _divide(classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+    """A seeded 80/20 split of a flat folder, at least one image of each class on each side."""
+    train: dict[str, list[Path]] = {}
+    test: dict[str, list[Path]] = {}
+    for name, files in classes.items():
+        if len(files) < 2:
+            raise UsageError(f"class '{name}' has one image: two are needed to split a flat folder")
+        order = np.random.default_rng(derive(0, "split", name)).permutation(len(files))
+        cut = max(1, round(TEST_SHARE * len(files)))
+        test[name] = [files[i] for i in sorted(order[:cut])]
+        train[name] = [files[i] for i in sorted(order[cut:])]
+    return train, test
+
+
+def _arrays(root: Path, classes: dict[str, list[Path]], side: int) -> tuple[Array, Array]:
+    """Decoded images and labels; decoded once, then memory-mapped from the cache by the digest of all files."""
+    names = sorted(classes)
+    files = [file for name in names for file in classes[name]]
+    labels = np.repeat(np.arange(len(names)), [len(classes[name]) for name in names])
+    listing = []
+    for file in files:
+        try:
+            listing.append([str(file.relative_to(root)), hashlib.sha256(file.read_bytes()).hexdigest()])
+        except OSError as error:
+            raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
+    key = hashlib.sha256(json.dumps(["decode-1", side, listing]).encode()).hexdigest()
+    path = cache_dir() / "images" / f"{key}.npy"
+    cached = load_array(path)
+    if cached is None or cached.shape != (len(files), side, side, 3):
+        cached = np.stack([_decode(file, side) for file in files])
+        save_array(path, cached)
+    return cached, labels
+
+
+def _decode(file: Path, side: int) -> Array:
+    """One image as RGB: EXIF orientation applied, shorter side resized to `side`, centre cut. (side, side, 3) uint8."""
+    try:
+        with Image.open(file) as opened:
+            image = ImageOps.exif_transpose(opened).convert("RGB")
+            scale = side / min(image.size)
+            size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))
+            image = image.resize(size, Image.Resampling.BILINEAR)
+            left, top = (size[0] - side) // 2, (size[1] - side) // 2
+            return np.asarray(image.crop((left, top, left + side, top + side)))
+    except Exception as error:  # a decoder may fail in many ways; the user needs the file's name
+        raise UsageError(f"{file}: not a readable image ({type(error).__name__}: {error})") from error

@@ -1,0 +1,158 @@
+"""Build the committed glyph masks: `python -m bench.data.glyph_masks`.
+
+Twelve DejaVu faces come with matplotlib. Every code point that all twelve have is drawn once per face as a
+32x32 coverage mask; blanks, combining marks and near-identical shapes are dropped; the rest is divided into
+classes to pretrain on, to benchmark on and to tune on, so that no accented sibling of a letter crosses over.
+
+The result is committed (`bench/assets/glyphs.npz`) because another FreeType draws other pixels: the benchmark
+reads the committed masks only, and this command is how they were made.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import hashlib
+import unicodedata
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw, ImageFont
+
+FACES = tuple(
+    f"DejaVu{family}{style}"
+    for family, styles in (
+        ("Sans", ("", "-Bold", "-Oblique", "-BoldOblique")),
+        ("SansMono", ("", "-Bold", "-Oblique", "-BoldOblique")),
+        ("Serif", ("", "-Bold", "-Italic", "-BoldItalic")),
+    )
+    for style in styles
+)
+SIDE = 32  # pixels of a mask
+BOX = 26  # the glyph's longer side within the mask
+NEAR = 0.92  # cosine of bitmaps at and above which two code points count as one shape
+DRAW = 96  # font size drawn at, before the antialiased reduction to BOX
+BENCHMARK_SETS = 4
+BENCHMARK_CLASSES = 60  # per benchmark
+PRETRAIN_CLASSES = 1000
+BENCHMARK_FAMILY = 6  # largest family in a benchmark: with forty accented a's it would test accents only
+
+
+def font_files() -> list[Path]:
+    """The twelve faces as matplotlib ships them."""
+    import matplotlib
+
+    folder = Path(matplotlib.get_data_path()) / "fonts" / "ttf"
+    return [folder / f"{face}.ttf" for face in FACES]
+
+
+def base_letter(code: int) -> str:
+    """The letter under the accents: siblings (a, A, á, ⱥ) share it, so they can be kept on one side."""
+    char = unicodedata.normalize("NFKD", chr(code))[0]
+    name = unicodedata.name(char, "")
+    if " WITH " in name:  # strokes, hooks and tails do not decompose
+        with contextlib.suppress(KeyError):
+            char = unicodedata.lookup(name.split(" WITH ")[0])
+    return char.casefold()[0]
+
+
+def draw(font: ImageFont.FreeTypeFont, code: int) -> np.ndarray | None:
+    """One glyph, its bounding box centred and its longer side scaled to BOX: (SIDE, SIDE) uint8, or None if blank."""
+    canvas = Image.new("L", (4 * DRAW, 4 * DRAW))
+    ImageDraw.Draw(canvas).text((DRAW, DRAW), chr(code), font=font, fill=255)
+    box = canvas.getbbox()
+    if box is None:
+        return None
+    glyph = canvas.crop(box)
+    scale = BOX / max(glyph.size)
+    size = (max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale)))
+    glyph = glyph.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
+    mask = Image.new("L", (SIDE, SIDE))
+    mask.paste(glyph, ((SIDE - size[0]) // 2, (SIDE - size[1]) // 2))
+    return np.asarray(mask)
+
+
+def candidates() -> list[int]:
+    """Code points that all faces have and that are neither blank nor combining."""
+    from matplotlib.ft2font import FT2Font
+
+    common = set.intersection(*(set(FT2Font(str(file)).get_charmap()) for file in font_files()))
+    return sorted(c for c in common if unicodedata.category(chr(c))[0] not in "ZCM")
+
+
+def distinct(masks: np.ndarray) -> np.ndarray:
+    """Indices of classes kept when any later class within NEAR of a kept one is dropped. masks: (C, faces, S, S)."""
+    flat = masks.reshape(len(masks), -1).astype(np.float32)
+    flat /= np.linalg.norm(flat, axis=1, keepdims=True)
+    near = flat @ flat.T >= NEAR
+    kept: list[int] = []
+    for index in range(len(masks)):
+        if not near[index, kept].any():
+            kept.append(index)
+    return np.array(kept)
+
+
+def divide(codes: np.ndarray) -> np.ndarray:
+    """Part of each class: 0 pretrain, 1..4 the benchmarks, 5 tune. Whole families (one base letter) stay together.
+
+    Families are visited in the order of a hash, and each goes where most room is left in proportion, so that the
+    parts are alike in their mix of scripts.
+    """
+    families: dict[str, list[int]] = {}
+    for index, code in enumerate(codes):
+        families.setdefault(base_letter(int(code)), []).append(index)
+    order = sorted(families, key=lambda base: hashlib.sha256(base.encode()).digest())
+    order.sort(key=lambda base: -len(families[base]))  # stable: the large ones first, while everything has room
+    target = np.array([PRETRAIN_CLASSES] + [BENCHMARK_CLASSES] * BENCHMARK_SETS + [0])
+    target[-1] = len(codes) - target.sum()
+    room = target.copy()
+    part = np.full(len(codes), -1)
+    for base in order:
+        size = len(families[base])
+        fits = np.where(room >= size, room / target, -1.0)
+        if size > BENCHMARK_FAMILY:
+            fits[1:-1] = -1.0
+        best = int(np.argmax(fits))
+        assert fits[best] >= 0, f"no part has room for the family of {base!r}"
+        part[families[base]] = best
+        room[best] -= size
+    return part.astype(np.uint8)
+
+
+def build() -> dict[str, np.ndarray]:
+    """All arrays of the asset: codes (C,), part (C,), masks (C, faces, S, S/2) with two 4-bit pixels a byte."""
+    fonts = [ImageFont.truetype(str(file), DRAW) for file in font_files()]
+    codes, masks = [], []
+    for code in candidates():
+        drawn = [draw(font, code) for font in fonts]
+        if all(mask is not None for mask in drawn):
+            codes.append(code)
+            masks.append(np.stack([m for m in drawn if m is not None]))
+    stacked = np.stack(masks)
+    kept = distinct(stacked)
+    levels = (stacked[kept].astype(np.uint16) * 15 + 127) // 255
+    packed = (levels[..., 0::2] << 4 | levels[..., 1::2]).astype(np.uint8)
+    chosen = np.array(codes, dtype=np.uint32)[kept]
+    return {"codes": chosen, "part": divide(chosen), "masks": packed}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "assets" / "glyphs.npz")
+    out = parser.parse_args().out
+    arrays = build()
+    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    print(f"{out}: {len(arrays['codes'])} classes, parts {np.bincount(arrays['part']).tolist()}")
+    print(f"sha256 of the contents: {contents_digest(arrays)}")
+
+
+def contents_digest(arrays: dict[str, np.ndarray]) -> str:
+    """sha256 over the arrays' bytes (not the zip container, whose time stamps vary)."""
+    digest = hashlib.sha256()
+    for name in ("codes", "part", "masks"):
+        digest.update(np.ascontiguousarray(arrays[name]).tobytes())
+    return digest.hexdigest()
+
+
+if __name__ == "__main__":
+    main()

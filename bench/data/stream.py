@@ -1,0 +1,144 @@
+"""The task stream: class order, tasks, batches and views, identical for every method by construction.
+
+Labels are positions in the class order, so that task t holds a contiguous range of them. Nothing here depends on the
+method: the order comes from order_seed, the batches from (seed, task, epoch), the view of an image from
+(seed, image, epoch). `digest` chains the data, the order and every batch served, and each cell stores it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import itertools
+import random
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.config.spec import DataSpec, UsageError
+from bench.data.datasets import Dataset
+from bench.data.keyed import derive
+from bench.data.views import centre_views, resample, training_views
+
+Array = np.ndarray
+CHUNK = 256  # images of one block when a whole part is read: fixed, so that cached and fresh features are equal
+
+
+@dataclass(frozen=True)
+class Batch:
+    """images (b, H, W, 3) uint8 or None where a method needs only queries; labels (b,); rows (b,) of the part."""
+
+    images: Tensor | None
+    labels: Tensor
+    rows: Array
+
+
+@dataclass(frozen=True)
+class TaskSlice:
+    """One task: classes start..stop-1 (positions in the class order) and its rows of the training part."""
+
+    index: int
+    start: int
+    stop: int
+    rows: Array
+
+
+def class_order(kind: str, order_seed: int, classes: int, domains: tuple[int, ...] | None = None) -> list[int]:
+    """Classes in the order in which they are learned.
+
+    coda: python's random.seed(r); random.shuffle (GT-RIPL/CODA-Prompt, seed 0 is the identity).
+    pilot: numpy.random.seed(r); permutation (LAMDA-PILOT uses r = 1993). natural: 0..C-1.
+    With more than one domain (VTAB's shape) domains stay together: their order and the order within are shuffled.
+    """
+    if kind == "natural":
+        order = list(range(classes))
+    elif kind == "pilot":
+        order = np.random.RandomState(order_seed).permutation(classes).tolist()
+    else:
+        order = list(range(classes))
+        if order_seed:
+            random.Random(order_seed).shuffle(order)
+    if domains and len(set(domains)) > 1:
+        first: dict[int, int] = {}
+        for position, label in enumerate(order):
+            first.setdefault(domains[label], position)
+        order.sort(key=lambda label: first[domains[label]])  # stable: the shuffled order within a domain stays
+    return order
+
+
+def task_sizes(classes: int, tasks: int) -> list[int]:
+    """Classes per task; a remainder goes to the first tasks. Raises UsageError for fewer than two classes a task."""
+    if tasks > classes // 2 and tasks > 1:
+        raise UsageError(f"data.tasks={tasks}: {classes} classes make at most {classes // 2} tasks of two or more")
+    return [classes // tasks + (t < classes % tasks) for t in range(tasks)]
+
+
+class TaskStream:
+    """Serves one cell's images. joint=True trains all classes as one task but evaluates on the tasks of the order."""
+
+    def __init__(
+        self, dataset: Dataset, spec: DataSpec, order_seed: int, seed: int, image_size: int, batch: int, joint: bool
+    ) -> None:
+        classes = len(dataset.classes)
+        self.dataset, self.spec, self.seed, self.image_size, self.batch = dataset, spec, seed, image_size, batch
+        self.order = class_order(spec.order, order_seed, classes, dataset.domains)
+        position = np.empty(classes, dtype=np.int64)
+        position[self.order] = np.arange(classes)
+        self.train_labels = position[dataset.train.labels]
+        self.test_labels = position[dataset.test.labels]
+        bounds = np.cumsum([0, *task_sizes(classes, spec.tasks)])
+        self.eval_tasks = [self._slice(t, a, b) for t, (a, b) in enumerate(itertools.pairwise(bounds))]
+        self.tasks = [self._slice(0, 0, classes)] if joint else self.eval_tasks
+        self.task_of_class = np.repeat(np.arange(spec.tasks), np.diff(bounds))
+        self.digest = hashlib.sha256(dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()).hexdigest()
+
+    def _slice(self, index: int, start: int, stop: int) -> TaskSlice:
+        rows = np.flatnonzero((self.train_labels >= start) & (self.train_labels < stop))
+        return TaskSlice(index, int(start), int(stop), rows)
+
+    def batches(self, task: TaskSlice, epoch: int, with_images: bool = True) -> Iterator[Batch]:
+        """One epoch of a task in its keyed order; the last, smaller batch is kept (dropping it could drop a task)."""
+        shuffle = np.random.default_rng(derive(self.seed, "data", task.index, epoch))
+        rows = task.rows[shuffle.permutation(len(task.rows))]
+        for start in range(0, len(rows), self.batch):
+            chosen = rows[start : start + self.batch]
+            views = self._views(chosen, epoch)
+            served = self.digest.encode() + chosen.astype("<i8").tobytes() + views.bytes()
+            self.digest = hashlib.sha256(served).hexdigest()
+            images = self._resampled(self.dataset.train.images, chosen, views) if with_images else None
+            yield Batch(images, torch.from_numpy(self.train_labels[chosen]), chosen)
+
+    def _views(self, rows: Array, epoch: int):
+        numbers = self.dataset.train.numbers[rows]
+        return training_views(self.seed, numbers, epoch, self.dataset.side, self.spec.crop_low, self.spec.flip)
+
+    def _resampled(self, images: Array, rows: Array, views) -> Tensor:
+        return resample(torch.from_numpy(np.ascontiguousarray(images[rows])), views, self.image_size)
+
+    def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:
+        """All training images in stored order, each in its view of this epoch, in blocks of CHUNK."""
+        for rows in self._chunks(len(self.train_labels)):
+            yield self._resampled(self.dataset.train.images, rows, self._views(rows, epoch))
+
+    def plain_chunks(self, part: str, rows: Array | None = None) -> Iterator[Tensor]:
+        """Images of 'train' or 'test' in the test view, in blocks of CHUNK."""
+        images = getattr(self.dataset, part).images
+        rows = np.arange(len(images)) if rows is None else rows
+        for block in self._chunks(len(rows)):
+            chosen = rows[block]
+            yield self._resampled(images, chosen, centre_views(len(chosen), self.dataset.side, self.image_size))
+
+    @staticmethod
+    def _chunks(count: int) -> Iterator[Array]:
+        for start in range(0, count, CHUNK):
+            yield np.arange(start, min(start + CHUNK, count))
+
+    def test_batches(self, stop: int, with_images: bool = True) -> Iterator[Batch]:
+        """Test images of classes 0..stop-1 once, in stored order, in blocks of CHUNK."""
+        rows = np.flatnonzero(self.test_labels < stop)
+        blocks = [rows[block] for block in self._chunks(len(rows))]
+        pixels = self.plain_chunks("test", rows) if with_images else [None] * len(blocks)
+        for block, images in zip(blocks, pixels, strict=True):
+            yield Batch(images, torch.from_numpy(self.test_labels[block]), block)

@@ -1,0 +1,317 @@
+"""Tasks x epochs x steps: the one loop that trains and evaluates every method.
+
+The engine owns the optimiser, schedule, masking at evaluation, checkpoints and the guard against divergence. A method
+only says how an image becomes logits and what is descended.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import os
+import platform
+import resource
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.backbone import FrozenViT, load_backbone
+from bench.checkpoint import load_checkpoint, save_checkpoint
+from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec, UsageError
+from bench.cost import inference_gflops, training_gflops
+from bench.data.datasets import Dataset, load_dataset
+from bench.data.keyed import derive
+from bench.data.stream import Batch, TaskSlice, TaskStream
+from bench.method import Method, Task, build_method
+from bench.queries import Queries
+from bench.store.rundir import RunDir, environment_digest, identity
+from bench.store.tables import Rows
+
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this, set before its start
+Progress = Callable[[str], None]
+
+
+class Diverged(Exception):
+    """A loss that is not finite: the cell has no result."""
+
+
+# --- building a cell ------------------------------------------------------------------------------------------------
+
+
+@functools.lru_cache(maxsize=4)
+def _dataset(spec: DataSpec, image_size: int) -> Dataset:
+    return load_dataset(spec, image_size)
+
+
+@functools.lru_cache(maxsize=2)
+def _backbone(spec: BackboneSpec, precision: str) -> FrozenViT:
+    return load_backbone(spec, precision)
+
+
+@dataclass
+class Cell:
+    """Everything that a run needs, built and checked before any training starts."""
+
+    spec: RunSpec
+    device: torch.device
+    backbone: FrozenViT
+    stream: TaskStream
+    queries: Queries
+    method: Method
+    metrics: Rows = field(default_factory=list)
+    timing: Rows = field(default_factory=list)
+    facts: dict[str, Any] = field(default_factory=dict)
+    finished_tasks: int = 0
+
+
+def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
+    """Build a cell. Raises UsageError for whatever in its spec cannot be."""
+    torch.set_num_threads(spec.train.threads)
+    torch.use_deterministic_algorithms(True)
+    # Nothing here reads uninitialised memory; filling it would cost 3% of a step.
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    place = torch.device(device)
+    backbone = _backbone(spec.backbone, spec.train.precision).to(place)
+    dataset = _dataset(spec.data, backbone.image_size)
+    stream = TaskStream(
+        dataset, spec.data, spec.order_seed, spec.seed, backbone.image_size, spec.train.batch_size, spec.train.joint
+    )
+    method = build_method(
+        spec.type, backbone, len(dataset.classes), len(stream.tasks), spec.model, derive(spec.seed, "init", spec.type)
+    ).to(place)
+    return Cell(spec, place, backbone, stream, Queries(backbone, stream, spec, place), method)
+
+
+# --- training -------------------------------------------------------------------------------------------------------
+
+
+def schedule_factor(kind: str, epoch: int, epochs: int) -> float:
+    """Learning rate in an epoch (from 0) relative to the base rate.
+
+    coda: the released behaviour of GT-RIPL/CODA-Prompt utils/schedulers.py, whose first two epochs share the full
+    rate; cosine: the intended one, cos(99 pi e / (200 (K - 1))), which ends near zero.
+    """
+    if kind == "constant" or epochs == 1:
+        return 1.0
+    step = max(epoch - 1, 0) if kind == "coda" else epoch
+    return math.cos(99 * math.pi * step / (200 * (epochs - 1)))
+
+
+def build_optimiser(groups: list[dict[str, Any]], train: TrainSpec) -> torch.optim.Optimizer | None:
+    """A fresh optimiser for a task's trainables; None where a method trains nothing."""
+    rates = {"prompt": train.prompt_lr, "head": train.head_lr}
+    if not groups:
+        return None
+    with_rates = [{"params": g["params"], "lr": rates[g["kind"]], "base_lr": rates[g["kind"]]} for g in groups]
+    if train.optimiser == "sgd":
+        return torch.optim.SGD(with_rates, momentum=0.9, weight_decay=train.weight_decay)
+    kind = torch.optim.Adam if train.optimiser == "adam" else torch.optim.AdamW
+    return kind(with_rates, betas=(0.9, 0.999), weight_decay=train.weight_decay)
+
+
+def _inputs(cell: Cell, batch: Batch, features: np.ndarray | None) -> tuple[Any, Any, Tensor]:
+    """images, query, labels as a method takes them, on the device; None for what it does not need."""
+    images = None if batch.images is None else cell.backbone.prepare(batch.images.to(cell.device))
+    query = None if features is None else torch.from_numpy(np.array(features[batch.rows])).to(cell.device)
+    return images, query, batch.labels.to(cell.device)
+
+
+def contract_task(cell: Cell, part: TaskSlice) -> Task:
+    """What the method is told of a task."""
+
+    def plain_queries() -> tuple[Tensor, Tensor]:
+        features = torch.from_numpy(np.array(cell.queries.plain("train")[part.rows]))
+        return features.to(cell.device), torch.from_numpy(cell.stream.train_labels[part.rows]).to(cell.device)
+
+    loss_start = 0 if cell.spec.train.loss_classes == "seen" else part.start
+    return Task(part.index, part.start, part.stop, loss_start, plain_queries)
+
+
+def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
+    """All epochs of one task; returns the number of image views trained on."""
+    method, train = cell.method, cell.spec.train
+    torch.manual_seed(derive(cell.spec.seed, "method", part.index))
+    task = contract_task(cell, part)
+    method.train()
+    method.begin_task(task)
+    optimiser = build_optimiser(method.param_groups(), train)
+    parameters = [p for g in optimiser.param_groups for p in g["params"]] if optimiser else []
+    served = 0
+    for epoch in range(train.epochs):
+        factor = schedule_factor(train.schedule, epoch, train.epochs)
+        features = cell.queries.train(epoch) if method.needs_query and optimiser else None
+        sums: dict[str, float] = {}
+        steps = 0
+        for step, batch in enumerate(cell.stream.batches(part, epoch, method.needs_images and optimiser is not None)):
+            if optimiser is None:
+                continue  # nothing is trained; the stream's digest still covers what others were served
+            for group in optimiser.param_groups:
+                group["lr"] = group["base_lr"] * factor
+            images, query, labels = _inputs(cell, batch, features)
+            if epoch == step == 0 and part is cell.stream.tasks[-1]:  # the last task: where prompts of all tasks take part
+                cell.facts["gflops_train"] = training_gflops(cell.method, images, query, labels, task)
+            loss = method.loss(images, query, labels, task)
+            if not torch.isfinite(loss.total):
+                raise Diverged(f"loss {loss.total.item()} at task {part.index + 1}, epoch {epoch + 1}, step {step + 1}")
+            optimiser.zero_grad(set_to_none=True)
+            loss.total.backward()
+            if train.clip_norm:
+                torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
+            optimiser.step()
+            for name, value in loss.parts.items():
+                sums[name] = sums.get(name, 0.0) + float(value)
+            steps, served = steps + 1, served + len(labels)
+        if steps:
+            means = " ".join(f"{name} {value / steps:.4f}" for name, value in sums.items())
+            log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} steps {steps} {means}")
+    for parameter in method.parameters():
+        parameter.grad = None
+    method.end_task(task)
+    method.eval()
+    return served
+
+
+# --- evaluation -----------------------------------------------------------------------------------------------------
+
+
+@torch.inference_mode()
+def evaluate(cell: Cell, after: TaskSlice) -> Rows:
+    """One pass over the test images of the classes seen; class and task scenario from the same logits."""
+    method, stream = cell.method, cell.stream
+    tasks = [t for t in stream.eval_tasks if t.stop <= after.stop]
+    correct = {"class": np.zeros(len(tasks), dtype=int), "task": np.zeros(len(tasks), dtype=int)}
+    n = np.zeros(len(tasks), dtype=int)
+    features = cell.queries.plain("test") if method.needs_query else None
+    bounds = torch.tensor([[t.start, t.stop] for t in tasks])
+    classes = torch.arange(after.stop)
+    for batch in stream.test_batches(after.stop, method.needs_images):
+        images, query, labels = _inputs(cell, batch, features)
+        if "gflops_infer" not in cell.facts and after is stream.tasks[-1]:
+            cell.facts["gflops_infer"] = inference_gflops(cell.method, images, query)
+        logits, labels = method(images, query)[:, : after.stop].cpu(), labels.cpu()
+        if not torch.isfinite(logits).all():
+            raise Diverged(f"logits that are not finite after task {after.index + 1}")
+        which = torch.from_numpy(stream.task_of_class[labels.numpy()])
+        own = bounds[which]
+        outside = (classes[None] < own[:, :1]) | (classes[None] >= own[:, 1:])
+        for scenario, scores in (("class", logits), ("task", logits.masked_fill(outside, -torch.inf))):
+            hit = scores.argmax(dim=1) == labels
+            correct[scenario] += np.bincount(which[hit].numpy(), minlength=len(tasks))
+        n += np.bincount(which.numpy(), minlength=len(tasks))
+    return [
+        {**identity(cell.spec), "scenario": scenario, "after_task": len(tasks), "eval_task": t.index + 1,
+         "n": int(n[i]), "correct": int(hits[i])}
+        for scenario, hits in correct.items()
+        for i, t in enumerate(tasks)
+    ]  # fmt: skip
+
+
+# --- the run --------------------------------------------------------------------------------------------------------
+
+
+def environment(cell: Cell) -> dict[str, Any]:
+    """What numbers may depend on besides the spec."""
+    import timm
+
+    return {
+        "python": platform.python_version(),
+        "torch": torch.__version__,
+        "timm": timm.__version__,
+        "numpy": np.__version__,
+        "machine": platform.machine(),
+        "cpu": torch.backends.cpu.get_cpu_capability(),
+        "cores": os.cpu_count(),
+        "device": cell.device.type if cell.device.type == "cpu" else torch.cuda.get_device_name(cell.device),
+    }
+
+
+def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None) -> dict:
+    """Run one cell, or continue it, and leave its results on disk. Returns its state (status, reason, facts).
+
+    Raises UsageError if the spec cannot be run at all; every other failure is a status.
+    """
+    run = RunDir.of(results, spec)
+    if run.done():
+        return run.state()
+    cell = prepare(spec, device)
+    where = environment(cell)
+    run.open(spec, where)
+    identifying = {
+        "env_sha": environment_digest(where),
+        "weights_sha": cell.backbone.sha256,
+        "data_sha": cell.stream.dataset.sha256,
+        "tasks": len(cell.stream.eval_tasks),
+        "classes": len(cell.stream.dataset.classes),
+    }
+    before = run.state()
+    for key, what in (("data_sha", "images"), ("weights_sha", "weights")):
+        if before.get(key, identifying[key]) != identifying[key]:
+            raise UsageError(f"{run.path}: begun with other {what} (digest differs); give --name, or delete it")
+    run.save_state({"status": "running", "reason": "", **identifying})
+    try:
+        _run_tasks(cell, run, progress)
+        state = {"status": "done", "reason": "", **identifying, **_closing_facts(cell)}
+        run.finish(cell.metrics, cell.timing, state)
+    except (KeyboardInterrupt, SystemExit):
+        run.save_state({"status": "interrupted", "reason": "stopped by a signal", **identifying})
+        raise
+    except UsageError:
+        raise
+    except Exception as error:
+        state = {**_failure(error), **identifying}
+        run.log(f"{state['status']}: {state['reason']}")
+        run.save_state(state)
+    return state
+
+
+def _failure(error: Exception) -> dict[str, str]:
+    reason = (str(error).splitlines() or [""])[0]
+    if isinstance(error, Diverged):
+        return {"status": "diverged", "reason": reason}
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
+        return {"status": "oom", "reason": reason or "out of memory"}
+    return {"status": "error", "reason": f"{type(error).__name__}: {reason}"}
+
+
+def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
+    if progress_so_far := load_checkpoint(run, cell.spec, cell.method):
+        cell.finished_tasks = progress_so_far["finished_tasks"]
+        cell.metrics, cell.timing, cell.facts = (progress_so_far[key] for key in ("metrics", "timing", "facts"))
+        cell.stream.digest = progress_so_far["stream"]
+        run.log(f"continued after task {cell.finished_tasks}")
+    for part in cell.stream.tasks[cell.finished_tasks :]:
+        progress(f"task {part.index + 1}/{len(cell.stream.tasks)}")
+        before = time.perf_counter()
+        served = train_task(cell, part, run.log)
+        trained = time.perf_counter()
+        rows = evaluate(cell, part)
+        ended = time.perf_counter()
+        cell.metrics += rows
+        cell.finished_tasks = part.index + 1
+        cell.timing.append(
+            {
+                "run_id": cell.spec.run_id,
+                "task": part.index + 1,
+                "train_seconds": round(trained - before, 3),
+                "eval_seconds": round(ended - trained, 3),
+                "train_images_per_second": round(served / (trained - before), 1),
+                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+            }
+        )
+        own = [r for r in rows if r["scenario"] == "class"]
+        run.log(f"task {part.index + 1} accuracy " + " ".join(f"{100 * r['correct'] / r['n']:.1f}" for r in own))
+        rest = {"metrics": cell.metrics, "timing": cell.timing, "facts": cell.facts, "stream": cell.stream.digest}
+        save_checkpoint(run, cell.spec, cell.method, {"finished_tasks": cell.finished_tasks, **rest})
+
+
+def _closing_facts(cell: Cell) -> dict[str, Any]:
+    """Facts of a finished cell for runs.csv."""
+    trainable = sum(p.numel() for p in cell.method.parameters())
+    total = trainable + sum(p.numel() for p in cell.backbone.parameters())
+    return {"stream_sha": cell.stream.digest, "params_trainable": trainable, "params_total": total, **cell.facts}

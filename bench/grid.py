@@ -1,0 +1,221 @@
+"""Run all cells of a suite that are not done: `python -m bench.grid SUITE`.
+
+As many one-thread cells run side by side as there are cores. What cannot work is found before anything is trained: each
+different benchmark, backbone and method is built once first.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import json
+import os
+import queue
+import shlex
+import subprocess
+import sys
+import threading
+from collections.abc import Iterable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+
+from bench import cli
+from bench.config.spec import RunSpec, UsageError, plain
+from bench.config.suite import add_suite_arguments, load_suite
+from bench.store.files import write_text
+from bench.store.rundir import RunDir, collect
+
+
+class Worker:
+    """A `bench.worker` process; started when first needed, started again if it died."""
+
+    def __init__(self, results: Path, device: str) -> None:
+        self.results, self.device = results, device
+        self.process: subprocess.Popen[str] | None = None
+
+    def ask(self, do: str, spec: RunSpec, progress: Any = None) -> tuple[str, str]:
+        """Returns (status, reason) of a cell. Raises UsageError if the cell cannot be run at all."""
+        if self.process is None or self.process.poll() is not None:
+            threads = str(spec.train.threads)
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
+            )
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        request = {"do": do, "spec": plain(spec), "results": str(self.results), "device": self.device}
+        try:
+            self.process.stdin.write(json.dumps(request) + "\n")
+            self.process.stdin.flush()
+        except BrokenPipeError:
+            pass  # it died: the empty answer below says so
+        for line in self.process.stdout:
+            reply = json.loads(line)
+            if reply["kind"] == "usage":
+                raise UsageError(reply["reason"])
+            if reply["kind"] == "state":
+                return reply["status"], reply["reason"]
+            if progress:
+                progress(reply["text"])
+        code = self.process.wait()
+        status = "oom" if code == -9 else "error"  # the kernel's answer to memory running out is SIGKILL
+        return status, f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
+
+    def stop(self) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.process.terminate()
+            self.process.wait()
+
+
+def check_cells(cells: Iterable[RunSpec], worker: Worker) -> None:
+    """Build each different combination once, so that a wrong name, folder, file or value is found before training."""
+    seen = set()
+    for cell in cells:
+        kind = replace(cell, order_seed=0, seed=0).canonical() + cell.data.root + cell.backbone.checkpoint
+        if kind not in seen:
+            seen.add(kind)
+            status, reason = worker.ask("check", cell)
+            if status != "ok":
+                raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({reason})")
+
+
+def _show(bar: tqdm, cell: RunSpec, text: str) -> None:
+    bar.set_postfix_str(f"{cell.method} {cell.benchmark} {text}")
+
+
+def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str) -> dict[str, str]:
+    """Run cells on local workers; returns the reason of each that is not done, by run_id."""
+    waiting: queue.Queue[RunSpec] = queue.Queue()
+    failed: dict[str, str] = {}
+    workers = [Worker(results, device) for _ in range(min(jobs, len(cells)) or 1)]
+    check_cells(cells, workers[0])
+    for cell in cells:
+        waiting.put(cell)
+    bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
+    stopping = threading.Event()
+
+    def work(worker: Worker) -> None:
+        while not stopping.is_set():
+            try:
+                cell = waiting.get_nowait()
+            except queue.Empty:
+                return
+            try:
+                status, reason = worker.ask("run", cell, functools.partial(_show, bar, cell))
+            except UsageError as error:
+                status, reason = "error", str(error)
+            if status != "done" and not stopping.is_set():
+                failed[cell.run_id] = f"{status}: {reason}"
+                state = RunDir.of(results, cell).state()
+                if state["status"] in ("running", "missing"):  # the process died or refused before it could say so
+                    RunDir.of(results, cell).save_state({**state, "status": status, "reason": reason})
+                tqdm.write(f"{cell.run_id}: {failed[cell.run_id]}", file=sys.stderr)
+            bar.update()
+
+    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
+    for thread in threads:
+        thread.start()
+    try:
+        for thread in threads:
+            thread.join()
+    except KeyboardInterrupt:
+        stopping.set()
+        raise
+    finally:
+        for worker in workers:
+            worker.stop()
+        bar.close()
+    return failed
+
+
+def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
+    """The `bench.run` command of one cell, for other launchers."""
+    words = [sys.executable, "-m", "bench.run", args.suite, "--method", cell.method, "--benchmark", cell.benchmark,
+             "--order-seed", str(cell.order_seed), "--seed", str(cell.seed), "--results", str(args.results),
+             "--name", cell.suite]  # fmt: skip
+    if args.overrides:
+        words += ["--set", *(f"{key}={value}" for key, value in args.overrides.items())]
+    return shlex.join(words)
+
+
+def submit_slurm(cells: list[RunSpec], args: argparse.Namespace, folder: Path) -> None:
+    """One Slurm job array with one cell per element; sbatch must be on the PATH."""
+    script = folder / "slurm.sh"
+    lines = ["#!/bin/bash", f"#SBATCH --array=0-{len(cells) - 1}", f"#SBATCH --output={folder}/slurm-%a.log", "commands=("]
+    lines += [shlex.quote(command_of(cell, args)) for cell in cells]
+    lines += [")", 'eval "${commands[$SLURM_ARRAY_TASK_ID]}"']
+    write_text(script, "\n".join(lines) + "\n")
+    try:
+        subprocess.run(["sbatch", str(script)], check=True)
+    except (OSError, subprocess.CalledProcessError) as error:
+        raise UsageError(f"--launcher slurm: sbatch failed ({error}); the script is {script}") from error
+
+
+def _shard(text: str) -> tuple[int, int]:
+    try:
+        index, count = (int(part) for part in text.split("/"))
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"'{text}': i/n is expected, e.g. 1/4") from None
+    if not 1 <= index <= count:
+        raise argparse.ArgumentTypeError(f"'{text}': 1/{count} to {count}/{count} are expected")
+    return index, count
+
+
+def _positive(text: str) -> int:
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': a whole number from 1 is expected")
+    return int(text)
+
+
+def parse() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench.grid", description=__doc__.split("\n\n")[0])
+    add_suite_arguments(parser)
+    parser.add_argument("--methods", nargs="+", default=[])
+    parser.add_argument("--benchmarks", nargs="+", default=[])
+    parser.add_argument("--order-seeds", nargs="+", type=int, default=[])
+    parser.add_argument("--seeds", nargs="+", type=int, default=[])
+    parser.add_argument("--jobs", type=_positive, default=len(os.sched_getaffinity(0)), help="default: the cores")
+    parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
+    parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
+    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--dry-run", action="store_true", help="list the cells and their state, run nothing")
+    parser.add_argument("--where", action="store_true", help="print what bench.report needs to find the results")
+    return parser.parse_args()
+
+
+def main() -> int:
+    args = parse()
+    suite = load_suite(args.suite, args.overrides, args.name)
+    if args.where:
+        print(suite.name, "--results", args.results, sep="\n")
+        return cli.FINE
+    chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
+    chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
+    left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
+    if args.dry_run or args.launcher == "print":
+        for cell in chosen if args.dry_run else left:
+            state = "done" if cell not in left else RunDir.of(args.results, cell).state()["status"]
+            print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
+        return cli.FINE
+    folder = args.results / suite.name
+    write_text(folder / ".writable", "")  # an unwritable folder is found now, not after the first cell
+    (folder / ".writable").unlink()
+    if args.launcher == "slurm":
+        submit_slurm(left, args, folder)
+        return cli.FINE
+    print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {args.jobs} side by side",
+          file=sys.stderr)  # fmt: skip
+    failed = run_local(left, args.results, args.jobs, args.device) if left else {}
+    counts = collect(args.results, suite.cells)
+    print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
+    return cli.UNFINISHED if failed else cli.FINE
+
+
+if __name__ == "__main__":
+    cli.run(main)

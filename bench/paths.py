@@ -1,0 +1,42 @@
+"""Where things are looked for: data and weights by name under the user's folders, caches out of the way."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from bench.config.spec import UsageError
+
+
+def _find(field: str, name: str, variable: str, default: str) -> Path:
+    """A path as given, or under $variable, or under ./default; UsageError naming all three if it is nowhere."""
+    folders = [Path(), *(Path(f) for f in os.environ.get(variable, "").split(os.pathsep) if f), Path(default)]
+    for folder in folders:
+        if (folder / name).exists():
+            return folder / name
+    looked = ", ".join(str(folder / name) for folder in folders)
+    raise UsageError(f"{field}: '{name}' not found (looked at {looked}; ${variable} names further folders)")
+
+
+def find_weights(name: str) -> Path:
+    """A checkpoint file: a path, or a name under $BENCH_WEIGHTS or ./weights."""
+    path = _find("backbone.checkpoint", name, "BENCH_WEIGHTS", "weights")
+    if not path.is_file():
+        raise UsageError(f"backbone.checkpoint: '{path}' is not a file")
+    return path
+
+
+def find_data(name: str) -> Path:
+    """A dataset folder: a path, or a name under $BENCH_DATA or ./data."""
+    path = _find("data.root", name, "BENCH_DATA", "data")
+    if not path.is_dir():
+        raise UsageError(f"data.root: '{path}' is not a folder")
+    return path
+
+
+def cache_dir() -> Path:
+    """Decoded images and frozen features, shared by all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench."""
+    base = os.environ.get("BENCH_CACHE")
+    if base:
+        return Path(base)
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hlgp-bench"

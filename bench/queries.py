@@ -1,0 +1,70 @@
+"""Frozen query features q(x), computed once and shared by all methods, orders and tasks.
+
+A view is a pure function of (seed, image, epoch), so its feature is too: training features are one array per
+(seed, epoch), test features one array for everything. They are always computed in the same blocks, so a cold, a warm
+and no cache give the same bytes.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from bench.backbone import FrozenViT
+from bench.config.spec import RunSpec
+from bench.data.stream import TaskStream
+from bench.paths import cache_dir
+from bench.store.files import load_array, save_array
+
+
+class Queries:
+    """Features (n, D) float32 of a part, from the cache where they are there."""
+
+    def __init__(self, backbone: FrozenViT, stream: TaskStream, spec: RunSpec, device: torch.device) -> None:
+        self.backbone, self.stream, self.device = backbone, stream, device
+        self._identity = {
+            "format": 1,
+            "weights": backbone.sha256,
+            "network": {k: v for k, v in dataclasses.asdict(spec.backbone).items() if k != "checkpoint"},
+            "data": stream.dataset.sha256,
+            "view": [backbone.image_size, stream.dataset.side],
+            "precision": spec.train.precision,
+            "threads": spec.train.threads,
+            "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device.type],
+        }
+        self._held: dict[str, np.ndarray] = {}
+
+    def train(self, epoch: int) -> np.ndarray:
+        """Of every training image in its view of this epoch."""
+        view = [self.stream.seed, epoch, self.stream.spec.crop_low, self.stream.spec.flip]
+        return self._get(["train", *view], lambda: self.stream.training_view_chunks(epoch))
+
+    def plain(self, part: str) -> np.ndarray:
+        """Of 'train' or 'test' images in the test view."""
+        return self._get(["plain", part], lambda: self.stream.plain_chunks(part))
+
+    def _get(self, what: list, chunks: Callable[[], Iterator[Tensor]]) -> np.ndarray:
+        key = hashlib.sha256(json.dumps([self._identity, what], sort_keys=True).encode()).hexdigest()
+        if key not in self._held:
+            path = cache_dir() / "queries" / f"{key}.npy"
+            stored = load_array(path)
+            if stored is None:
+                stored = self._compute(chunks())
+                save_array(path, stored)
+            if len(self._held) > 4:  # an epoch's features are not needed again before the next task
+                self._held.pop(next(iter(self._held)))
+            self._held[key] = stored
+        return self._held[key]
+
+    @torch.inference_mode()
+    def _compute(self, chunks: Iterator[Tensor]) -> np.ndarray:
+        parts = []
+        for images in chunks:
+            parts.append(self.backbone.cls(self.backbone.prepare(images.to(self.device))).cpu().numpy())
+        return np.concatenate(parts)

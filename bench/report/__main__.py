@@ -1,0 +1,88 @@
+"""Draw tables, figures and the HTML page of a suite from its CSV files: `python -m bench.report SUITE`."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+from bench import cli
+from bench.config.spec import UsageError
+from bench.report import figures, tables
+from bench.report.frames import Results, load
+from bench.report.page import figure_html, page, table_html
+from bench.store.files import write_text
+
+RECONSTRUCTION = (
+    "HLGP is this project's reconstruction from the paper's abstract (arXiv 2511.12090): the full text was not "
+    "available and there is no official code. Its published numbers are unknown here."
+)
+
+
+def scale_note(results: Results) -> str:
+    """What the numbers are and are not, from the runs themselves."""
+    done = results.runs[results.runs["status"] == "done"]
+    orders = done["order_seed"].nunique()
+    seeds = done["seed"].nunique()
+    return (
+        f"Suite '{results.suite}': {len(done)} of {len(results.runs)} cells finished; {orders} class order(s) x {seeds} "
+        f"seed(s). Accuracies in percent, mean ± sample standard deviation. These runs are at this suite's own scale "
+        "(backbone, images and training length as in spec.json of each run): not comparable with a paper's numbers."
+    )
+
+
+def build(results: Results, out: Path) -> str:
+    """Write everything under out and return the main table as Markdown."""
+    main_exact = tables.main_table(results)
+    shown = tables.for_people(main_exact)
+    tables.write(out / "tables", "main", main_exact, shown, tables.for_people(main_exact, latex=True))
+    task = tables.main_table(results, "task")
+    tables.write(out / "tables", "task_scenario", task, tables.for_people(task), tables.for_people(task, latex=True))
+    paired = tables.paired_table(results)
+    paired_shown = tables.paired_for_people(paired)
+    tables.write(out / "tables", "paired", paired, paired_shown, tables.paired_for_people(paired, latex=True))
+    cost = tables.cost_table(results)
+    tables.write(out / "tables", "cost", cost, cost)
+    missing = results.missing()
+    tables.write(out / "tables", "missing", missing, missing)
+    drawn = [
+        figure_html(figures.save(figure, out / "figures", name), name, caption)
+        for name, caption, figure in figures.all_figures(results)
+    ]
+    few = results.runs["order_seed"].nunique() * results.runs["seed"].nunique()
+    sections = [
+        ("Results", "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: max "
+         "form. Class-incremental, the task is never known at test.", table_html(shown)),
+        ("HLGP against each row", "Paired over the same class orders and seeds, final average accuracy, 95% t interval. "
+         f"With {few} pairs the sign-flip test cannot go below p = {2 ** (1 - few) if few > 1 else 1:.4g}.",
+         table_html(paired_shown)),
+        ("Figures", "", "".join(drawn)),
+        ("Task known", "The same logits, restricted to the classes of the image's own task.",
+         table_html(tables.for_people(task))),
+        ("Cost", "FLOPs count the query's forward pass although it is shared between methods. Times are of the machine "
+         "that ran the cells, with the query cache as it happened to be.", table_html(cost)),
+        ("Missing cells", f"{len(missing)} cell(s) without a result.", table_html(missing)),
+    ]  # fmt: skip
+    write_text(out / "index.html", page(f"Results: {results.suite}", [scale_note(results), RECONSTRUCTION], sections))
+    return tables.markdown(shown)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser.add_argument("suite", nargs="?", default="mini", help="name of a folder in --results")
+    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--out", type=Path, default=Path("reports"))
+    args = parser.parse_args()
+    folder = args.results / args.suite
+    if not folder.is_dir():
+        there = sorted(f.name for f in args.results.glob("*") if f.is_dir()) if args.results.is_dir() else []
+        raise UsageError.unknown(f"results in {args.results}", args.suite, there)
+    results = load(folder)
+    print(build(results, args.out / args.suite))
+    if len(results.missing()):
+        print(f"\n{len(results.missing())} cell(s) missing: see the report")
+    print(f"\n{args.out / args.suite / 'index.html'}")
+    return cli.FINE
+
+
+if __name__ == "__main__":
+    cli.run(main)

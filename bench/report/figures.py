@@ -1,0 +1,169 @@
+"""Figures from data frames, with seaborn: SVG for the page, PNG for everything else. Equal input gives equal bytes."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import pandas as pd
+import seaborn as sns
+from matplotlib.figure import Figure
+
+from bench.report.frames import Results, label
+from bench.report.tables import select
+from bench.store.files import write_bytes
+
+Colour = tuple[float, float, float] | str
+JOINT_DASH = (0, (1, 1.5))
+REFERENCES: dict[str, tuple[Colour, Any]] = {  # rows to compare with: dark or pale, and never a plain line
+    "linear": ("#111111", (0, (5, 2))),
+    "linear-ncm": ("#6b6b6b", (0, (6, 2, 1, 2))),
+    "ncm": ("#a0a0a0", (0, (3, 2))),
+    "finetune": ("#8b1a1a", (0, (5, 2))),
+    "joint-linear": ("#a0a0a0", JOINT_DASH),
+    "joint-prompt": ("#111111", JOINT_DASH),
+}
+MOST_ROWS = 16
+
+
+def style() -> None:
+    """One look for all figures."""
+    sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans")
+    plt.rcParams.update({"svg.hashsalt": "bench", "figure.dpi": 100, "savefig.bbox": "tight", "axes.titlesize": 10})
+
+
+def looks(results: Results) -> dict[str, tuple[Colour, Any]]:
+    """Colour and dash of each method, the same in every figure."""
+    own = [m for m in results.methods if m not in REFERENCES]
+    plain = dict(zip(own, sns.color_palette("colorblind", len(own)), strict=True))
+    return {m: REFERENCES.get(m) or (plain[m], "-") for m in results.methods}
+
+
+def _panels(count: int, width: float, height: float) -> tuple[Figure, list]:
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat)
+
+
+def accuracy_curves(results: Results) -> Figure:
+    """Average accuracy on the tasks seen, after each task: mean over cells, band of one standard deviation."""
+    look = looks(results)
+    figure, axes = _panels(len(results.benchmarks), 3.6, 3.0)
+    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
+        part = results.curve[(results.curve["benchmark"] == benchmark) & (results.curve["scenario"] == "class")]
+        for method, group in part.dropna(subset=["accuracy"]).groupby("method", sort=False):
+            colour, dash = look[method]
+            if method.startswith("joint"):  # one point in time: a level to compare with
+                axis.axhline(group["accuracy"].mean(), color=colour, linestyle=dash, linewidth=1.2)
+                continue
+            own = method not in REFERENCES
+            sns.lineplot(
+                group, x="after_task", y="accuracy", color=colour, linestyle=dash, ax=axis, errorbar="sd",
+                marker="o" if own else None, markersize=4, legend=False, err_kws={"alpha": 0.12 if own else 0.05},
+            )  # fmt: skip
+        axis.set(title=benchmark, xlabel="tasks learned", ylabel="average accuracy (%)")
+        axis.xaxis.get_major_locator().set_params(integer=True)
+    handles = [plt.Line2D([], [], color=c, label=label(m), linestyle=dash) for m, (c, dash) in look.items()]
+    figure.tight_layout()
+    figure.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3)
+    return figure
+
+
+def accuracy_matrices(results: Results, benchmark: str) -> Figure:
+    """Accuracy on each task after each task, one panel a method, mean over cells."""
+    methods = [m for m in results.methods if not m.startswith("joint") and len(select(results, benchmark, m, "class"))]
+    figure, axes = _panels(max(len(methods), 1), 3.1, 2.7)
+    for axis, method in zip(axes, methods, strict=False):
+        runs = select(results, benchmark, method, "class")["run_id"]
+        mean = 100 * np.mean([results.matrices[run, "class"] for run in runs], axis=0)
+        ticks = range(1, len(mean) + 1)
+        sns.heatmap(
+            mean, ax=axis, vmin=0, vmax=100, cmap="viridis", annot=len(mean) <= 10, fmt=".0f", mask=np.isnan(mean),
+            cbar=False, xticklabels=ticks, yticklabels=ticks, annot_kws={"size": 7},
+        )  # fmt: skip
+        axis.set(title=label(method), xlabel="task tested", ylabel="after task")
+    figure.suptitle(f"{benchmark}: accuracy (%)", y=1.0)
+    figure.tight_layout()
+    return figure
+
+
+def forgetting_bars(results: Results) -> Figure:
+    """Forgetting (max form) of each method, mean and one standard deviation."""
+    part = results.cells[(results.cells["scenario"] == "class") & results.cells["forgetting"].notna()]
+    colours = {label(m): colour for m, (colour, _) in looks(results).items()}
+    figure, axis = plt.subplots(figsize=(max(6.0, 1.9 * len(results.benchmarks)), 3.2))
+    if len(part):
+        shown = part.assign(method=part["method"].map(label))
+        order = [label(m) for m in results.methods if label(m) in set(shown["method"])]
+        sns.barplot(
+            shown, x="benchmark", y="forgetting", hue="method", hue_order=order, order=results.benchmarks,
+            palette=colours, errorbar="sd", err_kws={"linewidth": 1}, ax=axis,
+        )  # fmt: skip
+        sns.move_legend(axis, "center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title=None)
+    axis.set(xlabel="", ylabel="forgetting (points, max form)")
+    return figure
+
+
+def accuracy_against_parameters(results: Results) -> Figure:
+    """Final average accuracy against trainable parameters (log scale), mean over cells; NCM trains nothing: left edge."""
+    done = results.runs[results.runs["status"] == "done"]
+    size = pd.to_numeric(done.set_index("run_id")["params_trainable"])
+    part = results.cells[results.cells["scenario"] == "class"]
+    look = looks(results)
+    figure, axes = _panels(len(results.benchmarks), 3.6, 3.0)
+    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
+        chosen = part[part["benchmark"] == benchmark]
+        for method, group in chosen.groupby("method", sort=False):
+            x = max(float(size.loc[group["run_id"]].mean()), 300.0)
+            axis.errorbar(x, group["faa"].mean(), yerr=group["faa"].std() if len(group) > 1 else None, fmt="o",
+                          color=look[method][0], label=label(method), capsize=2, markersize=5)  # fmt: skip
+        axis.set(xscale="log", title=benchmark, xlabel="trainable parameters", ylabel="final average accuracy (%)")
+    handles, names = axes[0].get_legend_handles_labels()
+    figure.tight_layout()
+    figure.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure
+
+
+def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
+    """(file name, caption, figure) in the order of the report; none for a search with more rows than a figure can hold."""
+    if len(results.methods) > MOST_ROWS or not len(results.cells):
+        return
+    style()
+    yield (
+        "accuracy",
+        "Average accuracy on the tasks seen so far. Bands: one standard deviation over class orders and seeds. Dotted "
+        "levels: all classes trained at once.",
+        accuracy_curves(results),
+    )
+    yield (
+        "forgetting",
+        "Forgetting (max form), one standard deviation. Low forgetting is no merit of its own: a method that learns "
+        "nothing forgets nothing.",
+        forgetting_bars(results),
+    )
+    yield "parameters", "Final average accuracy against trainable parameters.", accuracy_against_parameters(results)
+    for benchmark in results.benchmarks:
+        yield f"matrix-{benchmark}", f"Accuracy matrices on {benchmark}.", accuracy_matrices(results, benchmark)
+
+
+def save(figure: Figure, folder: Path, name: str) -> str:
+    """Write name.svg and name.png without dates, and return the SVG for the page."""
+    texts = []
+    for kind, metadata in (("svg", {"Date": None}), ("png", {"Software": None})):
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format=kind, metadata=metadata)
+        content = buffer.getvalue()
+        write_bytes(folder / f"{name}.{kind}", content)
+        texts.append(content)
+    plt.close(figure)
+    return texts[0].decode()

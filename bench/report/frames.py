@@ -1,0 +1,96 @@
+"""From the CSV files to data frames: accuracy matrices and metrics of every finished cell. Nothing is drawn here."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from bench import metrics
+from bench.config.spec import UsageError
+from bench.store.tables import RUNS, TIMING, read_csv, read_metrics
+
+CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
+LABELS = {
+    "hlgp": "HLGP (reconstructed)",
+    "hlgp-independent": "independent prompts",
+    "l2p": "L2P",
+    "l2p++": "L2P++",
+    "dualprompt": "DualPrompt",
+    "coda-prompt": "CODA-Prompt",
+    "linear": "linear",
+    "ncm": "class means (NCM)",
+    "linear-ncm": "linear + NCM routing",
+    "finetune": "fine-tuning",
+    "joint-linear": "joint, linear head",
+    "joint-prompt": "joint, prompts",
+}
+
+
+def label(method: str) -> str:
+    """A row's name for people; a method that is not listed keeps its own."""
+    return LABELS.get(method, method)
+
+
+@dataclass(frozen=True)
+class Results:
+    """suite; runs: a row per cell (text); cells: a row per finished cell and scenario with every metric in percent,
+    and its matrix; curve: average accuracy after each task in percent, one row per cell, scenario and task."""
+
+    suite: str
+    runs: pd.DataFrame
+    timing: pd.DataFrame
+    cells: pd.DataFrame
+    curve: pd.DataFrame
+    matrices: dict[tuple[str, str], np.ndarray]
+
+    @property
+    def methods(self) -> list[str]:
+        return list(dict.fromkeys(self.runs["method"]))
+
+    @property
+    def benchmarks(self) -> list[str]:
+        return list(dict.fromkeys(self.runs["benchmark"]))
+
+    def missing(self) -> pd.DataFrame:
+        """Cells without a result, with status and reason."""
+        return self.runs.loc[self.runs["status"] != "done", [*CELL[1:], "status", "reason"]]
+
+
+def load(folder: Path) -> Results:
+    """Read results/<suite>. Raises UsageError if the tables are absent, malformed or contradict each other."""
+    runs = pd.DataFrame(read_csv(folder / "runs.csv", RUNS), columns=list(RUNS))
+    rows = read_metrics(folder / "metrics.csv")
+    if not len(runs):
+        raise UsageError(f"{folder}/runs.csv: no cells")
+    timing = pd.DataFrame(read_csv(folder / "timing.csv", TIMING), columns=list(TIMING))
+    finished = set(runs.loc[runs["status"] == "done", "run_id"])
+    foreign = sorted({row["run_id"] for row in rows} - finished)
+    if foreign:
+        raise UsageError(f"{folder}/metrics.csv: rows of '{foreign[0]}', which runs.csv does not list as done")
+    silent = sorted(finished - {row["run_id"] for row in rows})
+    if silent:
+        raise UsageError(f"{folder}/runs.csv: '{silent[0]}' is done but metrics.csv has no rows of it")
+    twice = runs[runs.duplicated(CELL[1:], keep=False)]
+    if len(twice):
+        raise UsageError(f"{folder}/runs.csv: two runs of one cell: {', '.join(twice['run_id'][:2])}")
+    frame = pd.DataFrame(rows)
+    cells, curves, matrices = [], [], {}
+    for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False) if len(frame) else []:
+        matrix = _matrix(part)
+        matrices[run_id, scenario] = matrix
+        first = part.iloc[0]
+        name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
+        cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()})
+        for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
+            curves.append(name | {"after_task": task, "accuracy": 100 * value})
+    return Results(folder.name, runs, timing, pd.DataFrame(cells), pd.DataFrame(curves), matrices)
+
+
+def _matrix(part: pd.DataFrame) -> np.ndarray:
+    tasks = int(part["after_task"].max())
+    matrix = np.full((tasks, tasks), np.nan)
+    matrix[part["after_task"] - 1, part["eval_task"] - 1] = part["correct"] / part["n"]
+    return metrics.check(matrix)

@@ -1,0 +1,1 @@
+"""Run directories, atomic files, the CSV tables and their collection."""

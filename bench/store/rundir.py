@@ -1,0 +1,108 @@
+"""One run directory per cell: what is in it, and the collection of many into a suite's CSV files.
+
+    spec.json  env.json  log.txt  ckpt/task.pt  metrics.csv  timing.csv  state.json  DONE
+
+DONE is written last and holds the digest of metrics.csv: a cell counts only if both agree.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bench.config.spec import RunSpec, UsageError, plain
+from bench.store.files import sha256_of, write_text
+from bench.store.tables import METRICS, RUNS, TIMING, Rows, read_csv, read_metrics, write_csv
+
+
+@dataclass(frozen=True)
+class RunDir:
+    """The directory of one cell under results/<suite>/runs."""
+
+    path: Path
+
+    @classmethod
+    def of(cls, results: Path, spec: RunSpec) -> RunDir:
+        return cls(results / spec.suite / "runs" / spec.run_id)
+
+    @property
+    def checkpoint(self) -> Path:
+        return self.path / "ckpt" / "task.pt"
+
+    def open(self, spec: RunSpec, environment: dict[str, Any]) -> None:
+        """Create the directory and record what is run where. Raises UsageError where it cannot be written."""
+        write_text(self.path / "spec.json", json.dumps(plain(spec), indent=1, sort_keys=True) + "\n")
+        write_text(self.path / "env.json", json.dumps(environment, indent=1, sort_keys=True) + "\n")
+
+    def log(self, line: str) -> None:
+        with (self.path / "log.txt").open("a") as stream:
+            stream.write(line + "\n")
+
+    def save_state(self, state: dict[str, Any]) -> None:
+        """Status, reason and the facts that go into runs.csv."""
+        write_text(self.path / "state.json", json.dumps(state, indent=1, sort_keys=True) + "\n")
+
+    def state(self) -> dict[str, Any]:
+        try:
+            return json.loads((self.path / "state.json").read_text())
+        except (OSError, ValueError):
+            return {"status": "missing", "reason": "not run"}
+
+    def finish(self, metrics: Rows, timing: Rows, state: dict[str, Any]) -> None:
+        """Write the results, and DONE after everything else is on disk."""
+        write_csv(self.path / "metrics.csv", METRICS, metrics)
+        write_csv(self.path / "timing.csv", TIMING, timing)
+        self.save_state(state)
+        write_text(self.path / "DONE", sha256_of(self.path / "metrics.csv") + "\n")
+
+    def done(self) -> bool:
+        """True if finished and intact. Raises UsageError if metrics.csv is not the one that DONE vouches for."""
+        mark = self.path / "DONE"
+        if not mark.exists():
+            return False
+        table = self.path / "metrics.csv"
+        if not table.exists() or sha256_of(table) != mark.read_text().strip():
+            raise UsageError(f"{table}: altered since the run ended (DONE holds another digest); delete {self.path}")
+        return True
+
+
+def environment_digest(environment: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
+    """Write a suite's metrics.csv, runs.csv and timing.csv from its cells' directories; count cells by status.
+
+    A cell that is not done gets a row in runs.csv with its status and reason, and none anywhere else.
+    """
+    cells = list(cells)
+    metrics: Rows = []
+    runs: Rows = []
+    timing: Rows = []
+    for spec in cells:
+        run = RunDir.of(results, spec)
+        state = run.state()
+        if run.done():
+            metrics += read_metrics(run.path / "metrics.csv")
+            timing += read_csv(run.path / "timing.csv", TIMING)
+        elif state["status"] in ("done", "running"):  # killed before it could say so
+            state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
+        runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
+    folder = results / cells[0].suite
+    write_csv(folder / "metrics.csv", METRICS, metrics)
+    write_csv(folder / "runs.csv", RUNS, runs)
+    write_csv(folder / "timing.csv", TIMING, timing)
+    counts: dict[str, int] = {}
+    for row in runs:
+        counts[row["status"]] = counts.get(row["status"], 0) + 1
+    return counts
+
+
+def identity(spec: RunSpec) -> dict[str, Any]:
+    """The columns that name a cell in every table."""
+    names = ("run_id", "suite", "benchmark", "method", "order_seed", "seed")
+    return {name: getattr(spec, name) for name in names}

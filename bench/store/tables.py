@@ -1,0 +1,80 @@
+"""The CSV tables: their columns, reading with checks, and collection from run directories.
+
+Only counts are stored; every aggregate is derived. metrics.csv holds nothing that two runs of one spec could differ in.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+from collections.abc import Iterable
+from pathlib import Path
+from typing import Any
+
+from bench.config.spec import UsageError
+from bench.store.files import write_text
+
+METRICS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "scenario", "after_task", "eval_task",
+           "n", "correct")  # fmt: skip
+RUNS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "status", "reason", "spec_sha", "env_sha",
+        "weights_sha", "data_sha", "stream_sha", "tasks", "classes", "params_trainable", "params_total",
+        "gflops_train", "gflops_infer")  # fmt: skip
+TIMING = ("run_id", "task", "train_seconds", "eval_seconds", "train_images_per_second", "peak_memory_mib")
+STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
+
+Rows = list[dict[str, Any]]
+
+
+def to_csv(columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> str:
+    """CSV text with unix line ends; a missing value is an empty cell."""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(columns), restval="", lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]]) -> None:
+    write_text(path, to_csv(columns, rows))
+
+
+def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
+    """Rows as text. Raises UsageError for a missing file or column."""
+    try:
+        with path.open(newline="") as stream:
+            reader = csv.DictReader(stream)
+            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            if missing:
+                raise UsageError(f"{path}: column '{missing[0]}' is missing")
+            rows = list(reader)
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be read ({error.strerror}); run the suite first") from error
+    except (csv.Error, UnicodeDecodeError) as error:
+        raise UsageError(f"{path}: not a CSV file ({error})") from error
+    for number, row in enumerate(rows, start=2):
+        if None in row or None in row.values():
+            raise UsageError(f"{path}: line {number} has another number of cells than the header")
+    return rows
+
+
+def read_metrics(path: Path) -> Rows:
+    """metrics.csv with its numbers as int. Raises UsageError naming the line of a value that cannot be."""
+    rows: Rows = []
+    seen: dict[tuple, int] = {}
+    for number, row in enumerate(read_csv(path, METRICS), start=2):
+        try:
+            whole = {name: int(row[name]) for name in ("order_seed", "seed", "after_task", "eval_task", "n", "correct")}
+        except ValueError as error:
+            raise UsageError(f"{path}: line {number}: {error}") from error
+        if not 0 <= whole["correct"] <= whole["n"] or whole["n"] < 1:
+            raise UsageError(f"{path}: line {number}: correct={whole['correct']} of n={whole['n']}")
+        if not 1 <= whole["eval_task"] <= whole["after_task"]:
+            raise UsageError(f"{path}: line {number}: eval_task={whole['eval_task']} after_task={whole['after_task']}")
+        if row["scenario"] not in ("class", "task"):
+            raise UsageError(f"{path}: line {number}: scenario '{row['scenario']}' (accepted: class, task)")
+        key = (row["run_id"], row["scenario"], whole["after_task"], whole["eval_task"])
+        if key in seen:
+            raise UsageError(f"{path}: line {number} repeats line {seen[key]}")
+        seen[key] = number
+        rows.append({**row, **whole})
+    return rows

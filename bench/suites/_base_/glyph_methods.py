@@ -1,0 +1,21 @@
+"""All rows with their recipe: the best of twelve settings each on validation images of other classes (suite `tune`).
+
+finetune uses the logits of all classes seen, as naive fine-tuning does (FT in the tables of the CODA-Prompt paper); every
+other row's cross-entropy is over the current task's classes.
+"""
+
+train = dict(epochs=5, batch_size=32, optimiser="adam", schedule="cosine", precision="bf16")
+
+methods = {
+    "hlgp": dict(type="hlgp", train=dict(prompt_lr=0.03, head_lr=0.008)),
+    "l2p": dict(type="l2p", model=dict(pool=10, length=5, top_n=4), train=dict(prompt_lr=0.03, head_lr=0.016)),
+    "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=10, top_n=5), train=dict(prompt_lr=0.01, head_lr=0.016)),
+    "dualprompt": dict(type="dualprompt", train=dict(prompt_lr=0.03, head_lr=0.008)),
+    "coda-prompt": dict(type="coda_prompt", model=dict(pool=60), train=dict(prompt_lr=0.03, head_lr=0.016)),
+    "linear": dict(type="linear", train=dict(head_lr=0.0085)),
+    "ncm": dict(type="ncm"),
+    "linear-ncm": dict(type="linear_ncm", train=dict(head_lr=0.0085)),
+    "finetune": dict(type="finetune", train=dict(prompt_lr=0.0001, head_lr=0.008, loss_classes="seen")),
+    "joint-linear": dict(type="linear", train=dict(joint=True, head_lr=0.0057)),
+    "joint-prompt": dict(type="oneprompt", train=dict(joint=True, prompt_lr=0.03, head_lr=0.008)),
+}

@@ -1,0 +1,61 @@
+"""A process that runs cells for the grid: one JSON request per line in, one JSON answer per line out.
+
+It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests are
+{"do": "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
+{"kind": "progress" | "usage" | "state", ...}.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import Any
+
+from bench.config.spec import UsageError, spec_from_json
+
+
+def choose_device(wanted: str) -> str:
+    """'auto' becomes cuda where there is one. Raises UsageError for a device that is not there."""
+    import torch
+
+    if wanted == "auto":
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted.split(":")[0] not in ("cpu", "cuda"):
+        raise UsageError.unknown("--device", wanted, ["auto", "cpu", "cuda"])
+    if wanted.startswith("cuda") and not torch.cuda.is_available():
+        raise UsageError("--device cuda: this machine has no usable GPU (accepted here: auto, cpu)")
+    return wanted
+
+
+def serve() -> None:
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grid's to handle: it ends its workers
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # anything that prints must not disturb the answers
+
+    def answer(**content: Any) -> None:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+
+    for line in sys.stdin:
+        request = json.loads(line)
+        try:
+            from bench import engine
+
+            spec = spec_from_json(json.dumps(request["spec"]))
+            device = choose_device(request["device"])
+            if request["do"] == "check":
+                engine.prepare(spec, device)
+                answer(kind="state", status="ok", reason="")
+            else:
+                state = engine.run_cell(spec, Path(request["results"]), device, lambda text: answer(kind="progress", text=text))
+                answer(kind="state", status=state["status"], reason=state["reason"])
+        except UsageError as error:
+            answer(kind="usage", reason=str(error))
+
+
+if __name__ == "__main__":
+    serve()

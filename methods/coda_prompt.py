@@ -1,0 +1,138 @@
+"""CODA-Prompt: COntinual Decomposed Attention-based Prompting (Smith et al., CVPR 2023).
+
+Numerics after GT-RIPL/CODA-Prompt models/zoo.py::CodaPrompt: in layers 0-4 a set of M components P_m (length x D) with keys
+K_m and attention vectors A_m; alpha_m = cos(q * A_m, K_m), no softmax; prompt = sum_m alpha_m P_m, first half keys, second
+half values. Each task owns M / tasks components: earlier ones are frozen, later ones do not exist yet. New rows of P, K and
+A start as random directions orthogonal to all earlier rows (Gram-Schmidt), of unit norm. Loss = CE + mu * orthogonality,
+with mu = 0 as in the released scripts.
+
+Exact cheap form of the weights, two matrix products instead of a (B, M, D) tensor:
+alpha = (q @ (A * K/|K|)^T) / sqrt(q^2 @ (A^2)^T).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbone import FrozenViT
+from bench.method import Loss, Method, Task, register
+
+
+def orthogonal_rows(earlier: Tensor, count: int) -> Tensor:
+    """(count, N) random unit rows, orthogonal to each other and to the span of the (m, N) earlier rows."""
+    rows = earlier.double()
+    fresh = []
+    for _ in range(count):
+        basis = torch.linalg.qr(rows.T).Q if len(rows) else rows.T
+        row = torch.randn(earlier.shape[1], dtype=torch.float64)
+        for _ in range(2):  # twice: the first projection leaves rounding in proportion to what it removed
+            row = row - basis @ (basis.T @ row)
+        fresh.append(row / row.norm())
+        rows = torch.cat([rows, fresh[-1][None]])
+    return torch.stack(fresh).to(earlier.dtype)
+
+
+class Components(nn.Module):
+    """One layer's P (M, length, D), K and A (M, D): rows of finished tasks as buffers, the current task's trainable."""
+
+    key: Tensor
+
+    def __init__(self, per_task: int, tasks: int, length: int, width: int) -> None:
+        super().__init__()
+        self.per_task = per_task
+        for name, shape in (("prompt", (length, width)), ("key", (width,)), ("attention", (width,))):
+            self.register_buffer(f"old_{name}", torch.zeros(per_task * tasks, *shape))
+            self.register_parameter(name, nn.Parameter(torch.zeros(per_task, *shape)))
+
+    def begin(self, first: int) -> None:
+        """Fill the trainable rows anew, orthogonal to rows 0..first-1."""
+        for name in ("prompt", "key", "attention"):
+            old, new = getattr(self, f"old_{name}"), getattr(self, name)
+            rows = orthogonal_rows(old[:first].flatten(1).cpu(), self.per_task)
+            new.data.copy_(rows.view_as(new))
+
+    def end(self, first: int) -> None:
+        """Freeze the trained rows."""
+        for name in ("prompt", "key", "attention"):
+            getattr(self, f"old_{name}")[first : first + self.per_task] = getattr(self, name).data
+
+    def rows(self, name: str, first: int, training: bool) -> Tensor:
+        old = getattr(self, f"old_{name}")
+        return torch.cat([old[:first], getattr(self, name)]) if training else old[:first]
+
+    def forward(self, query: Tensor, first: int, training: bool) -> Tensor:
+        """(B, length, D) prompts of queries (B, D) from rows 0..first-1, and the current ones while training."""
+        key, attention = self.rows("key", first, training), self.rows("attention", first, training)
+        kn = nn.functional.normalize(key, dim=1)
+        alpha = (query @ (attention * kn).T) / (query.square() @ attention.square().T).sqrt().clamp(min=1e-12)
+        return torch.einsum("bm,mld->bld", alpha, self.rows("prompt", first, training))
+
+    def orthogonality(self, first: int) -> Tensor:
+        """Sum over P, K and A of mean((T T^T - I)^2) (models/zoo.py::ortho_penalty)."""
+        total = torch.zeros((), device=self.key.device)
+        for name in ("prompt", "key", "attention"):
+            t = self.rows(name, first, True).flatten(1)
+            total = total + (t @ t.T - torch.eye(len(t), device=t.device)).square().mean()
+        return total
+
+
+@register
+class CodaPrompt(Method):
+    """pool M over all tasks, length (half keys, half values), layers, mu as in the released scripts."""
+
+    needs_query = True
+    frozen: Tensor
+    components: list[Components]
+
+    def __init__(
+        self,
+        backbone: FrozenViT,
+        classes: int,
+        tasks: int,
+        *,
+        pool: int = 100,
+        length: int = 8,
+        layers: tuple[int, ...] = (0, 1, 2, 3, 4),
+        mu: float = 0.0,
+    ) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.check_layers(*layers)
+        per_task = pool // tasks
+        if length % 2 or per_task < 1 or per_task * tasks > self.width:
+            raise ValueError(
+                f"length={length} must be even, pool={pool} at least the {tasks} tasks and, for rows that are orthogonal, "
+                f"at most the width {self.width}"
+            )
+        self.layers, self.rows, self.per_task, self.mu = layers, length // 2, per_task, mu
+        parts = nn.ModuleList(Components(per_task, tasks, length, self.width) for _ in layers)
+        self.components = parts  # type: ignore[assignment]
+        self.head = nn.Linear(self.width, classes)
+        self.register_buffer("frozen", torch.zeros((), dtype=torch.long))  # s: rows of finished tasks
+        self.training_task = False
+
+    def begin_task(self, task: Task) -> None:
+        self.frozen.fill_(task.index * self.per_task)
+        for layer in self.components:
+            layer.begin(int(self.frozen))
+        self.training_task = True
+
+    def end_task(self, task: Task) -> None:
+        for layer in self.components:
+            layer.end(int(self.frozen))
+        self.frozen += self.per_task
+        self.training_task = False
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        prefix = {}
+        for layer, components in zip(self.layers, self.components, strict=True):
+            prompt = components(query, int(self.frozen), self.training_task)
+            prefix[layer] = torch.stack([prompt[:, : self.rows], prompt[:, self.rows :]], dim=1)
+        return self.head(self.backbone.cls(images, prefix))
+
+    def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
+        loss = self.cross_entropy(self(images, query), labels, task)
+        if self.mu:
+            penalty = torch.stack([c.orthogonality(int(self.frozen)) for c in self.components]).sum()
+            loss = Loss(loss.total + self.mu * penalty, {**loss.parts, "orthogonality": penalty.detach()})
+        return loss

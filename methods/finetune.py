@@ -1,0 +1,23 @@
+"""Finetune: the whole network trained task after task, nothing frozen. The lower reference: it forgets."""
+
+from __future__ import annotations
+
+import copy
+
+from torch import Tensor, nn
+
+from bench.backbone import FrozenViT, run_vit
+from bench.method import Method, register
+
+
+@register
+class Finetune(Method):
+    """A trainable copy of the backbone (the shared one stays frozen) and a head."""
+
+    def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.vit = copy.deepcopy(backbone.vit).requires_grad_(True)
+        self.head = nn.Linear(self.width, classes)
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.head(run_vit(self.vit, images, precision=self.backbone.precision, rows=1)[:, 0])

@@ -1,0 +1,75 @@
+"""L2P: Learning to Prompt for Continual Learning (Wang et al., CVPR 2022), with prepended prompt tokens.
+
+Numerics after google-research/l2p (models/prompt.py, models/vit.py): a pool of M prompts with keys; each image takes the
+N prompts whose keys are nearest (cosine) to its query; their tokens stand in front of [cls, patches] after the position
+embedding; the head reads the mean of the prompts' output tokens; loss = CE - lambda * sum of the chosen cosines.
+
+Deviation: selection is per image, in training and at test. The official code lets a batch vote on N prompts for all its
+images; at test a batch holds one task only, so the vote leaks the task.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.backbone import FrozenViT
+from bench.method import Loss, Method, Task, register
+
+
+class PromptPool(nn.Module):
+    """M prompts of `length` tokens with a key each. Call with queries (B, D)."""
+
+    def __init__(self, size: int, length: int, top_n: int, width: int, init: tuple[float, float]) -> None:
+        super().__init__()
+        self.top_n = top_n
+        self.prompts = nn.Parameter(torch.empty(size, length, width).uniform_(*init))
+        self.keys = nn.Parameter(torch.empty(size, width).uniform_(*init))
+
+    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Chosen prompts (B, N, length, D) and the cosines of their keys (B, N), best first."""
+        cosine = F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
+        chosen = cosine.topk(self.top_n, dim=1)
+        return self.prompts[chosen.indices], chosen.values
+
+
+@register
+class L2P(Method):
+    """pool M, length, top_n N, key_loss lambda as in the papers; init is the uniform range of prompts and keys."""
+
+    needs_query = True
+
+    def __init__(
+        self,
+        backbone: FrozenViT,
+        classes: int,
+        tasks: int,
+        *,
+        pool: int = 10,
+        length: int = 10,
+        top_n: int = 4,
+        key_loss: float = 1.0,
+        init: tuple[float, ...] = (0.0, 0.01),
+    ) -> None:
+        super().__init__(backbone, classes, tasks)
+        if not 1 <= top_n <= pool:
+            raise ValueError(f"top_n={top_n} of a pool of {pool}")
+        self.key_loss = key_loss
+        self.pool = PromptPool(pool, length, top_n, self.width, (init[0], init[1]))
+        self.head = nn.Linear(self.width, classes)
+
+    def _run(self, images: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        prompts, cosine = self.pool(query)
+        tokens = prompts.flatten(1, 2)  # (B, N * length, D)
+        out = self.backbone(images, tokens=tokens, rows=tokens.shape[1])
+        return self.head(out.mean(dim=1)), cosine
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self._run(images, query)[0]
+
+    def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
+        logits, cosine = self._run(images, query)
+        loss = self.cross_entropy(logits, labels, task)
+        pull = cosine.sum(dim=1).mean()
+        return Loss(loss.total - self.key_loss * pull, {**loss.parts, "key_cosine": pull.detach()})

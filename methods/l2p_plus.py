@@ -1,0 +1,65 @@
+"""L2P++: the form of L2P in the CODA-Prompt repository (GT-RIPL/CODA-Prompt models/zoo.py::L2P).
+
+Prefix keys and values instead of tokens, in block 0 ("shallow") or blocks 0-4 ("deep", a pool and keys per block); per-image
+top-5 of 30 prompts whose first half goes to the keys and second half to the values; the head reads the class token;
+loss = CE + sum over the image's own chosen keys of (1 - cosine).
+
+Deviation: the official indexing sums the key loss over every pair of images in the batch; ours over an image's own
+keys (only keys receive its gradient, so under Adam the prompts are unaffected).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbone import FrozenViT
+from bench.method import Loss, Method, Task, register
+from methods.l2p import PromptPool
+
+
+@register
+class L2PPlus(Method):
+    """layers: prompted blocks; pool M, length (half keys, half values), top_n N as in the repository's scripts."""
+
+    needs_query = True
+
+    def __init__(
+        self,
+        backbone: FrozenViT,
+        classes: int,
+        tasks: int,
+        *,
+        layers: tuple[int, ...] = (0,),
+        pool: int = 30,
+        length: int = 20,
+        top_n: int = 5,
+        key_loss: float = 1.0,
+        init: tuple[float, ...] = (0.0, 1.0),
+    ) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.check_layers(*layers)
+        if length % 2 or top_n > pool:
+            raise ValueError(f"length={length} must be even and top_n={top_n} at most pool={pool}")
+        self.layers, self.rows, self.key_loss = layers, length // 2, key_loss
+        self.pools = nn.ModuleList(PromptPool(pool, length, top_n, self.width, (init[0], init[1])) for _ in layers)
+        self.head = nn.Linear(self.width, classes)
+
+    def prefixes(self, query: Tensor) -> tuple[dict[int, Tensor], Tensor]:
+        """layer -> (B, 2, N * length / 2, D), and the summed (1 - cosine) of each image's keys, (B,)."""
+        prefix, distance = {}, torch.zeros(len(query), device=query.device)
+        for layer, pool in zip(self.layers, self.pools, strict=True):
+            chosen, cosine = pool(query)
+            keys, values = chosen[:, :, : self.rows].flatten(1, 2), chosen[:, :, self.rows :].flatten(1, 2)
+            prefix[layer] = torch.stack([keys, values], dim=1)
+            distance = distance + (1 - cosine).sum(dim=1)
+        return prefix, distance
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.head(self.backbone.cls(images, self.prefixes(query)[0]))
+
+    def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
+        prefix, distance = self.prefixes(query)
+        loss = self.cross_entropy(self.head(self.backbone.cls(images, prefix)), labels, task)
+        pull = distance.sum()
+        return Loss(loss.total + self.key_loss * pull, {**loss.parts, "key_distance": pull.detach()})

@@ -1,0 +1,23 @@
+"""Linear: a head on the frozen features, trained task after task. What a prompt method adds is measured from here."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from bench.backbone import FrozenViT
+from bench.method import Method, register
+
+
+@register
+class Linear(Method):
+    """No prompts: the query is the feature."""
+
+    needs_query = True
+    needs_images = False
+
+    def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.head = nn.Linear(self.width, classes)
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.head(query)

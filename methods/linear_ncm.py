@@ -1,0 +1,44 @@
+"""Linear-NCM, the routing control: a sequential linear head whose task is chosen by the nearest class mean.
+
+Prompt methods that select a prompt by task also, in effect, guess the task. This row guesses the task the cheap way and
+uses no prompt at all: what a prompt method gains over `linear` but not over this row is the gain of guessing.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbone import FrozenViT
+from bench.method import Loss, Method, Task, register
+from methods.ncm import ClassMeans
+
+ROUTED = 1e4  # added to the logits of the chosen task: above any logit, and the order within a task stays
+
+
+@register
+class LinearNCM(Method):
+    """The head of `linear`, with the classes of the nearest mean's task put first."""
+
+    needs_query = True
+    needs_images = False
+    task_of_class: Tensor
+
+    def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.head = nn.Linear(self.width, classes)
+        self.class_means = ClassMeans(classes, self.width)
+        self.register_buffer("task_of_class", torch.full((classes,), -1))
+
+    def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
+        return self.cross_entropy(self.head(query), labels, task)
+
+    def end_task(self, task: Task) -> None:
+        self.class_means.learn(task)
+        self.task_of_class[task.start : task.stop] = task.index
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        seen = self.task_of_class >= 0
+        nearest = self.class_means(query).masked_fill(~seen, -2.0).argmax(dim=1)
+        chosen = self.task_of_class[None, :] == self.task_of_class[nearest][:, None]
+        return self.head(query) + ROUTED * chosen

@@ -1,0 +1,48 @@
+"""NCM: nearest class mean of the frozen features by cosine (SimpleCIL in LAMDA-PILOT). Nothing is trained."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from bench.backbone import FrozenViT
+from bench.method import Method, Task, register
+
+
+class ClassMeans(nn.Module):
+    """Mean query of each class seen so far, from un-augmented training images."""
+
+    means: Tensor
+
+    def __init__(self, classes: int, width: int) -> None:
+        super().__init__()
+        self.register_buffer("means", torch.zeros(classes, width))
+
+    def learn(self, task: Task) -> None:
+        """Add a finished task's classes."""
+        queries, labels = task.plain_queries()
+        for label in range(task.start, task.stop):
+            self.means[label] = queries[labels == label].mean(dim=0)
+
+    def forward(self, query: Tensor) -> Tensor:
+        """Cosines (B, classes); 0 for classes not seen yet."""
+        return F.normalize(query, dim=1) @ F.normalize(self.means, dim=1).T
+
+
+@register
+class NCM(Method):
+    """Cosine to the class means as logits."""
+
+    needs_query = True
+    needs_images = False
+
+    def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.class_means = ClassMeans(classes, self.width)
+
+    def end_task(self, task: Task) -> None:
+        self.class_means.learn(task)
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.class_means(query)

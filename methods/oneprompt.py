@@ -1,0 +1,27 @@
+"""OnePrompt: one prefix for all tasks, no query, no selection (jpmorganchase/ovor, without its regularisation).
+
+What a user would try first. Trained on all classes at once (`joint`) it is the upper reference of what prompts can do.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from bench.backbone import FrozenViT
+from bench.method import Method, register
+
+
+@register
+class OnePrompt(Method):
+    """layers: prompted blocks, empty = all; length: rows of keys and of values."""
+
+    def __init__(self, backbone: FrozenViT, classes: int, tasks: int, *, layers: tuple[int, ...] = (), length: int = 5) -> None:
+        super().__init__(backbone, classes, tasks)
+        self.check_layers(*layers)
+        self.layers = layers or tuple(range(backbone.depth))
+        self.prompt = nn.Parameter(torch.randn(len(self.layers), 2, length, self.width) * 0.02)
+        self.head = nn.Linear(self.width, classes)
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.head(self.backbone.cls(images, dict(zip(self.layers, self.prompt, strict=True))))

@@ -1,0 +1,76 @@
+"""Fixtures shared by all tests: one thread, a cache of their own, a tiny suite, and the command line as a user has it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+
+from bench import engine
+from bench.backbone import FrozenViT, load_backbone
+from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
+
+ROOT = Path(__file__).parent.parent
+TINY = ROOT / "tests" / "tiny_suite.py"
+torch.set_num_threads(1)
+
+Command = Callable[..., subprocess.CompletedProcess]
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_cache(tmp_path_factory):
+    """Nothing is read from or left in the user's cache."""
+    os.environ["BENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session")
+def small_vit() -> FrozenViT:
+    """A random ViT of four blocks, 16 pixels: for shapes, invariances and gradients."""
+    return load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=4, heads=2))
+
+
+@pytest.fixture
+def tiny_spec() -> RunSpec:
+    """A cell of seconds: 6 glyph classes, 3 tasks, one epoch."""
+    return RunSpec(
+        "tiny", "glyphs", "linear", "linear", 1, 1, {},
+        DataSpec(name="glyphs", classes=6, tasks=3, train_per_class=4, test_per_class=4),
+        BackboneSpec(), TrainSpec(epochs=2, batch_size=4, prompt_lr=0.01, head_lr=0.01),
+    )  # fmt: skip
+
+
+@pytest.fixture
+def run(tmp_path) -> Callable[..., tuple[dict, Path]]:
+    """Run a spec in this process: (state, run directory)."""
+
+    def go(spec: RunSpec, where: str = "results") -> tuple[dict, Path]:
+        state = engine.run_cell(spec, tmp_path / where)
+        return state, tmp_path / where / spec.suite / "runs" / spec.run_id
+
+    return go
+
+
+@pytest.fixture
+def command(tmp_path) -> Command:
+    """`python -m ...` in a folder of its own, as a user runs it."""
+
+    def go(*words: str, check: int | None = None, **env: str) -> subprocess.CompletedProcess:
+        done = subprocess.run(
+            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **env},
+        )  # fmt: skip
+        if check is not None:
+            assert done.returncode == check, done.stderr + done.stdout
+        return done
+
+    return go
+
+
+def with_method(spec: RunSpec, kind: str, **model: object) -> RunSpec:
+    return replace(spec, method=kind, type=kind, model=model)

@@ -1,0 +1,246 @@
+"""The frozen ViT: equal to timm's own forward, prompts where they belong, weights read safely from any format."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from bench.backbone import FrozenViT, attend, build_vit, load_backbone, run_vit, weights_digest
+from bench.config.spec import BackboneSpec, UsageError
+
+SMALL = BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2)
+
+
+def random_model(name: str, size: int):
+    torch.manual_seed(3)
+    vit = build_vit(BackboneSpec(name=name, image_size=size)).eval()
+    for parameter in vit.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return vit
+
+
+@pytest.mark.parametrize(
+    ("name", "size"),
+    [
+        ("vit_tiny_patch16_224", 64),  # plain
+        ("vit_small_patch14_dinov2", 56),  # LayerScale, patch 14
+        ("vit_small_patch14_reg4_dinov2", 56),  # register tokens, no class position
+        ("vit_tiny_patch16_224.augreg_in21k", 32),  # a full tag
+        ("deit3_small_patch16_224", 32),  # position embedding without class token, LayerScale
+        ("vit_base_patch16_clip_224", 32),  # norm before the blocks
+    ],
+)
+def test_without_prompts_it_is_timms_forward(name, size):
+    vit = random_model(name, size)
+    images = torch.randn(2, 3, size, size)
+    with torch.inference_mode():
+        theirs = vit.forward_features(images)
+        ours = run_vit(vit, images)
+    torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+
+
+def test_qk_norm_is_respected():
+    from timm.models.vision_transformer import VisionTransformer
+
+    torch.manual_seed(0)
+    vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0, qk_norm=True)
+    vit.eval()
+    images = torch.randn(2, 3, 16, 16)
+    torch.testing.assert_close(run_vit(vit, images), vit.forward_features(images), rtol=1e-4, atol=1e-5)
+
+
+def test_prefix_is_attended_like_the_definition(small_vit):
+    attn = small_vit.vit.blocks[0].attn
+    x, prefix = torch.randn(3, 5, 24), torch.randn(3, 2, 4, 24)
+    qkv = attn.qkv(x).view(3, 5, 3, 2, 12)
+    for sample in range(3):
+        for head in range(2):
+            q, k, v = (qkv[sample, :, part, head] for part in range(3))
+            k = torch.cat([prefix[sample, 0, :, head * 12 : head * 12 + 12], k])
+            v = torch.cat([prefix[sample, 1, :, head * 12 : head * 12 + 12], v])
+            expected = (q @ k.T / 12**0.5).softmax(-1) @ v
+            if head == 0:
+                first = expected
+        got = attend(attn, x, prefix, fused=False)[sample]
+        torch.testing.assert_close(got, attn.proj(torch.cat([first, expected], dim=1)), rtol=1e-4, atol=1e-5)
+
+
+def test_fused_and_plain_attention_agree(small_vit):
+    attn, x, prefix = small_vit.vit.blocks[1].attn, torch.randn(2, 5, 24), torch.randn(2, 3, 24)
+    torch.testing.assert_close(attend(attn, x, prefix, True), attend(attn, x, prefix, False), rtol=1e-4, atol=1e-5)
+
+
+def test_a_shared_prefix_is_the_same_for_every_sample(small_vit):
+    images, prefix = torch.randn(3, 3, 16, 16), torch.randn(2, 4, 24)
+    shared = small_vit(images, {1: prefix})
+    each = small_vit(images, {1: prefix.expand(3, -1, -1, -1)})
+    torch.testing.assert_close(shared, each)
+    assert not torch.allclose(shared, small_vit(images))
+    assert not torch.allclose(shared, small_vit(images, {2: prefix}))
+
+
+def test_asking_for_fewer_rows_changes_none_of_them(small_vit):
+    images, prefix = torch.randn(3, 3, 16, 16), {3: torch.randn(2, 4, 24)}
+    whole = small_vit(images, prefix)
+    torch.testing.assert_close(small_vit(images, prefix, rows=2), whole[:, :2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(small_vit.cls(images, prefix), whole[:, 0], rtol=1e-4, atol=1e-5)
+
+
+def test_the_bf16_twin_is_what_autocast_computes():
+    frozen = load_backbone(BackboneSpec(), "bf16")
+    images = torch.rand(4, 3, 32, 32)
+    assert torch.equal(frozen(images), run_vit(frozen.vit, images, precision="bf16"))
+    assert frozen.sha256 == load_backbone(BackboneSpec()).sha256
+
+
+def test_tokens_stand_in_front(small_vit):
+    out = small_vit(torch.randn(2, 3, 16, 16), tokens=torch.randn(2, 6, 24))
+    assert out.shape == (2, 6 + 1 + 4, 24)
+
+
+def test_no_frozen_weight_gets_a_gradient(small_vit):
+    before = weights_digest(small_vit.vit)
+    prefix = torch.randn(2, 4, 24, requires_grad=True)
+    small_vit.cls(torch.randn(2, 3, 16, 16), {0: prefix}).square().sum().backward()
+    assert prefix.grad is not None
+    assert prefix.grad.abs().sum() > 0
+    assert all(p.grad is None and not p.requires_grad for p in small_vit.parameters())
+    assert weights_digest(small_vit.vit) == before
+    assert not small_vit.train().training
+
+
+def test_bf16_stays_close_and_returns_fp32():
+    fp32, bf16 = (load_backbone(BackboneSpec(), precision) for precision in ("fp32", "bf16"))
+    images = fp32.prepare(torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8))
+    a, b = fp32.cls(images), bf16.cls(images)
+    assert b.dtype == torch.float32
+    assert torch.nn.functional.cosine_similarity(a, b).min() > 0.99
+
+
+def test_normalisation_is_the_stated_one():
+    spec = BackboneSpec(name="vit_small_patch14_dinov2", image_size=56, normalise="timm")
+    frozen = FrozenViT(build_vit(spec), "timm")
+    white = frozen.prepare(torch.full((1, 56, 56, 3), 255, dtype=torch.uint8))[0, :, 0, 0]
+    expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
+    torch.testing.assert_close(white, expected, rtol=1e-5, atol=1e-5)
+
+
+# --- weights ------------------------------------------------------------------------------------------------------
+
+
+def test_formats_give_the_same_weights(tmp_path):
+    vit = build_vit(SMALL)
+    state = vit.state_dict()
+    save_file(state, tmp_path / "w.safetensors")
+    torch.save(state, tmp_path / "w.pth")
+    torch.save({"model": {**state, "head.weight": torch.zeros(5, 24), "head.bias": torch.zeros(5)}}, tmp_path / "d.pth")
+    digests = {load_backbone(replace(SMALL, checkpoint=str(tmp_path / f))).sha256 for f in ("w.safetensors", "w.pth", "d.pth")}
+    assert digests == {weights_digest(vit)}
+
+
+def test_the_original_npz_layout(tmp_path):
+    spec = BackboneSpec(name="vit_tiny_patch16_224", image_size=32)
+    vit = random_model(spec.name, 32)
+    arrays = {
+        "embedding/kernel": vit.patch_embed.proj.weight.permute(2, 3, 1, 0),
+        "embedding/bias": vit.patch_embed.proj.bias,
+        "cls": vit.cls_token,
+        "Transformer/posembed_input/pos_embedding": vit.pos_embed,
+        "Transformer/encoder_norm/scale": vit.norm.weight,
+        "Transformer/encoder_norm/bias": vit.norm.bias,
+    }
+    for i, block in enumerate(vit.blocks):
+        at = f"Transformer/encoderblock_{i}/"
+        for number, norm in ((0, block.norm1), (2, block.norm2)):
+            arrays[f"{at}LayerNorm_{number}/scale"], arrays[f"{at}LayerNorm_{number}/bias"] = norm.weight, norm.bias
+        attention = at + "MultiHeadDotProductAttention_1/"
+        parts = zip(("query", "key", "value"), block.attn.qkv.weight.chunk(3), block.attn.qkv.bias.chunk(3), strict=True)
+        for name, weight, bias in parts:
+            arrays[f"{attention}{name}/kernel"] = weight.T.reshape(192, 3, 64)
+            arrays[f"{attention}{name}/bias"] = bias.reshape(3, 64)
+        arrays[f"{attention}out/kernel"] = block.attn.proj.weight.T.reshape(3, 64, 192)
+        arrays[f"{attention}out/bias"] = block.attn.proj.bias
+        for number, layer in ((0, block.mlp.fc1), (1, block.mlp.fc2)):
+            arrays[f"{at}MlpBlock_3/Dense_{number}/kernel"] = layer.weight.T
+            arrays[f"{at}MlpBlock_3/Dense_{number}/bias"] = layer.bias
+    np.savez(tmp_path / "w.npz", **{name: value.detach().numpy() for name, value in arrays.items()})
+    assert load_backbone(replace(spec, checkpoint=str(tmp_path / "w.npz"))).sha256 == weights_digest(vit)
+
+
+def test_positions_are_resized(tmp_path):
+    save_file(build_vit(SMALL).state_dict(), tmp_path / "w.safetensors")
+    larger = load_backbone(replace(SMALL, image_size=32, checkpoint=str(tmp_path / "w.safetensors")))
+    assert larger(torch.randn(1, 3, 32, 32)).shape == (1, 17, 24)
+
+
+class _Payload:
+    """What a malicious pickle does when it is loaded."""
+
+    def __init__(self, marker: Path) -> None:
+        self.marker = marker
+
+    def __reduce__(self):
+        return (Path.touch, (self.marker,))
+
+
+def test_a_malicious_checkpoint_does_not_run(tmp_path):
+    torch.save({"pos_embed": _Payload(tmp_path / "ran")}, tmp_path / "w.pth")
+    np.savez(tmp_path / "w.npz", a=np.array([_Payload(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    for name in ("w.pth", "w.npz"):
+        with pytest.raises(UsageError, match=name):
+            load_backbone(replace(SMALL, checkpoint=str(tmp_path / name)))
+    assert not (tmp_path / "ran").exists()
+
+
+def broken_state(change):
+    state = {k: v.clone() for k, v in build_vit(SMALL).state_dict().items()}
+    change(state)
+    return state
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        (lambda s: s.pop("blocks.1.norm1.weight"), "missing 1 .blocks.1.norm1.weight"),
+        (lambda s: s.update(extra=torch.zeros(1)), "unexpected 1 .extra"),
+        (lambda s: s.update({"norm.bias": torch.zeros(7)}), "of another shape 1 .norm.bias"),
+        (lambda s: s["norm.bias"].fill_(float("nan")), "NaN"),
+    ],
+)
+def test_weights_that_do_not_fit_are_named(tmp_path, change, says):
+    save_file(broken_state(change), tmp_path / "w.safetensors")
+    with pytest.raises(UsageError, match=says):
+        load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.safetensors")))
+
+
+def test_other_mistakes_are_named(tmp_path):
+    (tmp_path / "w.safetensors").write_bytes(b"not weights")
+    (tmp_path / "w.txt").write_text("")
+    for spec, says in (
+        (replace(SMALL, checkpoint=str(tmp_path / "w.safetensors")), "cannot be read"),
+        (replace(SMALL, checkpoint=str(tmp_path / "w.txt")), "safetensors, .npz"),
+        (replace(SMALL, checkpoint="nowhere.pth"), "not found"),
+        (replace(SMALL, checkpoint=str(tmp_path)), "not a file"),
+        (replace(SMALL, checkpoint=""), "needs backbone.checkpoint"),
+        (replace(SMALL, image_size=17), "multiple of patch"),
+        (BackboneSpec(name="vit_glyph"), "did you mean 'vit_glyphs'"),
+        (BackboneSpec(name="resnet18", image_size=0), "not a plain ViT"),
+        (BackboneSpec(normalise="timm"), "states no mean"),
+    ):
+        with pytest.raises(UsageError, match=says):
+            load_backbone(spec)
+
+
+def test_the_embedded_weights_are_the_recorded_ones():
+    import json
+
+    from bench.backbone import GLYPH_WEIGHTS
+
+    frozen = load_backbone(BackboneSpec())
+    recipe = json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())
+    assert frozen.sha256 == recipe["weights_sha256"]
+    assert GLYPH_WEIGHTS.stat().st_size < 3_000_000
+    assert frozen.depth == 12

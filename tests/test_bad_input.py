@@ -1,0 +1,144 @@
+"""Wrong input: one clear line that says what, where and what would do; exit code 2; before anything is trained."""
+
+import numpy as np
+import pytest
+from conftest import TINY
+from hypothesis import given
+from hypothesis import strategies as st
+from PIL import Image
+
+from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
+from bench.config.suite import load_suite
+
+GRID = ("bench.grid", str(TINY))
+WRONG = [
+    (("bench.grid", "mimi"), "did you mean 'mini'"),
+    (("bench.grid", "nowhere/suite.py"), "no file"),
+    ((*GRID, "--methods", "hlpg"), "did you mean 'hlgp'"),
+    ((*GRID, "--benchmarks", "glyph"), "did you mean 'glyphs'"),
+    ((*GRID, "--order-seeds", "9"), "accepted: 1, 2"),
+    ((*GRID, "--set", "train.epoch=3"), "did you mean 'epochs'"),
+    ((*GRID, "--set", "train.epochs=three"), "int is expected"),
+    ((*GRID, "--set", "train.epochs=0"), "at least 1"),
+    ((*GRID, "--set", "train.optimiser=adan"), "did you mean 'adam'"),
+    ((*GRID, "--set", "epochs=3"), "train.KEY"),
+    ((*GRID, "--set", "train.epochs"), "KEY=VALUE"),
+    ((*GRID, "--set", "methods.hlpg.model.groups=2"), "did you mean 'hlgp'"),
+    ((*GRID, "--set", "methods.hlgp.model.group=2"), "did you mean 'groups'"),
+    ((*GRID, "--set", "methods.hlgp.model.groups=5"), "does not divide"),
+    ((*GRID, "--set", "methods.hlgp.model.groups=two"), "int is expected"),
+    ((*GRID, "--set", "methods.hlgp.type=hlpg"), "did you mean 'hlgp'"),
+    ((*GRID, "--set", "data.name=gliphs"), "did you mean 'glyphs'"),
+    ((*GRID, "--set", "data.tasks=3"), "at most 2 tasks"),
+    ((*GRID, "--set", "data.classes=61"), "has 60"),
+    ((*GRID, "--set", "data.root=nowhere"), "not found"),
+    ((*GRID, "--set", "backbone.name=vit_tini_patch16_224"), "did you mean"),
+    ((*GRID, "--set", "backbone.checkpoint=none.pth"), "not found"),
+    ((*GRID, "--set", "backbone.image_size=33"), "backbone"),
+    ((*GRID, "--results", "/proc/none"), "cannot be written"),
+    ((*GRID, "--jobs", "0"), "whole number from 1"),
+    ((*GRID, "--shard", "3/2"), "are expected"),
+    ((*GRID, "--device", "cuda:7"), "no usable GPU"),
+    ((*GRID, "--device", "tpu"), "accepted: auto, cpu, cuda"),
+    (("bench.run", str(TINY), "--method", "hlgp"), "--benchmark: one of glyphs, glyphs-r"),
+    (("bench.report", "mimi"), "unknown 'mimi'"),
+    (("bench.check", "headroom"), "no expected values"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), WRONG, ids=[" ".join(w[2:]) or " ".join(w) for w, _ in WRONG])
+def test_one_line_and_exit_code_2(words, says, command, tmp_path):
+    import torch
+
+    if "cuda:7" in words and torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    done = command(*words)
+    assert done.returncode == 2, done.stderr
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not list(tmp_path.glob("results/*/runs")), "nothing was started"
+
+
+@pytest.mark.parametrize("module", ["run", "grid", "report", "check", "pretrain", "data.glyph_masks"])
+def test_help_everywhere(module, command):
+    assert "usage" in command(f"bench.{module}", "--help", check=0).stdout
+
+
+# --- folders of images ------------------------------------------------------------------------------------------------
+
+
+def write_images(folder, count=2, size=(40, 30), mode="RGB", start=0):
+    folder.mkdir(parents=True, exist_ok=True)
+    for number in range(count):
+        pixels = np.random.default_rng(start + number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        Image.fromarray(pixels).convert(mode).save(folder / f"{number}.png")
+
+
+def good_folder(root):
+    for part in ("train", "test"):
+        for name in ("a", "b", "c", "d"):
+            write_images(root / part / name)
+    return root
+
+
+FOLDERS = [
+    (lambda r: (r / "train" / "a" / "x.jpg").write_bytes(b"no image"), "not a readable image"),
+    (lambda r: (r / "train" / "a" / "x.jpg").write_bytes(b""), "not a readable image"),
+    (lambda r: [f.unlink() for f in (r / "test" / "b").iterdir()], "class 'b' has no images"),
+    (lambda r: write_images(r / "test" / "z"), "class 'z' is in test but not in train"),
+    (lambda r: write_images(r / "train" / "z"), "class 'z' is in train but not in test"),
+    (lambda r: (r / "test").rename(r / "tset"), "'test' is missing"),
+]
+
+
+@pytest.mark.parametrize(("breaks", "says"), FOLDERS, ids=[says for _, says in FOLDERS])
+def test_broken_folders_are_named(breaks, says, command, tmp_path):
+    root = good_folder(tmp_path / "pictures")
+    breaks(root)
+    done = command(*GRID, "--set", f"data.root={root}", "data.classes=4")
+    assert done.returncode == 2
+    assert says in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+# --- the configuration, by fuzzing ------------------------------------------------------------------------------------
+
+anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()))
+
+
+@pytest.mark.parametrize("cls", [DataSpec, BackboneSpec, TrainSpec])
+@given(data=st.data())
+def test_a_section_is_valid_or_refused_in_one_line(cls, data):
+    keys = st.sampled_from(list(cls.__dataclass_fields__)) | st.text()
+    values = data.draw(st.dictionaries(keys, anything, max_size=4))
+    try:
+        section = make(cls, values, "section")
+    except UsageError as error:
+        said = str(error)
+    else:
+        assert all(getattr(section, key) == value for key, value in values.items())
+        return
+    assert said.startswith("section")
+
+
+def test_overridden_cells_get_a_folder_of_their_own():
+    plain = load_suite(str(TINY))
+    changed = load_suite(str(TINY), {"train.epochs": 2})
+    assert changed.name.startswith("tiny_suite-")
+    assert {c.run_id for c in plain.cells}.isdisjoint(c.run_id for c in changed.cells)
+    assert load_suite(str(TINY), {"train.epochs": 2}, "mine").name == "mine"
+
+
+def test_paths_are_no_part_of_the_identity(tmp_path):
+    one = load_suite(str(TINY), {"data.root": str(tmp_path / "x" / "pictures")}, "n").cells[0]
+    two = load_suite(str(TINY), {"data.root": str(tmp_path / "y" / "pictures")}, "n").cells[0]
+    assert one.benchmark == "pictures"
+    assert one.run_id == two.run_id
+
+
+def test_a_suite_with_a_mistake_names_its_file(tmp_path):
+    for text, says in (("x = 1/0", "ZeroDivisionError"), ("metods = {}", "did you mean 'methods'"), ("", "non-empty")):
+        file = tmp_path / "bad.py"
+        file.write_text(text)
+        with pytest.raises(UsageError, match=says):
+            load_suite(str(file))

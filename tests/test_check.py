@@ -1,0 +1,57 @@
+"""The regression check: passes as it is, fails when a method is broken on purpose."""
+
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from bench import check, engine
+from bench.cli import CHECK_FAILED, FINE
+
+
+@pytest.fixture
+def in_this_process(monkeypatch):
+    """Cells run here instead of in workers, so that what the test breaks is broken for them."""
+
+    def run_here(cells, results, jobs, device):
+        for cell in cells:
+            engine.run_cell(cell, results)
+
+    monkeypatch.setattr(check, "run_local", run_here)
+    monkeypatch.setattr(sys, "argv", ["check", "smoke"])
+
+
+@pytest.mark.timeout(900)
+def test_a_broken_backbone_is_caught(in_this_process, monkeypatch, capsys):
+    """Prefixes silently not inserted: every method still trains its head and looks alive."""
+    from bench import backbone
+
+    attend = backbone.attend
+    monkeypatch.setattr(backbone, "attend", lambda attn, x, prefix, *rest: attend(attn, x, None, *rest))
+    engine._backbone.cache_clear()
+    assert check.main() == CHECK_FAILED
+    table = capsys.readouterr().out
+    failed = {line.split("|")[2].strip() for line in table.splitlines() if "DIFFERS" in line}
+    assert {"hlgp", "coda-prompt"} <= failed
+    assert not {"linear", "ncm", "linear-ncm", "l2p"} & failed, "what was not broken is not accused"
+
+
+def test_margins_come_from_the_spread():
+    values = np.array([10.0, 12.0, 11.0, 13.0, 9.0, 11.0, 12.0, 10.0, 11.0, 11.0])
+    measured = pd.DataFrame({"benchmark": "b", "method": "m", "metric": "faa", "value": values})
+    row = check.expect(measured, 1).iloc[0]
+    assert row["expected"] == pytest.approx(11.0)
+    assert row["margin"] == pytest.approx(3.6897 * values.std(ddof=1) * np.sqrt(1.1), rel=1e-3)
+    table = check.verdicts(measured.iloc[:1].assign(value=11.0 + row["margin"] * 1.01), check.expect(measured, 1))
+    assert table["verdict"].tolist() == ["DIFFERS"]
+    missing = check.verdicts(measured.assign(method="other"), check.expect(measured, 1))
+    assert missing["verdict"].tolist() == ["missing"]
+
+
+def test_expected_values_name_what_they_rest_on():
+    table = pd.read_csv(check.EXPECTED / "smoke.csv")
+    assert list(table.columns) == check.COLUMNS
+    assert (table["seeds"] >= 10).all()
+    assert {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt"} <= set(table["method"])
+    assert FINE == 0

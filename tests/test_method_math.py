@@ -1,0 +1,217 @@
+"""Each method's formulas against the slow, literal form of the paper."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+
+from bench.method import Task, build_method
+from methods.coda_prompt import Components, orthogonal_rows
+from methods.hlgp import sinusoidal
+from methods.l2p import PromptPool
+
+
+def task(index, start, stop):
+    return Task(index, start, stop, start, lambda: (torch.zeros(1, 24), torch.zeros(1, dtype=torch.long)))
+
+
+@pytest.fixture
+def batch():
+    torch.manual_seed(1)
+    return torch.randn(5, 3, 16, 16), torch.randn(5, 24)
+
+
+# --- CODA-Prompt ------------------------------------------------------------------------------------------------------
+
+
+def test_coda_weights_are_the_cosine_of_the_attended_query():
+    torch.manual_seed(0)
+    parts = Components(per_task=4, tasks=3, length=2, width=24)
+    parts.begin(0)
+    parts.end(0)
+    parts.begin(4)
+    query = torch.randn(5, 24)
+    key, attention = parts.rows("key", 4, True), parts.rows("attention", 4, True)
+    alpha = F.cosine_similarity(query[:, None] * attention[None], key[None], dim=2)
+    expected = torch.einsum("bm,mld->bld", alpha, parts.rows("prompt", 4, True))
+    torch.testing.assert_close(parts(query, 4, True), expected, rtol=1e-5, atol=1e-6)
+
+
+def test_coda_rows_are_orthogonal_even_to_rows_that_were_trained_apart():
+    torch.manual_seed(0)
+    earlier = torch.randn(5, 24)  # trained rows are neither orthogonal to each other nor of unit norm
+    before = earlier.clone()
+    fresh = orthogonal_rows(earlier, 6)
+    assert torch.equal(earlier, before)
+    torch.testing.assert_close(fresh.norm(dim=1), torch.ones(6))
+    assert (fresh @ earlier.T).abs().max() < 1e-5
+    torch.testing.assert_close(fresh @ fresh.T, torch.eye(6), rtol=0, atol=1e-5)
+
+
+def test_coda_later_components_do_not_exist_yet(small_vit, batch):
+    method = build_method("coda_prompt", small_vit, 6, 3, {"pool": 9, "length": 4, "layers": (0, 1)}, 0)
+    method.begin_task(task(0, 0, 2))
+    assert method.components[0].rows("prompt", 0, True).shape[0] == 3
+    method.end_task(task(0, 0, 2))
+    method.begin_task(task(1, 2, 4))
+    assert method.components[0].rows("prompt", int(method.frozen), True).shape[0] == 6
+    assert method.components[0].old_prompt[3:].abs().sum() == 0
+
+
+def test_coda_at_test_uses_each_finished_component_once(small_vit, batch):
+    method = build_method("coda_prompt", small_vit, 6, 3, {"pool": 6, "length": 4, "layers": (0,)}, 0)
+    for index in range(2):
+        method.begin_task(task(index, 2 * index, 2 * index + 2))
+        method.end_task(task(index, 2 * index, 2 * index + 2))
+    images, query = batch
+    parts = method.components[0]
+    alpha = F.cosine_similarity(query[:, None] * parts.old_attention[None, :4], parts.old_key[None, :4], dim=2)
+    prompt = torch.einsum("bm,mld->bld", alpha, parts.old_prompt[:4])
+    prefix = {0: torch.stack([prompt[:, :2], prompt[:, 2:]], dim=1)}
+    torch.testing.assert_close(method(images, query), method.head(small_vit.cls(images, prefix)), rtol=1e-4, atol=1e-5)
+
+
+# --- L2P --------------------------------------------------------------------------------------------------------------
+
+
+def test_l2p_chooses_per_image():
+    torch.manual_seed(0)
+    pool = PromptPool(6, 3, 2, 24, (-1.0, 1.0))
+    query = torch.randn(4, 24)
+    prompts, cosine = pool(query)
+    for sample in range(4):
+        distance = F.cosine_similarity(query[sample][None], pool.keys)
+        best = distance.argsort(descending=True)[:2]
+        torch.testing.assert_close(cosine[sample], distance[best])
+        assert torch.equal(prompts[sample], pool.prompts[best])
+
+
+def test_l2p_reads_the_prompt_tokens(small_vit, batch):
+    method = build_method("l2p", small_vit, 6, 3, {"pool": 4, "length": 2, "top_n": 2}, 0)
+    images, query = batch
+    tokens = method.pool(query)[0].flatten(1, 2)
+    expected = method.head(small_vit(images, tokens=tokens)[:, :4].mean(dim=1))
+    torch.testing.assert_close(method(images, query), expected)
+
+
+# --- DualPrompt -------------------------------------------------------------------------------------------------------
+
+
+def test_dualprompt_gives_each_image_its_own_prompt(small_vit, batch):
+    """The trap of the ports: keys and values of different images mixed by a reshape without permutation."""
+    model = {"g_layers": (0,), "e_layers": (1, 2), "e_length": 3, "init": (-1.0, 1.0)}
+    method = build_method("dualprompt", small_vit, 6, 3, model, 0)
+    for index in range(3):
+        method.begin_task(task(index, 2 * index, 2 * index + 2))
+    with torch.no_grad():
+        for prompt in method.e_prompts:
+            prompt.uniform_(-1, 1)
+    images, query = batch
+    chosen = method.nearest(query)
+    assert len(set(chosen.tolist())) > 1, "the images must differ in their prompt for this test to mean anything"
+    for sample in range(5):
+        e = method.e_prompts[int(chosen[sample])]
+        prefix = {0: method.g_prompt[0], 1: e[0], 2: e[1]}
+        alone = method.head(small_vit.cls(images[sample : sample + 1], prefix))[0]
+        torch.testing.assert_close(method(images, query)[sample], alone, rtol=1e-4, atol=1e-5)
+
+
+def test_dualprompt_prompt_is_copied_and_key_is_not(small_vit):
+    method = build_method("dualprompt", small_vit, 6, 3, {"g_layers": (0,), "e_layers": (1,)}, 0)
+    key = method.keys[1].detach().clone()
+    method.begin_task(task(0, 0, 2))
+    with torch.no_grad():
+        method.e_prompts[0].add_(1.0)
+    method.begin_task(task(1, 2, 4))
+    assert torch.equal(method.e_prompts[1], method.e_prompts[0])
+    assert torch.equal(method.keys[1], key)
+
+
+# --- HLGP -------------------------------------------------------------------------------------------------------------
+
+
+def hlgp(vit, **model):
+    return build_method("hlgp", vit, 6, 3, {"groups": 2, "length": 3, "bottleneck": 4, **model}, 0)
+
+
+def test_hlgp_groups_start_as_the_root_and_share_a_sub_prompt(small_vit):
+    method = hlgp(small_vit, position="none")
+    prompts = method.current_prompts()
+    assert prompts.shape == (4, 2, 3, 24)
+    assert all(torch.equal(layer, method.root) for layer in prompts)
+    for generator in method.generators:
+        torch.nn.init.normal_(generator.up.weight)
+    prompts = method.current_prompts()
+    assert torch.equal(prompts[0], prompts[1])
+    assert torch.equal(prompts[2], prompts[3])
+    assert not torch.allclose(prompts[1], prompts[2])
+
+
+def test_hlgp_position_is_added_per_layer(small_vit):
+    plain, encoded = hlgp(small_vit, position="none"), hlgp(small_vit, position="sinusoidal")
+    difference = encoded.current_prompts() - plain.current_prompts()
+    torch.testing.assert_close(difference[2, 1, 0], sinusoidal(4, 24)[2])
+
+
+def test_hlgp_inference_uses_the_materialised_prompts(small_vit, batch):
+    method = hlgp(small_vit, weights="mean")
+    method.begin_task(task(0, 0, 3))
+    training = method(batch[0], None)
+    method.end_task(task(0, 0, 3))
+    torch.testing.assert_close(method(batch[0], None), training)
+    for generator in method.generators:
+        generator.forward = None  # would fail if inference ran it
+    torch.testing.assert_close(method(batch[0], None), training)
+
+
+@pytest.mark.parametrize(("weights", "factor"), [("sum", 1.0), ("mean", 0.5)])
+def test_hlgp_weights_by_the_definition(small_vit, batch, weights, factor):
+    method = hlgp(small_vit, weights=weights)
+    method.learned.normal_()
+    method.begin_task(task(0, 0, 3))
+    method.begin_task(task(1, 3, 6))
+    method.training_task = False
+    prompt = factor * (method.learned[0] + method.learned[1])
+    expected = method.head(small_vit.cls(batch[0], dict(enumerate(prompt))))
+    torch.testing.assert_close(method(batch[0], None), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hlgp_soft_weights_are_the_mass_of_each_tasks_classes(small_vit, batch):
+    method = hlgp(small_vit, weights="soft")
+    method.learned.normal_()
+    torch.nn.init.normal_(method.head.weight)
+    method.begin_task(task(0, 0, 2))
+    method.begin_task(task(1, 2, 4))
+    method.training_task = False
+    first = method.head(small_vit.cls(batch[0], dict(enumerate(method.learned[:2].mean(0)))))[:, :4].softmax(1)
+    weights = torch.stack([first[:, :2].sum(1), first[:, 2:].sum(1)], dim=1)
+    torch.testing.assert_close(method.task_weights(batch[0], method.learned[:2]), weights, rtol=1e-4, atol=1e-5)
+    sample = 3
+    prompt = weights[sample, 0] * method.learned[0] + weights[sample, 1] * method.learned[1]
+    expected = method.head(small_vit.cls(batch[0][sample : sample + 1], dict(enumerate(prompt))))[0]
+    torch.testing.assert_close(method(batch[0], None)[sample], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hlgp_copy_switch(small_vit):
+    for copy in (True, False):
+        method = hlgp(small_vit, copy=copy)
+        method.begin_task(task(0, 0, 3))
+        with torch.no_grad():
+            method.root.add_(1.0)
+        before = method.root.detach().clone()
+        method.end_task(task(0, 0, 3))
+        method.begin_task(task(1, 3, 6))
+        assert torch.equal(method.root, before) is copy
+
+
+def test_hlgp_has_fewer_parameters_than_independent_prompts():
+    """At ViT-B's size, with the default bottleneck: otherwise sharing would be no saving."""
+    from bench.backbone import load_backbone
+    from bench.config.spec import BackboneSpec
+
+    vit = load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=16, width=768, depth=12, heads=12))
+
+    def prompts(**model):
+        method = build_method("hlgp", vit, 10, 5, model, 0)
+        return sum(p.numel() for n, p in method.named_parameters() if not n.startswith("head"))
+
+    assert prompts(bottleneck=8) < prompts(generator=False)

@@ -1,0 +1,174 @@
+"""The contract, over every registered method: what fairness and forgetting studies silently rely on."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import with_method
+
+from bench import engine
+from bench.backbone import weights_digest
+from bench.method import build_method, method_names
+
+METHODS = method_names()
+MODEL = {  # smaller pools, so that six classes are enough; everything else as by default
+    "l2p": {"pool": 4, "length": 2, "top_n": 2},
+    "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
+    "coda_prompt": {"pool": 6, "length": 4},
+}
+TRAINED = [name for name in METHODS if name != "ncm"]
+
+
+def prepared(spec, name, **model):
+    cell = engine.prepare(with_method(spec, name, **{**MODEL.get(name, {}), **model}))
+    return cell
+
+
+def trained(spec, name, tasks=None, **model):
+    cell = prepared(spec, name, **model)
+    for part in cell.stream.tasks[:tasks]:
+        engine.train_task(cell, part, lambda line: None)
+    return cell
+
+
+def logits_of(cell, rows):
+    batch = cell.stream.plain_chunks("test", rows)
+    images = cell.backbone.prepare(torch.cat(list(batch)))
+    query = torch.from_numpy(cell.queries.plain("test")[rows]) if cell.method.needs_query else None
+    with torch.inference_mode():
+        return cell.method(images if cell.method.needs_images else None, query)
+
+
+def test_the_methods_are_all_there():
+    assert {"hlgp", "l2p", "l2p_plus", "dualprompt", "coda_prompt", "oneprompt"} <= set(METHODS)
+    assert {"linear", "ncm", "linear_ncm", "finetune"} <= set(METHODS)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_logits_do_not_depend_on_the_batch(name, tiny_spec):
+    cell = trained(tiny_spec, name)
+    import numpy as np
+
+    rows = np.arange(12)
+    together = logits_of(cell, rows)
+    assert together.shape == (12, 6)
+    torch.testing.assert_close(logits_of(cell, rows[::-1].copy()), together.flip(0), rtol=1e-4, atol=1e-5)
+    for row in (0, 7):
+        torch.testing.assert_close(logits_of(cell, rows[row : row + 1])[0], together[row], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_only_declared_parameters_move_and_nothing_frozen_has_a_gradient(name, tiny_spec):
+    cell = prepared(tiny_spec, name)
+    before_backbone = weights_digest(cell.backbone.vit)
+    for part in cell.stream.tasks:
+        seen = {}
+        begin = cell.method.begin_task
+
+        def watch(task, begin=begin, seen=seen):
+            begin(task)
+            seen["declared"] = {id(p) for g in cell.method.param_groups() for p in g["params"]}
+            seen["before"] = {n: p.detach().clone() for n, p in cell.method.named_parameters()}
+
+        cell.method.begin_task = watch
+        engine.train_task(cell, part, lambda line: None)
+        cell.method.begin_task = begin
+        for key, parameter in cell.method.named_parameters():
+            if id(parameter) not in seen["declared"]:
+                assert torch.equal(parameter, seen["before"][key]), f"{key} moved without being declared"
+        moved = [k for k, p in cell.method.named_parameters() if not torch.equal(p, seen["before"][k])]
+        assert bool(moved) == bool(seen["declared"]), "a task trains what it declares"
+    assert weights_digest(cell.backbone.vit) == before_backbone
+    assert all(p.grad is None for p in cell.backbone.parameters())
+
+
+@pytest.mark.parametrize("name", [n for n in TRAINED if n not in ("linear", "linear_ncm")])
+def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
+    """A prompt method whose prompts are not inserted is a linear head in disguise."""
+    cell = prepared(tiny_spec, name)
+    part = cell.stream.tasks[0]
+    torch.manual_seed(0)
+    task = engine.contract_task(cell, part)
+    cell.method.begin_task(task)
+    batch = next(iter(cell.stream.batches(part, 0)))
+    images = cell.backbone.prepare(batch.images)
+    query = torch.from_numpy(cell.queries.train(0)[batch.rows]) if cell.method.needs_query else None
+    cell.method.loss(images, query, batch.labels, task).total.backward()
+    groups = {group["kind"]: group["params"] for group in cell.method.param_groups()}
+    assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in groups["prompt"])
+    if cell.method.needs_query:
+        other = cell.method(images.flip(0), query)
+        assert not torch.allclose(other, cell.method(images, query)), "the images themselves are looked at"
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_the_old_stays_as_it_was(name, tiny_spec):
+    """Prompts, keys and components of a finished task are bit-identical after the next one."""
+    kept = {
+        "hlgp": lambda m: [m.learned[0]],
+        "dualprompt": lambda m: [m.e_prompts[0], m.keys[0]],
+        "coda_prompt": lambda m: [b[: m.per_task] for c in m.components for b in (c.old_prompt, c.old_key, c.old_attention)],
+        "ncm": lambda m: [m.class_means.means[:2]],
+        "linear_ncm": lambda m: [m.class_means.means[:2], m.head.weight[:2]],
+        "linear": lambda m: [m.head.weight[:2]],
+    }
+    if name not in kept:
+        return  # shared by design: a pool, one prompt, all weights
+    cell = trained(tiny_spec, name, tasks=1)
+    before = [t.detach().clone() for t in kept[name](cell.method)]
+    assert any(t.abs().sum() > 0 for t in before)
+    for part in cell.stream.tasks[1:]:
+        engine.train_task(cell, part, lambda line: None)
+    assert all(torch.equal(a, b) for a, b in zip(before, kept[name](cell.method), strict=True))
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_state_round_trips(name, tiny_spec):
+    import numpy as np
+
+    cell = trained(tiny_spec, name)
+    other = prepared(replace(tiny_spec, seed=9), name)
+    other.method.load_state_dict(cell.method.state_dict())
+    rows = np.arange(8)
+    assert torch.equal(logits_of(cell, rows), logits_of(other, rows))
+
+
+def test_building_in_another_order_gives_the_same_weights(small_vit):
+    def build(order):
+        return {
+            n: build_method(n, small_vit, 6, 3, {**MODEL.get(n, {}), **({"layers": (0, 1)} if n == "coda_prompt" else {}),
+                            **({"g_layers": (0,), "e_layers": (1, 2)} if n == "dualprompt" else {}),
+                            **({"groups": 2} if n == "hlgp" else {})}, seed=5).state_dict()
+            for n in order
+        }  # fmt: skip
+
+    one, two = build(METHODS), build(METHODS[::-1])
+    for name in METHODS:
+        assert all(torch.equal(one[name][k], two[name][k]) for k in one[name]), name
+
+
+@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize(("classes", "tasks"), [(6, 1), (7, 3), (12, 6)])
+def test_one_task_uneven_tasks_and_many_tasks(name, classes, tasks, tiny_spec):
+    spec = replace(tiny_spec, data=replace(tiny_spec.data, classes=classes, tasks=tasks, train_per_class=2))
+    spec = replace(spec, train=replace(spec.train, epochs=1))
+    cell = trained(spec, name)
+    rows = engine.evaluate(cell, cell.stream.tasks[-1])
+    assert len(rows) == 2 * tasks
+    assert sum(row["n"] for row in rows if row["scenario"] == "class") == classes * 4
+
+
+def test_evaluation_needs_no_gradient_and_sees_each_image_once(tiny_spec):
+    cell = trained(tiny_spec, "oneprompt")
+    seen = []
+    forward = cell.method.forward
+
+    def watch(images, query):
+        assert torch.is_inference_mode_enabled()
+        seen.append(len(images))
+        return forward(images, query)
+
+    cell.facts["gflops_infer"] = 0.0
+    cell.method.forward = watch
+    engine.evaluate(cell, cell.stream.tasks[-1])
+    assert sum(seen) == 6 * 4

@@ -1,0 +1,150 @@
+"""The report, from CSV files alone: the committed one is made again, and what is wrong with a table is said."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from bench.config.spec import UsageError
+from bench.report import tables
+from bench.report.__main__ import build
+from bench.report.frames import load
+from bench.store.tables import METRICS, RUNS, TIMING, write_csv
+
+COMMITTED = sorted(f.parent.name for f in (ROOT / "results").glob("*/metrics.csv"))
+
+
+@pytest.mark.parametrize("suite", COMMITTED)
+def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path):
+    results = load(ROOT / "results" / suite)
+    build(results, tmp_path)
+    made = sorted(f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex"))
+    assert made
+    for file in made:
+        assert (tmp_path / file).read_text() == (ROOT / "reports" / suite / file).read_text(), file
+    figures = {f.name for f in tmp_path.glob("figures/*")}
+    assert figures == {f.name for f in (ROOT / "reports" / suite).glob("figures/*")}
+
+
+def test_the_committed_mini_is_whole():
+    results = load(ROOT / "results" / "mini")
+    assert not len(results.missing())
+    assert set(results.benchmarks) == {"glyphs", "glyphs-r", "glyphs-a", "glyphs-v", "digits"}
+    rows = {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "linear", "ncm", "linear-ncm", "finetune"}
+    assert rows < set(results.methods)
+    streams = results.runs[~results.runs["method"].str.startswith("joint") & (results.runs["method"] != "ncm")]
+    assert (streams.groupby(["benchmark", "order_seed", "seed"])["stream_sha"].nunique() == 1).all(), "one stream for all"
+    assert results.runs["weights_sha"].nunique() == 1
+    assert (results.runs.groupby("benchmark")["data_sha"].nunique() == 1).all()
+
+
+def identity(method, order, run_id=None):
+    return {"run_id": run_id or f"{method}{order}", "suite": "s", "benchmark": "b<script>", "method": method,
+            "order_seed": order, "seed": 1}  # fmt: skip
+
+
+def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
+    """Two methods, two orders, two tasks; hlgp 80/60 then better by ten points each than `other_row`."""
+    metrics, runs, timing = [], [], []
+    for method, bonus in (("hlgp", 10), ("other_row", 0)):
+        for order in (1, 2):
+            name = identity(method, order)
+            runs.append({**name, "status": "done", "params_trainable": 100, "gflops_train": 1, "gflops_infer": 1})
+            timing += [{"run_id": name["run_id"], "task": t, "train_seconds": 1, "eval_seconds": 1} for t in (1, 2)]
+            for scenario in ("class", "task"):
+                for after, eval_task, correct in ((1, 1, 80), (2, 1, 50 + order), (2, 2, 70)):
+                    metrics.append({**name, "scenario": scenario, "after_task": after, "eval_task": eval_task,
+                                    "n": 100, "correct": correct + bonus})  # fmt: skip
+    change(metrics, runs)
+    write_csv(folder / "metrics.csv", METRICS, metrics)
+    write_csv(folder / "runs.csv", RUNS, runs)
+    write_csv(folder / "timing.csv", TIMING, timing)
+    return folder
+
+
+def test_tables_by_hand(tmp_path):
+    results = load(write_suite(tmp_path / "s"))
+    table = tables.main_table(results).set_index("method")
+    assert table.loc["hlgp", "faa_mean"] == pytest.approx((70.5 + 71) / 2)
+    assert table.loc["hlgp", "faa_std"] == pytest.approx(np.std([70.5, 71], ddof=1))
+    assert table.loc["hlgp", "caa_mean"] == pytest.approx((90 + 70.75) / 2)
+    assert table.loc["hlgp", "forgetting_mean"] == pytest.approx(28.5)
+    assert table.loc["hlgp", "n"] == 2
+    paired = tables.paired_table(results).iloc[0]
+    assert paired["difference"] == pytest.approx(10)
+    assert paired["half_width_95"] == pytest.approx(0, abs=1e-9)
+    assert tables.for_people(tables.main_table(results))["FAA"].tolist() == ["70.8 ± 0.4", "60.8 ± 0.4"]
+
+
+def test_names_are_escaped_everywhere(tmp_path):
+    build(load(write_suite(tmp_path / "s")), tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "<script>" not in page
+    assert "b&lt;script&gt;" in page
+    assert r"other\_row" in (tmp_path / "out" / "tables" / "main.tex").read_text()
+    assert "$\\pm$" in (tmp_path / "out" / "tables" / "main.tex").read_text()
+
+
+def test_the_same_csv_gives_the_same_bytes(tmp_path):
+    results = load(write_suite(tmp_path / "s"))
+    build(results, tmp_path / "a")
+    build(results, tmp_path / "b")
+    files = sorted(f.relative_to(tmp_path / "a") for f in (tmp_path / "a").rglob("*.*"))
+    assert any(f.suffix == ".svg" for f in files)
+    assert any(f.suffix == ".png" for f in files)
+    for file in files:
+        assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_missing_cells_are_listed_and_not_counted(tmp_path):
+    def lose(metrics, runs):
+        metrics[:] = [row for row in metrics if row["run_id"] != "hlgp2"]
+        runs[1].update(status="diverged", reason="loss nan at task 1")
+
+    results = load(write_suite(tmp_path / "s", lose))
+    text = build(results, tmp_path / "out")
+    assert "loss nan at task 1" in (tmp_path / "out" / "index.html").read_text()
+    assert tables.main_table(results).set_index("method").loc["hlgp", "n"] == 1
+    assert "70.5" in text
+
+
+BROKEN = [
+    (lambda m, r: m.append(dict(m[0])), "repeats line"),
+    (lambda m, r: m[0].update(correct=101), "correct=101 of n=100"),
+    (lambda m, r: m[0].update(correct=-1), "correct=-1"),
+    (lambda m, r: m[0].update(n="many"), "line 2"),
+    (lambda m, r: m[0].update(eval_task=3), "eval_task=3"),
+    (lambda m, r: m[0].update(scenario="domain"), "accepted: class, task"),
+    (lambda m, r: r.pop(0), "does not list as done"),
+    (lambda m, r: m[:] == [] or m.__delitem__(slice(0, 6)), "has no rows of it"),
+    (lambda m, r: r.append({**r[0], "run_id": "again", "status": "missing"}), "two runs of one cell"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), BROKEN, ids=[says for _, says in BROKEN])
+def test_tables_that_contradict_themselves_are_refused(change, says, tmp_path):
+    with pytest.raises(UsageError, match=says):
+        load(write_suite(tmp_path / "s", change))
+
+
+def test_missing_columns_and_torn_files(tmp_path):
+    folder = write_suite(tmp_path / "s")
+    text = (folder / "metrics.csv").read_text()
+    (folder / "metrics.csv").write_text(text.replace("correct", "right"))
+    with pytest.raises(UsageError, match="column 'correct' is missing"):
+        load(folder)
+    (folder / "metrics.csv").write_text(text[: len(text) // 2 - 3])
+    with pytest.raises(UsageError, match="line"):
+        load(folder)
+    shutil.rmtree(folder)
+    with pytest.raises(UsageError, match="run the suite first"):
+        load(folder)
+
+
+def test_latex_escapes_every_special_character():
+    for char in "\\_%&#${}~^":
+        assert tables.escape_latex(char) != char
+    assert pd.Series(["a_b"]).map(tables.escape_latex).tolist() == [r"a\_b"]

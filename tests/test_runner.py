@@ -1,0 +1,259 @@
+"""The runner's promises: same spec same bytes, nothing run twice, an interrupted cell continues, a failure is no number."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from conftest import ROOT, TINY, with_method
+
+from bench import engine
+from bench.config.spec import UsageError
+from bench.data.stream import TaskStream
+from bench.method import Method
+from bench.store.rundir import RunDir, collect
+from methods.hlgp import HLGP
+
+CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
+MODEL = {"coda_prompt": {"pool": 6, "length": 4}, "l2p": {"length": 2}}
+
+
+def table(path):
+    return list(csv.DictReader(path.read_text().splitlines()))
+
+
+def trained_state(folder):
+    return torch.load(folder / "ckpt" / "task.pt", weights_only=True)["method"]
+
+
+def assert_same_weights(first, second):
+    """Counts on a few images hide much: the trained tensors themselves must be equal."""
+    one, two = trained_state(first), trained_state(second)
+    assert one.keys() == two.keys()
+    assert all(torch.equal(one[key], two[key]) for key in one)
+
+
+def cell_of(spec, name):
+    return with_method(spec, name, **MODEL.get(name, {}))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_same_spec_same_bytes_with_cold_and_warm_cache(name, tiny_spec, run, tmp_path, monkeypatch):
+    spec = cell_of(tiny_spec, name)
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cold"))
+    state, first = run(spec, "a")
+    assert state["status"] == "done"
+    torch.manual_seed(77)  # whatever was drawn before must not matter
+    _, second = run(spec, "b")
+    assert (first / "metrics.csv").read_bytes() == (second / "metrics.csv").read_bytes()
+    assert_same_weights(first, second)
+    rows = table(first / "metrics.csv")
+    assert len(rows) == 2 * (1 + 2 + 3)
+
+
+def test_all_methods_were_served_the_same_stream(tiny_spec, run):
+    digests = {name: run(cell_of(tiny_spec, name))[0]["stream_sha"] for name in CELLS}
+    assert len(set(digests.values())) == 1, digests
+    assert run(replace(tiny_spec, seed=2))[0]["stream_sha"] not in digests.values()
+
+
+def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
+    """Not only the same digest: the bytes themselves."""
+    served: dict[str, list[bytes]] = {}
+    batches = TaskStream.batches
+
+    def spy(self, part, epoch, with_images=True):
+        for batch in batches(self, part, epoch, True):
+            served.setdefault(current, []).append(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
+            yield batch
+
+    monkeypatch.setattr(TaskStream, "batches", spy)
+    for current in ("hlgp", "l2p", "finetune"):
+        cell = engine.prepare(cell_of(tiny_spec, current))
+        for part in cell.stream.tasks:
+            engine.train_task(cell, part, lambda line: None)
+    assert served["hlgp"] == served["l2p"] == served["finetune"]
+    assert len(served["hlgp"]) == 3 * 2 * 2, "three tasks, two epochs, two batches"
+
+
+def test_a_finished_cell_is_not_run_again(tiny_spec, run, monkeypatch):
+    run(tiny_spec)
+    monkeypatch.setattr(engine, "prepare", lambda *a: pytest.fail("it was run again"))
+    assert run(tiny_spec)[0]["status"] == "done"
+
+
+def test_altered_results_are_noticed(tiny_spec, run):
+    _, folder = run(tiny_spec)
+    metrics = folder / "metrics.csv"
+    metrics.write_text(metrics.read_text().replace(",8,", ",9,", 1).replace(",task,", ",class,", 1))
+    with pytest.raises(UsageError, match="altered"):
+        run(tiny_spec)
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_stopped_after_a_task_it_continues_to_the_same_bytes(name, tiny_spec, run, tmp_path, monkeypatch):
+    spec = cell_of(tiny_spec, name)
+    _, whole = run(spec, "whole")
+    evaluate, calls = engine.evaluate, []
+
+    def stop_at_second(cell, part):
+        calls.append(part.index)
+        if part.index == 1:
+            raise KeyboardInterrupt
+        return evaluate(cell, part)
+
+    monkeypatch.setattr(engine, "evaluate", stop_at_second)
+    with pytest.raises(KeyboardInterrupt):
+        run(spec, "stopped")
+    assert RunDir.of(tmp_path / "stopped", spec).state()["status"] == "interrupted"
+    monkeypatch.setattr(engine, "evaluate", lambda cell, part: calls.append(part.index) or evaluate(cell, part))
+    state, folder = run(spec, "stopped")
+    assert calls == [0, 1, 1, 2], "task 1 was not trained again"
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    assert_same_weights(folder, whole)
+    assert state["stream_sha"] == RunDir.of(tmp_path / "whole", spec).state()["stream_sha"]
+
+
+def test_killed_at_any_moment_it_continues_to_the_same_bytes(tmp_path):
+    """Real processes, real SIGKILL, at several moments of a cell."""
+    words = [sys.executable, "-m", "bench.run", str(TINY), "--method", "hlgp", "--benchmark", "glyphs",
+             "--set", "data.classes=12", "data.tasks=6", "train.epochs=3", "--name", "k"]  # fmt: skip
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+
+    def start(folder):
+        return subprocess.Popen([*words, "--results", str(folder)], env=env, stdout=-3, stderr=-3, cwd=tmp_path)
+
+    assert start(tmp_path / "whole").wait() == 0
+    (reference,) = (tmp_path / "whole").glob("k/runs/*/metrics.csv")
+    kills = 0
+    for after in (0.05, 0.6, 1.4):
+        victim = start(tmp_path / "killed")
+        begun = time.monotonic()
+        while not list((tmp_path / "killed").glob("k/runs/*/spec.json")) and time.monotonic() - begun < 60:
+            time.sleep(0.01)
+        time.sleep(after)
+        kills += victim.poll() is None
+        victim.send_signal(signal.SIGKILL)
+        victim.wait()
+    assert kills >= 1
+    assert start(tmp_path / "killed").wait() == 0
+    (again,) = (tmp_path / "killed").glob("k/runs/*/metrics.csv")
+    assert again.read_bytes() == reference.read_bytes()
+
+
+def test_a_corrupt_checkpoint_is_not_used(tiny_spec, run, monkeypatch):
+    evaluate = engine.evaluate
+    _, whole = run(tiny_spec, "whole")
+
+    def stop(cell, part):
+        if part.index == 2:
+            raise KeyboardInterrupt
+        return evaluate(cell, part)
+
+    monkeypatch.setattr(engine, "evaluate", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(tiny_spec)
+    monkeypatch.setattr(engine, "evaluate", evaluate)
+    folder = whole.parents[3] / "results" / "tiny" / "runs" / tiny_spec.run_id
+    content = bytearray((folder / "ckpt" / "task.pt").read_bytes())
+    content[len(content) // 2] ^= 1
+    (folder / "ckpt" / "task.pt").write_bytes(content)
+    run(tiny_spec)
+    assert "checkpoint not used" in (folder / "log.txt").read_text()
+    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_divergence_is_a_status_with_its_place_and_no_numbers(tiny_spec, run, tmp_path):
+    wild = replace(tiny_spec.train, prompt_lr=1e30, optimiser="sgd")
+    spec = replace(tiny_spec, method="finetune", type="finetune", train=wild)
+    state, folder = run(spec)
+    assert state["status"] == "diverged"
+    assert "task 1, epoch" in state["reason"]
+    assert not (folder / "metrics.csv").exists()
+    assert not (folder / "DONE").exists()
+    counts = collect(tmp_path / "results", [spec])
+    assert counts == {"diverged": 1}
+    assert (tmp_path / "results" / "tiny" / "metrics.csv").read_text().count("\n") == 1, "only the header"
+
+
+@pytest.mark.parametrize(("error", "status"), [(MemoryError(), "oom"), (ValueError("broken"), "error")])
+def test_failures_are_told_apart(error, status, tiny_spec, run, monkeypatch):
+    def fail(self, *inputs):
+        raise error
+
+    monkeypatch.setattr(HLGP, "forward", fail)
+    state, folder = run(with_method(tiny_spec, "hlgp"))
+    assert state["status"] == status
+    assert not (folder / "DONE").exists()
+
+
+def test_evaluating_needs_no_task_identity(tiny_spec):
+    """In the class scenario the test batch holds all tasks, and the method gets images and queries only."""
+    import inspect
+
+    for cls in (HLGP, Method):
+        assert list(inspect.signature(cls.forward).parameters) == ["self", "images", "query"]
+
+
+def test_environment_and_digests_are_recorded(tiny_spec, run):
+    state, folder = run(tiny_spec)
+    assert set(json.loads((folder / "env.json").read_text())) >= {"python", "torch", "timm", "numpy", "cpu", "device"}
+    for key in ("weights_sha", "data_sha", "stream_sha", "env_sha"):
+        assert state[key]
+    assert state["params_trainable"] == 6 * 97
+    assert json.loads((folder / "spec.json").read_text())["train"]["epochs"] == 2
+    assert "task 3 accuracy" in (folder / "log.txt").read_text()
+
+
+# --- the grid ---------------------------------------------------------------------------------------------------------
+
+
+def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
+    command("bench.grid", str(TINY), "--methods", "linear", check=0)
+    folder = tmp_path / "results" / "tiny_suite"
+    first = (folder / "metrics.csv").read_bytes()
+    runs = table(folder / "runs.csv")
+    assert [row["status"] for row in runs].count("done") == 4
+    assert [row["status"] for row in runs].count("missing") == 4
+    report = command("bench.report", "tiny_suite", check=0)
+    assert "4 cell(s) missing" in report.stdout
+    assert "reports/tiny_suite/index.html" in report.stdout
+    command("bench.grid", str(TINY), "--jobs", "1", check=0)
+    again = (folder / "metrics.csv").read_text()
+    assert all(line in again for line in first.decode().splitlines()), "what was done stays as it was"
+    done = command("bench.grid", str(TINY), check=0)
+    assert "8 done before" in done.stderr
+
+
+def test_a_failed_cell_does_not_stop_the_grid(command, tmp_path):
+    done = command("bench.grid", str(TINY), "--set", "methods.hlgp.train.prompt_lr=1e38",
+                   "methods.hlgp.train.optimiser=sgd", "--name", "half")  # fmt: skip
+    assert done.returncode == 3
+    rows = table(tmp_path / "results" / "half" / "runs.csv")
+    assert {row["status"] for row in rows if row["method"] == "linear"} == {"done"}
+    failed = [row for row in rows if row["method"] == "hlgp"]
+    assert {row["status"] for row in failed} == {"diverged"}
+    report = command("bench.report", "half", check=0)
+    assert "4 cell(s) missing" in report.stdout
+    page = (tmp_path / "reports" / "half" / "index.html").read_text()
+    assert "diverged" in page
+
+
+def test_shards_cover_everything_once(command):
+    whole = command("bench.grid", str(TINY), "--dry-run", check=0).stdout.splitlines()
+    parts = [command("bench.grid", str(TINY), "--dry-run", "--shard", f"{i}/3", check=0).stdout.splitlines() for i in (1, 2, 3)]
+    assert sorted(line for part in parts for line in part) == sorted(whole)
+
+
+def test_printed_commands_run(command, tmp_path):
+    line = command("bench.grid", str(TINY), "--launcher", "print", "--methods", "linear", check=0).stdout.splitlines()[0]
+    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True,
+                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert len(list((tmp_path / "results" / "tiny_suite" / "runs").glob("*/DONE"))) == 1

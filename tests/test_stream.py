@@ -1,0 +1,166 @@
+"""Class orders, tasks, batches and views: what makes the comparison paired."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from bench.config.spec import DataSpec, UsageError
+from bench.data.datasets import load_dataset
+from bench.data.stream import TaskStream, class_order, task_sizes
+from bench.data.views import Views, centre_views, resample, training_views
+
+
+@pytest.mark.parametrize(
+    ("kind", "seed", "classes", "start"),
+    [
+        ("coda", 0, 100, [0, 1, 2, 3]),
+        ("coda", 1, 100, [53, 37, 65, 51, 4, 20, 38, 9, 10, 81]),
+        ("coda", 1, 200, [33, 146, 79, 19, 23, 131, 12, 187, 174, 32]),
+        ("pilot", 1993, 100, [68, 56, 78, 8, 23, 84, 90, 65, 74, 76]),
+        ("pilot", 1993, 200, [168, 136, 51, 9, 183, 101, 171, 99, 42, 159]),
+        ("natural", 7, 10, list(range(10))),
+    ],
+)
+def test_class_orders_of_both_lines(kind, seed, classes, start):
+    order = class_order(kind, seed, classes)
+    assert order[: len(start)] == start
+    assert sorted(order) == list(range(classes))
+
+
+def test_domains_stay_together_and_are_shuffled():
+    domains = tuple(label % 3 for label in range(60))
+    orders = [class_order("coda", seed, 60, domains) for seed in range(1, 12)]
+    for order in orders:
+        assert [domains[label] for label in order] == sorted(
+            (domains[label] for label in order), key=[domains[label] for label in order].index
+        )
+    assert len({domains[order[0]] for order in orders}) == 3
+
+
+@given(st.integers(2, 300), st.integers(1, 40))
+def test_tasks_cover_all_classes(classes, tasks):
+    if tasks > 1 and tasks > classes // 2:
+        with pytest.raises(UsageError, match="tasks"):
+            task_sizes(classes, tasks)
+        return
+    sizes = task_sizes(classes, tasks)
+    assert sum(sizes) == classes
+    assert max(sizes) - min(sizes) <= 1
+    assert min(sizes) >= 2
+
+
+def stream(seed=1, order_seed=1, joint=False, batch=16, **changes):
+    spec = replace(DataSpec(name="glyphs", classes=12, tasks=3, train_per_class=8, test_per_class=5, flip=True), **changes)
+    return TaskStream(load_dataset(spec, 32), spec, order_seed, seed, 32, batch, joint)
+
+
+def pixels(of: TaskStream, task: int = 0, epoch: int = 0) -> dict[int, bytes]:
+    """Image number -> pixels of its view."""
+    served = {}
+    for batch in of.batches(of.tasks[task], epoch):
+        for row, image in zip(batch.rows, batch.images, strict=True):
+            served[int(row)] = image.numpy().tobytes()
+    return served
+
+
+def test_a_view_is_a_function_of_seed_image_and_epoch_alone():
+    one = pixels(stream())
+    assert one == pixels(stream(batch=5)), "batch size"
+    everything = pixels(stream(joint=True))
+    assert all(everything[row] == view for row, view in one.items()), "other images in the stream"
+    other_order = stream(order_seed=2)
+    for task in range(3):
+        again = pixels(other_order, task)
+        assert all(everything[row] == view for row, view in again.items()), "class order"
+    assert one != pixels(stream(), epoch=1)
+    assert one != pixels(stream(seed=2))
+
+
+def test_without_images_the_same_stream_is_served():
+    full, bare = stream(), stream()
+    for with_images, of in ((True, full), (False, bare)):
+        for batch in of.batches(of.tasks[0], 0, with_images):
+            assert (batch.images is None) is not with_images
+    assert full.digest == bare.digest
+
+
+def test_the_digest_tells_streams_apart():
+    digests = set()
+    for of in (stream(), stream(seed=2), stream(order_seed=2), stream(crop_low=0.5), stream(batch=8)):
+        list(of.batches(of.tasks[0], 0))
+        digests.add(of.digest)
+    assert len(digests) == 5
+
+
+def test_labels_are_positions_in_the_order():
+    of = stream()
+    for task in of.tasks:
+        labels = of.train_labels[task.rows]
+        assert labels.min() == task.start
+        assert labels.max() == task.stop - 1
+        original = {of.order[label] for label in labels}
+        assert original == set(of.dataset.train.labels[task.rows])
+
+
+def test_the_last_small_batch_is_kept():
+    of = stream(batch=30)
+    sizes = [len(batch.labels) for batch in of.batches(of.tasks[0], 0)]
+    assert sizes == [30, 2]
+
+
+def test_joint_trains_once_and_is_evaluated_by_task():
+    of = stream(joint=True)
+    assert len(of.tasks) == 1
+    assert len(of.tasks[0].rows) == 12 * 8
+    assert len(of.eval_tasks) == 3
+
+
+def test_test_images_are_served_once():
+    of = stream()
+    rows = np.concatenate([batch.rows for batch in of.test_batches(8)])
+    assert len(rows) == len(set(rows)) == 8 * 5
+    assert set(of.test_labels[rows]) == set(range(8))
+
+
+@settings(max_examples=30, deadline=None)
+@given(
+    st.integers(20, 90), st.integers(8, 80), st.floats(0, 1), st.floats(0, 1), st.floats(0.1, 1), st.floats(0.1, 1),
+    st.integers(0, 2**31),
+)  # fmt: skip
+def test_resampling_is_pillows_within_one_grey_level(side, size, x, y, w, h, seed):
+    image = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
+    width, height = max(1, round(w * side)), max(1, round(h * side))
+    left, top = int(x * (side - width)), int(y * (side - height))
+    ours = resample(torch.from_numpy(image[None]), Views(np.array([[left, top, width, height]]), np.array([False])), size)[
+        0
+    ].numpy()
+    cut = Image.fromarray(image).crop((left, top, left + width, top + height))
+    theirs = np.asarray(cut.resize((size, size), Image.Resampling.BILINEAR))
+    assert np.abs(ours.astype(int) - theirs.astype(int)).max() <= 1
+
+
+def test_mirroring_and_the_test_view():
+    image = torch.arange(4 * 4 * 3, dtype=torch.uint8).view(1, 4, 4, 3)
+    whole = centre_views(1, 4, 4)
+    assert torch.equal(resample(image, whole, 4), image)
+    assert torch.equal(resample(image, Views(whole.boxes, np.array([True])), 4), image.flip(2))
+    assert torch.equal(resample(image, centre_views(1, 4, 2), 2), image[:, 1:3, 1:3])
+
+
+def test_training_views_follow_the_rule():
+    views = training_views(3, np.arange(4000), 2, 100, 0.3, True)
+    left, top, width, height = views.boxes.T
+    assert (left >= 0).all()
+    assert (left + width <= 100).all()
+    assert (top + height <= 100).all()
+    share = width * height / 100**2
+    assert share.min() > 0.27
+    assert share.max() <= 1
+    assert (width / height).min() > 0.73
+    assert (width / height).max() < 1.37
+    assert 0.46 < views.mirrored.mean() < 0.54
