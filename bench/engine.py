@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone import FrozenViT, load_backbone
+from bench.backbone import FrozenViT, load_backbone, resolve_precision
 from bench.checkpoint import load_checkpoint, save_checkpoint
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec, UsageError
 from bench.cost import inference_gflops, training_gflops
@@ -77,7 +77,7 @@ def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
     # Nothing here reads uninitialised memory; filling it would cost 3% of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     place = torch.device(device)
-    backbone = _backbone(spec.backbone, spec.train.precision).to(place)
+    backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, place)).to(place)
     dataset = _dataset(spec.data, backbone.image_size)
     stream = TaskStream(
         dataset, spec.data, spec.order_seed, spec.seed, backbone.image_size, spec.train.batch_size, spec.train.joint
@@ -231,6 +231,17 @@ def environment(cell: Cell) -> dict[str, Any]:
     }
 
 
+def identity_of(cell: Cell) -> dict[str, Any]:
+    """What a cell's files turned out to be: two runs that differ here are not one cell."""
+    return {
+        "precision": cell.backbone.precision,
+        "weights_sha": cell.backbone.sha256,
+        "data_sha": cell.stream.dataset.sha256,
+        "tasks": len(cell.stream.eval_tasks),
+        "classes": len(cell.stream.dataset.classes),
+    }
+
+
 def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None) -> dict:
     """Run one cell, or continue it, and leave its results on disk. Returns its state (status, reason, facts).
 
@@ -241,18 +252,9 @@ def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progre
         return run.state()
     cell = prepare(spec, device)
     where = environment(cell)
+    identifying = {"env_sha": environment_digest(where), **identity_of(cell)}
+    run.refuse_other(identifying)
     run.open(spec, where)
-    identifying = {
-        "env_sha": environment_digest(where),
-        "weights_sha": cell.backbone.sha256,
-        "data_sha": cell.stream.dataset.sha256,
-        "tasks": len(cell.stream.eval_tasks),
-        "classes": len(cell.stream.dataset.classes),
-    }
-    before = run.state()
-    for key, what in (("data_sha", "images"), ("weights_sha", "weights")):
-        if before.get(key, identifying[key]) != identifying[key]:
-            raise UsageError(f"{run.path}: begun with other {what} (digest differs); give --name, or delete it")
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
         _run_tasks(cell, run, progress)

@@ -25,6 +25,7 @@ from tqdm import tqdm
 from bench import cli
 from bench.config.spec import RunSpec, UsageError, plain
 from bench.config.suite import add_suite_arguments, load_suite
+from bench.paths import cache_dir
 from bench.store.files import write_text
 from bench.store.rundir import RunDir, collect
 
@@ -36,8 +37,8 @@ class Worker:
         self.results, self.device = results, device
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, do: str, spec: RunSpec, progress: Any = None) -> tuple[str, str]:
-        """Returns (status, reason) of a cell. Raises UsageError if the cell cannot be run at all."""
+    def ask(self, do: str, spec: RunSpec, progress: Any = None) -> dict[str, Any]:
+        """Status, reason and identity (digests) of a cell. Raises UsageError if the cell cannot be run at all."""
         if self.process is None or self.process.poll() is not None:
             threads = str(spec.train.threads)
             self.process = subprocess.Popen(
@@ -60,12 +61,13 @@ class Worker:
             if reply["kind"] == "usage":
                 raise UsageError(reply["reason"])
             if reply["kind"] == "state":
-                return reply["status"], reply["reason"]
+                return reply
             if progress:
                 progress(reply["text"])
         code = self.process.wait()
         status = "oom" if code == -9 else "error"  # the kernel's answer to memory running out is SIGKILL
-        return status, f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
+        ended = f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
+        return {"status": status, "reason": ended}
 
     def stop(self) -> None:
         if self.process is not None and self.process.poll() is None:
@@ -74,27 +76,33 @@ class Worker:
 
 
 def check_cells(cells: Iterable[RunSpec], worker: Worker) -> None:
-    """Build each different combination once, so that a wrong name, folder, file or value is found before training."""
-    seen = set()
+    """Build each different combination once, so that a wrong name, folder, file or value is found before training.
+
+    Raises UsageError for it, and for a cell that was begun or finished with other images, weights or precision.
+    """
+    built: dict[str, dict[str, Any]] = {}
     for cell in cells:
         kind = replace(cell, order_seed=0, seed=0).canonical() + cell.data.root + cell.backbone.checkpoint
-        if kind not in seen:
-            seen.add(kind)
-            status, reason = worker.ask("check", cell)
-            if status != "ok":
-                raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({reason})")
+        if kind not in built:
+            built[kind] = worker.ask("check", cell)
+            if built[kind]["status"] != "ok":
+                raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({built[kind]['reason']})")
+        RunDir.of(worker.results, cell).refuse_other(built[kind]["identity"])
 
 
 def _show(bar: tqdm, cell: RunSpec, text: str) -> None:
     bar.set_postfix_str(f"{cell.method} {cell.benchmark} {text}")
 
 
-def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str) -> dict[str, str]:
-    """Run cells on local workers; returns the reason of each that is not done, by run_id."""
+def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finished: Iterable[RunSpec] = ()) -> dict[str, str]:
+    """Run cells on local workers; returns the reason of each that is not done, by run_id.
+
+    Of finished cells those that read files of the user's are checked too: are the files still the same?
+    """
     waiting: queue.Queue[RunSpec] = queue.Queue()
     failed: dict[str, str] = {}
     workers = [Worker(results, device) for _ in range(min(jobs, len(cells)) or 1)]
-    check_cells(cells, workers[0])
+    check_cells([*cells, *(cell for cell in finished if cell.data.root or cell.backbone.checkpoint)], workers[0])
     for cell in cells:
         waiting.put(cell)
     bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
@@ -107,7 +115,8 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str) -> di
             except queue.Empty:
                 return
             try:
-                status, reason = worker.ask("run", cell, functools.partial(_show, bar, cell))
+                answer = worker.ask("run", cell, functools.partial(_show, bar, cell))
+                status, reason = answer["status"], answer["reason"]
             except UsageError as error:
                 status, reason = "error", str(error)
             if status != "done" and not stopping.is_set():
@@ -167,7 +176,7 @@ def _shard(text: str) -> tuple[int, int]:
     return index, count
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
     if not text.isdigit() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}': a whole number from 1 is expected")
     return int(text)
@@ -180,12 +189,12 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--benchmarks", nargs="+", default=[])
     parser.add_argument("--order-seeds", nargs="+", type=int, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
-    parser.add_argument("--jobs", type=_positive, default=len(os.sched_getaffinity(0)), help="default: the cores")
+    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)), help="default: the cores")
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and their state, run nothing")
-    parser.add_argument("--where", action="store_true", help="print what bench.report needs to find the results")
+    parser.add_argument("--where", action="store_true", help="print where this command's results are, for bench.report")
     return parser.parse_args()
 
 
@@ -193,7 +202,8 @@ def main() -> int:
     args = parse()
     suite = load_suite(args.suite, args.overrides, args.name)
     if args.where:
-        print(suite.name, "--results", args.results, sep="\n")
+        if not args.dry_run and args.launcher == "local":
+            print(suite.name, "--results", args.results, sep="\n")
         return cli.FINE
     chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
@@ -204,14 +214,16 @@ def main() -> int:
             print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
         return cli.FINE
     folder = args.results / suite.name
-    write_text(folder / ".writable", "")  # an unwritable folder is found now, not after the first cell
-    (folder / ".writable").unlink()
+    for place in (folder, folder / "runs", cache_dir()):  # an unwritable folder is found now, not after the first cell
+        write_text(place / ".writable", "")
+        (place / ".writable").unlink()
     if args.launcher == "slurm":
         submit_slurm(left, args, folder)
         return cli.FINE
     print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {args.jobs} side by side",
           file=sys.stderr)  # fmt: skip
-    failed = run_local(left, args.results, args.jobs, args.device) if left else {}
+    finished = [cell for cell in chosen if cell not in left]
+    failed = run_local(left, args.results, args.jobs, args.device, finished)
     counts = collect(args.results, suite.cells)
     print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return cli.UNFINISHED if failed else cli.FINE

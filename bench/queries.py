@@ -34,7 +34,7 @@ class Queries:
             "network": {k: v for k, v in dataclasses.asdict(spec.backbone).items() if k != "checkpoint"},
             "data": stream.dataset.sha256,
             "view": [backbone.image_size, stream.dataset.side],
-            "precision": spec.train.precision,
+            "precision": backbone.precision,
             "threads": spec.train.threads,
             "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device.type],
         }

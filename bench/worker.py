@@ -48,8 +48,8 @@ def serve() -> None:
             spec = spec_from_json(json.dumps(request["spec"]))
             device = choose_device(request["device"])
             if request["do"] == "check":
-                engine.prepare(spec, device)
-                answer(kind="state", status="ok", reason="")
+                identity = engine.identity_of(engine.prepare(spec, device))
+                answer(kind="state", status="ok", reason="", identity=identity)
             else:
                 state = engine.run_cell(spec, Path(request["results"]), device, lambda text: answer(kind="progress", text=text))
                 answer(kind="state", status=state["status"], reason=state["reason"])

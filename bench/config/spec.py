@@ -81,7 +81,7 @@ class TrainSpec:
     clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
     loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy
     joint: bool = False  # all classes as one task: the upper reference
-    precision: Literal["fp32", "bf16"] = "fp32"
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"  # auto: bf16 where the hardware has it, else fp32; recorded per cell
     threads: int = ranged(1, 1, 1024, doc="1 and 2 threads give other last bits, so this is part of the spec")
 
 

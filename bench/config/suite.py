@@ -16,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from mmengine.config import Config, DictAction
+
 from bench.config.spec import SECTIONS, RunSpec, UsageError, make
 
 SUITES = Path(__file__).parent.parent / "suites"
@@ -82,8 +84,6 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name:
 
 def _read(file: Path) -> dict[str, Any]:
     """The config as plain dicts. Raises UsageError for a file that does not run or has unknown top-level keys."""
-    from mmengine.config import Config
-
     try:
         config = Config.fromfile(str(file), lazy_import=False)
     except Exception as error:  # the file is python: anything may go wrong in it, and its name is what the user needs
@@ -117,13 +117,13 @@ def _apply(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, dict[st
         else:
             accepted = [f"{s}.KEY" for s in SECTIONS] + ["methods.NAME.model.KEY", "benchmarks.NAME.data.KEY"]
             raise UsageError.unknown("--set", path, accepted)
-    if "root" in final["data"]:  # the user's folder replaces the suite's benchmarks: it is the benchmark
-        root = str(final["data"]["root"])
+    if "root" in final["data"] or "name" in final["data"]:  # the user's data are the benchmark, instead of the suite's
+        root = str(final["data"].get("root", ""))
         final["data"].setdefault("name", "folder")
         first = next(iter(tree["benchmarks"].values()))
         kept = {} if tree.get("data", {}).get("name") != "folder" else first
-        name = re.sub(r"[^A-Za-z0-9._@+-]+", "_", Path(root).resolve().name) or "folder"
-        tree["benchmarks"] = {name: kept}
+        name = Path(root).resolve().name if root else str(final["data"]["name"])
+        tree["benchmarks"] = {re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "folder": kept}
     return final
 
 
@@ -132,6 +132,7 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
         for name in tree[kind]:
             _check_name(kind, name)
     _check_name("name of the results folder", label)
+    order_seeds, seeds = (_seeds(tree, key) for key in ("order_seeds", "seeds"))
     for benchmark, on in tree["benchmarks"].items():
         _check_keys(f"benchmarks.{benchmark}", on, (*SECTIONS, "methods"))
         _check_keys(f"benchmarks.{benchmark}.methods", on.get("methods", {}), tree["methods"])
@@ -145,11 +146,20 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             if len(sections["data"].root) and sections["data"].name not in ("folder", "cifar100"):
                 raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
             model = {**how.get("model", {}), **special.get("model", {})}
-            for order_seed in tree.get("order_seeds", [0]):
-                for seed in tree.get("seeds", [0]):
+            for order_seed in order_seeds:
+                for seed in seeds:
                     yield RunSpec(
                         label, benchmark, method, how.get("type", method), order_seed, seed, copy.deepcopy(model), **sections
                     )
+
+
+def _seeds(tree: dict[str, Any], key: str) -> list[int]:
+    """A suite's seeds: different whole numbers from 0, or cells would repeat each other."""
+    values = tree.get(key, [0])
+    whole = isinstance(values, list | tuple) and all(type(v) is int and v >= 0 for v in values)
+    if not whole or not values or len(set(values)) < len(values):
+        raise UsageError(f"{key}={values!r}: a list of different whole numbers from 0 is expected")
+    return list(values)
 
 
 def _merge(tree: dict, on: dict, how: dict, special: dict, final: dict, name: str) -> dict[str, Any]:
@@ -186,12 +196,25 @@ def assignment(text: str) -> str:
     return text
 
 
+class SetAction(DictAction):
+    """mmengine's KEY=VALUE, but a path is taken as it stands: DictAction drops blanks and splits at commas."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        options = dict(getattr(namespace, self.dest) or {})
+        for item in values:
+            key, _, text = item.partition("=")
+            try:
+                is_path = key.endswith(("data.root", "backbone.checkpoint"))
+                options[key] = text if is_path else self._parse_iterable(text)
+            except AssertionError:  # brackets that do not match
+                parser.error(f"argument --set: '{item}': a value that can be read is expected")
+        setattr(namespace, self.dest, options)
+
+
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
     """SUITE, --set, --name and --results."""
-    from mmengine.config import DictAction
-
     parser.add_argument("suite", nargs="?", default="mini", help="a name in bench/suites, or a config file (.py)")
-    parser.add_argument("--set", nargs="+", action=DictAction, type=assignment, default={}, metavar="KEY=VALUE",
+    parser.add_argument("--set", nargs="+", action=SetAction, type=assignment, default={}, metavar="KEY=VALUE",
                         dest="overrides", help="e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6")  # fmt: skip
     parser.add_argument("--name", default="", help="name of the results folder (default: the suite's)")
     parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")

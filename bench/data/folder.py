@@ -50,6 +50,8 @@ def _list(folder: Path) -> dict[str, list[Path]]:
     for entry in sorted(folder.iterdir()):
         if not entry.is_dir() or entry.name.startswith("."):
             continue
+        if not entry.name.isprintable():  # undecodable bytes, control characters: names go into digests and tables
+            raise UsageError(f"{folder}: class folder {entry.name!a} has no printable UTF-8 name")
         files = sorted(f for f in entry.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
         if not files:
             raise UsageError(f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})")
@@ -95,6 +97,8 @@ def _decode(file: Path, side: int) -> Array:
     """One image as RGB: EXIF orientation applied, shorter side resized to `side`, centre cut. (side, side, 3) uint8."""
     try:
         with Image.open(file) as opened:
+            if opened.mode.startswith("I") or opened.mode == "F":  # more than 8 bits a channel: RGB would clip it
+                raise ValueError(f"mode {opened.mode} has more than 8 bits a channel; convert it")
             image = ImageOps.exif_transpose(opened).convert("RGB")
             scale = side / min(image.size)
             size = (max(side, round(image.width * scale)), max(side, round(image.height * scale)))

@@ -23,10 +23,13 @@ def scale_note(results: Results) -> str:
     done = results.runs[results.runs["status"] == "done"]
     orders = done["order_seed"].nunique()
     seeds = done["seed"].nunique()
+    precisions = " and ".join(sorted(set(done["precision"]) - {""})) or "unknown"
+    mixed = " (NOT the same for all cells: rows may differ by that too)" if " and " in precisions else ""
     return (
         f"Suite '{results.suite}': {len(done)} of {len(results.runs)} cells finished; {orders} class order(s) x {seeds} "
-        f"seed(s). Accuracies in percent, mean ± sample standard deviation. These runs are at this suite's own scale "
-        "(backbone, images and training length as in spec.json of each run): not comparable with a paper's numbers."
+        f"seed(s), precision {precisions}{mixed}. Accuracies in percent, mean ± sample standard deviation. These runs are "
+        "at this suite's own scale (backbone, images and training length as in spec.json of each run): not comparable with "
+        "a paper's numbers."
     )
 
 

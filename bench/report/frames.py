@@ -23,6 +23,7 @@ LABELS = {
     "linear": "linear",
     "ncm": "class means (NCM)",
     "linear-ncm": "linear + NCM routing",
+    "finetune++": "fine-tuning, masked loss (FT++)",
     "finetune": "fine-tuning",
     "joint-linear": "joint, linear head",
     "joint-prompt": "joint, prompts",

@@ -52,6 +52,16 @@ class RunDir:
         except (OSError, ValueError):
             return {"status": "missing", "reason": "not run"}
 
+    def refuse_other(self, identity: dict[str, Any]) -> None:
+        """Raises UsageError if this cell was begun or finished with other images, weights or precision."""
+        before = self.state()
+        for key, what in (("data_sha", "images"), ("weights_sha", "weights"), ("precision", "precision")):
+            old, new = before.get(key, identity[key]), identity[key]
+            if old != new:
+                raise UsageError(
+                    f"{self.path}: begun with other {what} ({old[:12]}, now {new[:12]}); give --name, or delete it"
+                )
+
     def finish(self, metrics: Rows, timing: Rows, state: dict[str, Any]) -> None:
         """Write the results, and DONE after everything else is on disk."""
         write_csv(self.path / "metrics.csv", METRICS, metrics)

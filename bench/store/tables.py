@@ -17,7 +17,7 @@ from bench.store.files import write_text
 METRICS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "scenario", "after_task", "eval_task",
            "n", "correct")  # fmt: skip
 RUNS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "status", "reason", "spec_sha", "env_sha",
-        "weights_sha", "data_sha", "stream_sha", "tasks", "classes", "params_trainable", "params_total",
+        "precision", "weights_sha", "data_sha", "stream_sha", "tasks", "classes", "params_trainable", "params_total",
         "gflops_train", "gflops_infer")  # fmt: skip
 TIMING = ("run_id", "task", "train_seconds", "eval_seconds", "train_images_per_second", "peak_memory_mib")
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")

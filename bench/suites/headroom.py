@@ -8,7 +8,7 @@ order_seeds = [0]
 seeds = [1, 2, 3]
 
 data = dict(evaluate="validation", tasks=5)
-train = dict(epochs=5, batch_size=32, schedule="cosine", precision="bf16", joint=True)
+train = dict(epochs=5, batch_size=32, schedule="cosine", precision="auto", joint=True)
 
 benchmarks = {name: dict(data=dict(name=name)) for name in ("glyphs", "glyphs-r", "glyphs-a")} | {
     "glyphs-v": dict(data=dict(name="glyphs-v", tasks=6)),

@@ -10,11 +10,11 @@ _base_ = ["./_base_/glyph_methods.py"]
 order_seeds = [11]
 seeds = [11]
 
-data = dict(name="glyphs-tune", classes=60, tasks=5, evaluate="validation", test_per_class=20)
+data = dict(name="glyphs-tune", classes=60, tasks=3, evaluate="validation", test_per_class=20)
 benchmarks = {"glyphs-tune": dict()}
 
-prompt_rates = (0.01, 0.03, 0.1, 0.3)
-head_rates = (0.004, 0.008, 0.016)
+prompt_rates = (0.006, 0.02, 0.06)
+head_rates = (0.004, 0.01, 0.025, 0.06)
 searched = {}
 for name, row in _base_.methods.items():
     if name == "ncm":
@@ -22,11 +22,11 @@ for name, row in _base_.methods.items():
     if name in ("linear", "linear-ncm", "joint-linear"):  # one rate only: twelve values of it
         pairs = [(0.0, 0.0005 * 1.5**step) for step in range(12)]
     else:
-        tenth = 0.01 if name == "finetune" else 1.0  # all weights of a network take smaller steps than a prompt
-        pairs = [(rate * tenth, head) for rate in prompt_rates for head in head_rates]
+        scale = 0.005 if name.startswith("finetune") else 1.0  # all weights of a network take smaller steps than a prompt
+        pairs = [(rate * scale, head) for rate in prompt_rates for head in head_rates]
     for prompt, head in pairs:
         rates = dict(prompt_lr=prompt, head_lr=head)
         label = f"{name}@{prompt:.2g}+{head:.2g}"
         searched[label] = dict(row, train=dict(row.get("train", {}), **rates))
 methods = dict(_delete_=True, **searched)
-del searched, prompt_rates, head_rates, name, row, pairs, tenth, prompt, head, rates, label
+del searched, prompt_rates, head_rates, name, row, pairs, scale, prompt, head, rates, label

@@ -7,5 +7,5 @@ backbone = dict(
     image_size=98,
     normalise="timm",
 )
-train = dict(epochs=5, batch_size=16, schedule="cosine", precision="bf16")
+train = dict(epochs=5, batch_size=16, schedule="cosine", precision="auto")
 benchmarks = {"grocery": dict()}
