@@ -123,12 +123,16 @@ class CodaPrompt(Method):
         self.frozen += self.per_task
         self.training_task = False
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+    def prefixes(self, query: Tensor) -> dict[int, Tensor]:
+        """layer -> (B, 2, length / 2, D)."""
         prefix = {}
         for layer, components in zip(self.layers, self.components, strict=True):
             prompt = components(query, int(self.frozen), self.training_task)
             prefix[layer] = torch.stack([prompt[:, : self.rows], prompt[:, self.rows :]], dim=1)
-        return self.head(self.backbone.cls(images, prefix))
+        return prefix
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.head(self.backbone.cls(images, self.prefixes(query)))
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         loss = self.cross_entropy(self(images, query), labels, task)

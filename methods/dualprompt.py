@@ -12,6 +12,8 @@ Deviation: selection at test is per image everywhere (the original lets the batc
 
 from __future__ import annotations
 
+from typing import Literal
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -20,9 +22,42 @@ from bench.backbone import FrozenViT
 from bench.method import Loss, Method, Task, register
 
 
+class EPrompts(nn.Module):
+    """One prompt per task for all E-layers, with one key per task for all layers or one per task and layer."""
+
+    def __init__(self, tasks: int, prompt: tuple[int, ...], key: tuple[int, int], init: tuple[float, float]) -> None:
+        """prompt: (layers, 2, P, D). key: (1 or layers, D). init: the uniform range of both."""
+        super().__init__()
+
+        def uniform(*shape: int) -> nn.ParameterList:
+            return nn.ParameterList(nn.Parameter(torch.empty(*shape).uniform_(*init)) for _ in range(tasks))
+
+        # One parameter per task, so that a finished task's prompt and key are simply not trained any more.
+        self.prompts, self.keys = uniform(*prompt), uniform(*key)
+
+    def cosine(self, query: Tensor, begun: int) -> Tensor:
+        """(keys per task, B, begun): cosine of each query to the keys of the first `begun` tasks."""
+        keys = torch.stack(list(self.keys)[:begun], dim=1)
+        return F.normalize(query, dim=1) @ F.normalize(keys, dim=2).mT
+
+    def of_tasks(self, tasks: Tensor, begun: int, reference_bug: bool = False) -> Tensor:
+        """Prompts (layers, B, 2, P, D) of the tasks (1 or layers, B) chosen for each image."""
+        pool = torch.stack(list(self.prompts)[:begun], dim=1)  # (layers, begun, 2, P, D)
+        layer = torch.arange(len(pool), device=tasks.device)[:, None]
+        chosen = pool[layer, tasks]
+        if reference_bug:  # what the ports compute: (layers, 2, B, ...) read as (layers, B, 2, ...)
+            return chosen.transpose(1, 2).reshape(chosen.shape)
+        return chosen
+
+
 @register
 class DualPrompt(Method):
-    """g_layers, e_layers: prompted blocks; g_length, e_length: rows of keys and of values in each."""
+    """g_layers, e_layers: prompted blocks; g_length, e_length: rows of keys and of values in each.
+
+    form: `original` as above; `coda` as in GT-RIPL/CODA-Prompt models/zoo.py::DualPrompt: a key per task and layer, key loss
+    summed over images and layers as (1 - cosine), no copy of the previous prompt.
+    reference_bug: the ports' mixed axes, for the parity test only.
+    """
 
     needs_query = True
     begun: Tensor
@@ -39,46 +74,51 @@ class DualPrompt(Method):
         e_length: int = 5,
         key_loss: float = 1.0,
         init: tuple[float, ...] = (0.0, 0.01),
+        form: Literal["original", "coda"] = "original",
+        reference_bug: bool = False,
     ) -> None:
         super().__init__(backbone, classes, tasks)
         self.check_layers(*g_layers, *e_layers)
         self.g_layers, self.e_layers, self.key_loss = g_layers, e_layers, key_loss
-
-        def uniform(*shape: int) -> nn.Parameter:
-            return nn.Parameter(torch.empty(*shape).uniform_(init[0], init[1]))
-
-        self.g_prompt = uniform(len(g_layers), 2, g_length, self.width)
-        # One parameter per task, so that a finished task's prompt and key are simply not trained any more.
-        self.e_prompts = nn.ParameterList(uniform(len(e_layers), 2, e_length, self.width) for _ in range(tasks))
-        self.keys = nn.ParameterList(uniform(self.width) for _ in range(tasks))
+        self.coda_form, self.reference_bug = form == "coda", reference_bug
+        low, high = init
+        self.g_prompt = nn.Parameter(torch.empty(len(g_layers), 2, g_length, self.width).uniform_(low, high))
+        keys = len(e_layers) if self.coda_form else 1
+        self.e = EPrompts(tasks, (len(e_layers), 2, e_length, self.width), (keys, self.width), (low, high))
         self.head = nn.Linear(self.width, classes)
         self.register_buffer("begun", torch.zeros((), dtype=torch.long))
 
     def begin_task(self, task: Task) -> None:
         self.begun.fill_(task.index + 1)
-        if task.index:
-            self.e_prompts[task.index].data.copy_(self.e_prompts[task.index - 1].data)
+        if task.index and not self.coda_form:
+            self.e.prompts[task.index].data.copy_(self.e.prompts[task.index - 1].data)
 
     def param_groups(self) -> list[dict]:
         current = int(self.begun) - 1
-        prompts = [self.g_prompt, self.e_prompts[current], self.keys[current]]
+        prompts = [self.g_prompt, self.e.prompts[current], self.e.keys[current]]
         return [{"params": prompts, "kind": "prompt"}, {"params": list(self.head.parameters()), "kind": "head"}]
 
-    def _logits(self, images: Tensor, e_prompt: Tensor) -> Tensor:
-        """e_prompt: (e_layers, 2, P, D) for the batch or (e_layers, B, 2, P, D) per image."""
-        prefix = dict(zip(self.g_layers, self.g_prompt, strict=True)) | dict(zip(self.e_layers, e_prompt, strict=True))
-        return self.head(self.backbone.cls(images, prefix))
+    def prefixes(self, query: Tensor, task: int | None = None) -> dict[int, Tensor]:
+        """layer -> (2, P, D), or (B, 2, P, D) where it differs per image. task: its prompt for all; None: by nearest key."""
+        if task is None:
+            nearest = self.e.cosine(query, int(self.begun)).argmax(dim=2)
+            e_prompt = self.e.of_tasks(nearest, int(self.begun), self.reference_bug)
+        elif self.reference_bug:
+            same = torch.full((1, len(query)), task, device=query.device)
+            e_prompt = self.e.of_tasks(same, int(self.begun), True)
+        else:
+            e_prompt = self.e.prompts[task]
+        return dict(zip(self.g_layers, self.g_prompt, strict=True)) | dict(zip(self.e_layers, e_prompt, strict=True))
 
-    def nearest(self, query: Tensor) -> Tensor:
-        """(B,) number of the task whose key is nearest to each query, among the tasks begun."""
-        keys = torch.stack(list(self.keys)[: int(self.begun)])
-        return (F.normalize(query, dim=1) @ F.normalize(keys, dim=1).T).argmax(dim=1)
+    def key_term(self, query: Tensor, task: int) -> Tensor:
+        """What the keys add to the loss: minus the mean cosine, or in the coda form the summed (1 - cosine)."""
+        cosine = self.e.cosine(query, int(self.begun))[:, :, task]
+        return (1 - cosine).sum() if self.coda_form else -cosine.mean()
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        pool = torch.stack(list(self.e_prompts)[: int(self.begun)], dim=1)  # (layers, tasks, 2, P, D)
-        return self._logits(images, pool[:, self.nearest(query)])
+        return self.head(self.backbone.cls(images, self.prefixes(query)))
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
-        loss = self.cross_entropy(self._logits(images, self.e_prompts[task.index]), labels, task)
-        cosine = F.cosine_similarity(query, self.keys[task.index][None], dim=1).mean()
-        return Loss(loss.total - self.key_loss * cosine, {**loss.parts, "key_cosine": cosine.detach()})
+        logits = self.head(self.backbone.cls(images, self.prefixes(query, task.index)))
+        loss, pull = self.cross_entropy(logits, labels, task), self.key_term(query, task.index)
+        return Loss(loss.total + self.key_loss * pull, {**loss.parts, "key": pull.detach()})

@@ -27,9 +27,15 @@ class PromptPool(nn.Module):
         self.prompts = nn.Parameter(torch.empty(size, length, width).uniform_(*init))
         self.keys = nn.Parameter(torch.empty(size, width).uniform_(*init))
 
-    def forward(self, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Chosen prompts (B, N, length, D) and the cosines of their keys (B, N), best first."""
-        cosine = F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
+    def cosine(self, query: Tensor) -> Tensor:
+        """(B, M): of each query to every key."""
+        return F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
+
+    def forward(self, query: Tensor, forced: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Chosen prompts (B, N, length, D) and the cosines of their keys (B, N), best first; or those of forced (N,)."""
+        cosine = self.cosine(query)
+        if forced is not None:
+            return self.prompts[forced].expand(len(query), -1, -1, -1), cosine[:, forced]
         chosen = cosine.topk(self.top_n, dim=1)
         return self.prompts[chosen.indices], chosen.values
 

@@ -5,7 +5,7 @@ top-5 of 30 prompts whose first half goes to the keys and second half to the val
 loss = CE + sum over the image's own chosen keys of (1 - cosine).
 
 Deviation: the official indexing sums the key loss over every pair of images in the batch; ours over an image's own
-keys (only keys receive its gradient, so under Adam the prompts are unaffected).
+keys (only keys receive its gradient, so under Adam the prompts are unaffected). reference_bug=True gives the official sum.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ class L2PPlus(Method):
     """layers: prompted blocks; pool M, length (half keys, half values), top_n N as in the repository's scripts."""
 
     needs_query = True
+    pools: list[PromptPool]
 
     def __init__(
         self,
@@ -36,30 +37,34 @@ class L2PPlus(Method):
         top_n: int = 5,
         key_loss: float = 1.0,
         init: tuple[float, ...] = (0.0, 1.0),
+        reference_bug: bool = False,
     ) -> None:
         super().__init__(backbone, classes, tasks)
         self.check_layers(*layers)
         if length % 2 or top_n > pool:
             raise ValueError(f"length={length} must be even and top_n={top_n} at most pool={pool}")
-        self.layers, self.rows, self.key_loss = layers, length // 2, key_loss
-        self.pools = nn.ModuleList(PromptPool(pool, length, top_n, self.width, (init[0], init[1])) for _ in layers)
+        self.layers, self.rows, self.key_loss, self.reference_bug = layers, length // 2, key_loss, reference_bug
+        parts = nn.ModuleList(PromptPool(pool, length, top_n, self.width, (init[0], init[1])) for _ in layers)
+        self.pools = parts  # type: ignore[assignment]
         self.head = nn.Linear(self.width, classes)
 
     def prefixes(self, query: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """layer -> (B, 2, N * length / 2, D), and the summed (1 - cosine) of each image's keys, (B,)."""
-        prefix, distance = {}, torch.zeros(len(query), device=query.device)
+        """layer -> (B, 2, N * length / 2, D), and the summed (1 - cosine) of the images' own keys, a scalar."""
+        prefix, distance = {}, torch.zeros((), device=query.device)
         for layer, pool in zip(self.layers, self.pools, strict=True):
             chosen, cosine = pool(query)
             keys, values = chosen[:, :, : self.rows].flatten(1, 2), chosen[:, :, self.rows :].flatten(1, 2)
             prefix[layer] = torch.stack([keys, values], dim=1)
-            distance = distance + (1 - cosine).sum(dim=1)
+            if self.reference_bug:  # every image against the keys that every image has chosen
+                all_cosines = pool.cosine(query)
+                cosine = all_cosines[:, all_cosines.topk(pool.top_n, dim=1).indices]
+            distance = distance + (1 - cosine).sum()
         return prefix, distance
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
         return self.head(self.backbone.cls(images, self.prefixes(query)[0]))
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
-        prefix, distance = self.prefixes(query)
+        prefix, pull = self.prefixes(query)
         loss = self.cross_entropy(self.head(self.backbone.cls(images, prefix)), labels, task)
-        pull = distance.sum()
         return Loss(loss.total + self.key_loss * pull, {**loss.parts, "key_distance": pull.detach()})

@@ -103,13 +103,13 @@ def test_dualprompt_gives_each_image_its_own_prompt(small_vit, batch):
     for index in range(3):
         method.begin_task(task(index, 2 * index, 2 * index + 2))
     with torch.no_grad():
-        for prompt in method.e_prompts:
+        for prompt in method.e.prompts:
             prompt.uniform_(-1, 1)
     images, query = batch
-    chosen = method.nearest(query)
+    chosen = method.e.cosine(query, 3)[0].argmax(dim=1)
     assert len(set(chosen.tolist())) > 1, "the images must differ in their prompt for this test to mean anything"
     for sample in range(5):
-        e = method.e_prompts[int(chosen[sample])]
+        e = method.e.prompts[int(chosen[sample])]
         prefix = {0: method.g_prompt[0], 1: e[0], 2: e[1]}
         alone = method.head(small_vit.cls(images[sample : sample + 1], prefix))[0]
         torch.testing.assert_close(method(images, query)[sample], alone, rtol=1e-4, atol=1e-5)
@@ -117,13 +117,13 @@ def test_dualprompt_gives_each_image_its_own_prompt(small_vit, batch):
 
 def test_dualprompt_prompt_is_copied_and_key_is_not(small_vit):
     method = build_method("dualprompt", small_vit, 6, 3, {"g_layers": (0,), "e_layers": (1,)}, 0)
-    key = method.keys[1].detach().clone()
+    key = method.e.keys[1].detach().clone()
     method.begin_task(task(0, 0, 2))
     with torch.no_grad():
-        method.e_prompts[0].add_(1.0)
+        method.e.prompts[0].add_(1.0)
     method.begin_task(task(1, 2, 4))
-    assert torch.equal(method.e_prompts[1], method.e_prompts[0])
-    assert torch.equal(method.keys[1], key)
+    assert torch.equal(method.e.prompts[1], method.e.prompts[0])
+    assert torch.equal(method.e.keys[1], key)
 
 
 # --- HLGP -------------------------------------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ from bench.backbone import weights_digest
 from bench.method import build_method, method_names
 
 METHODS = method_names()
+pytestmark = pytest.mark.contract
 MODEL = {  # smaller pools, so that six classes are enough; everything else as by default
     "l2p": {"pool": 4, "length": 2, "top_n": 2},
     "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
@@ -106,7 +107,7 @@ def test_the_old_stays_as_it_was(name, tiny_spec):
     """Prompts, keys and components of a finished task are bit-identical after the next one."""
     kept = {
         "hlgp": lambda m: [m.learned[0]],
-        "dualprompt": lambda m: [m.e_prompts[0], m.keys[0]],
+        "dualprompt": lambda m: [m.e.prompts[0], m.e.keys[0]],
         "coda_prompt": lambda m: [b[: m.per_task] for c in m.components for b in (c.old_prompt, c.old_key, c.old_attention)],
         "ncm": lambda m: [m.class_means.means[:2]],
         "linear_ncm": lambda m: [m.class_means.means[:2], m.head.weight[:2]],
