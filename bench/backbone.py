@@ -222,6 +222,11 @@ class FrozenViT(nn.Module):
         """Stays in evaluation mode: a frozen network has no training mode."""
         return super().train(False)
 
+    @property
+    def network(self) -> Any:
+        """The ViT that forward runs."""
+        return self._used[0]
+
     def prepare(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to the (B, 3, H, W) float input of the network, normalised as the spec says."""
         return images.permute(0, 3, 1, 2).float() * self._scale + self._shift
@@ -234,7 +239,7 @@ class FrozenViT(nn.Module):
         rows: int | None = None,
     ) -> Tensor:
         """run_vit on the frozen weights."""
-        return run_vit(self._used[0], images, prefix, tokens, self.precision, rows)
+        return run_vit(self.network, images, prefix, tokens, self.precision, rows)
 
     def cls(self, images: Tensor, prefix: Mapping[int, Tensor] | None = None) -> Tensor:
         """The class token after the final norm, (B, D) float32. Without prefix this is the query q(x)."""

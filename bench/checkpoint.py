@@ -13,7 +13,7 @@ from bench.method import Method
 from bench.store.files import sha256_of, write_bytes, write_text
 from bench.store.rundir import RunDir
 
-FORMAT = 1
+FORMAT = 2
 
 
 def save_checkpoint(run: RunDir, spec: RunSpec, method: Method, rest: dict[str, Any]) -> None:

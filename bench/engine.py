@@ -21,6 +21,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import movement
 from bench.backbone import FrozenViT, load_backbone, resolve_precision
 from bench.checkpoint import load_checkpoint, save_checkpoint
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec, UsageError
@@ -31,9 +32,10 @@ from bench.data.stream import Batch, TaskSlice, TaskStream
 from bench.method import Method, Task, build_method
 from bench.queries import Queries
 from bench.store.rundir import RunDir, environment_digest, identity
-from bench.store.tables import Rows
+from bench.store.tables import TABLES, Rows
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this, set before its start
+KEPT = ("finished_tasks", "metrics", "timing", "movement", "similarity", "facts")  # what a checkpoint holds of a cell
 Progress = Callable[[str], None]
 
 
@@ -66,6 +68,8 @@ class Cell:
     method: Method
     metrics: Rows = field(default_factory=list)
     timing: Rows = field(default_factory=list)
+    movement: Rows = field(default_factory=list)
+    similarity: Rows = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     finished_tasks: int = 0
 
@@ -136,10 +140,12 @@ def contract_task(cell: Cell, part: TaskSlice) -> Task:
 def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
     """All epochs of one task; returns the number of image views trained on."""
     method, train = cell.method, cell.spec.train
+    features_before = _old_features(cell, part)
     torch.manual_seed(derive(cell.spec.seed, "method", part.index))
     task = contract_task(cell, part)
     method.train()
     method.begin_task(task)
+    prompts_before = {layer: prompt.detach().clone() for layer, prompt in method.layer_prompts().items()}
     optimiser = build_optimiser(method.param_groups(), train)
     parameters = [p for g in optimiser.param_groups for p in g["params"]] if optimiser else []
     served = 0
@@ -172,9 +178,24 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
             log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} steps {steps} {means}")
     for parameter in method.parameters():
         parameter.grad = None
+    prompts = {layer: prompt.detach() for layer, prompt in method.layer_prompts().items()}
     method.end_task(task)
     method.eval()
+    moved = movement.prompt_rows(prompts_before, prompts)
+    rows = movement.table(part.index + 1, moved, features_before, _old_features(cell, part))
+    cell.movement += [{"run_id": cell.spec.run_id, **row} for row in rows]
+    if part is cell.stream.tasks[-1]:
+        cell.similarity += [{"run_id": cell.spec.run_id, **row} for row in movement.similarities(prompts)]
     return served
+
+
+def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:
+    """Features of earlier tasks' test images as the method has them now; None where there are none, or none can move."""
+    if part.start == 0 or not cell.method.needs_images:
+        return None
+    rows = movement.old_rows(cell.stream, part.start)
+    query = torch.from_numpy(cell.queries.plain("test")[rows]).to(cell.device) if cell.method.needs_query else None
+    return movement.features(cell.method, cell.stream, rows, query, cell.device)
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------
@@ -259,7 +280,7 @@ def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progre
     try:
         _run_tasks(cell, run, progress)
         state = {"status": "done", "reason": "", **identifying, **_closing_facts(cell)}
-        run.finish(cell.metrics, cell.timing, state)
+        run.finish({name: getattr(cell, name) for name in TABLES}, state)
     except (KeyboardInterrupt, SystemExit):
         run.save_state({"status": "interrupted", "reason": "stopped by a signal", **identifying})
         raise
@@ -283,8 +304,8 @@ def _failure(error: Exception) -> dict[str, str]:
 
 def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
     if progress_so_far := load_checkpoint(run, cell.spec, cell.method):
-        cell.finished_tasks = progress_so_far["finished_tasks"]
-        cell.metrics, cell.timing, cell.facts = (progress_so_far[key] for key in ("metrics", "timing", "facts"))
+        for name in KEPT:
+            setattr(cell, name, progress_so_far[name])
         cell.stream.digest = progress_so_far["stream"]
         run.log(f"continued after task {cell.finished_tasks}")
     for part in cell.stream.tasks[cell.finished_tasks :]:
@@ -308,8 +329,8 @@ def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
         )
         own = [r for r in rows if r["scenario"] == "class"]
         run.log(f"task {part.index + 1} accuracy " + " ".join(f"{100 * r['correct'] / r['n']:.1f}" for r in own))
-        rest = {"metrics": cell.metrics, "timing": cell.timing, "facts": cell.facts, "stream": cell.stream.digest}
-        save_checkpoint(run, cell.spec, cell.method, {"finished_tasks": cell.finished_tasks, **rest})
+        rest = {name: getattr(cell, name) for name in KEPT} | {"stream": cell.stream.digest}
+        save_checkpoint(run, cell.spec, cell.method, rest)
 
 
 def _closing_facts(cell: Cell) -> dict[str, Any]:

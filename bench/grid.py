@@ -214,7 +214,8 @@ def main() -> int:
             print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
         return cli.FINE
     folder = args.results / suite.name
-    for place in (folder, folder / "runs", cache_dir()):  # an unwritable folder is found now, not after the first cell
+    runs = folder / "runs" if (folder / "runs").is_dir() else folder
+    for place in (folder, runs, cache_dir()):  # an unwritable folder is found now, not after the first cell
         write_text(place / ".writable", "")
         (place / ".writable").unlink()
     if args.launcher == "slurm":

@@ -56,7 +56,7 @@ class Loss:
 class Method(nn.Module):
     """Base of all methods; see the module's docstring for the contract."""
 
-    needs_query: ClassVar[bool] = False
+    needs_query: bool = False
     needs_images: ClassVar[bool] = True  # False: works on queries alone, and no pixel is touched
     name: ClassVar[str] = ""
     backbone: FrozenViT
@@ -89,6 +89,15 @@ class Method(nn.Module):
         rest = [p for n, p in self.named_parameters() if not n.startswith("head.")]
         groups: list[dict[str, Any]] = [{"params": rest, "kind": "prompt"}, {"params": head, "kind": "head"}]
         return [group for group in groups if group["params"]]
+
+    def layer_prompts(self) -> dict[int, Tensor]:
+        """layer -> (rows, D): the prompts that the current task trains, for the log of their movement; {} = none."""
+        return {}
+
+    @property
+    def network(self) -> Any:
+        """The timm ViT that this method's forward runs."""
+        return self.backbone.network
 
     def check_layers(self, *layers: int) -> None:
         """Raises ValueError unless these are different layers of the backbone: a prompt elsewhere would do nothing."""

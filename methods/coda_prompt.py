@@ -36,6 +36,7 @@ def orthogonal_rows(earlier: Tensor, count: int) -> Tensor:
 class Components(nn.Module):
     """One layer's P (M, length, D), K and A (M, D): rows of finished tasks as buffers, the current task's trainable."""
 
+    prompt: Tensor
     key: Tensor
 
     def __init__(self, per_task: int, tasks: int, length: int, width: int) -> None:
@@ -122,6 +123,9 @@ class CodaPrompt(Method):
             layer.end(int(self.frozen))
         self.frozen += self.per_task
         self.training_task = False
+
+    def layer_prompts(self) -> dict[int, Tensor]:
+        return {layer: part.prompt.flatten(0, 1) for layer, part in zip(self.layers, self.components, strict=True)}
 
     def prefixes(self, query: Tensor) -> dict[int, Tensor]:
         """layer -> (B, 2, length / 2, D)."""

@@ -98,6 +98,13 @@ class DualPrompt(Method):
         prompts = [self.g_prompt, self.e.prompts[current], self.e.keys[current]]
         return [{"params": prompts, "kind": "prompt"}, {"params": list(self.head.parameters()), "kind": "head"}]
 
+    def layer_prompts(self) -> dict[int, Tensor]:
+        e_prompt = self.e.prompts[int(self.begun) - 1]
+        return {
+            layer: prompt.flatten(0, 1)
+            for layer, prompt in zip((*self.g_layers, *self.e_layers), (*self.g_prompt, *e_prompt), strict=True)
+        }
+
     def prefixes(self, query: Tensor, task: int | None = None) -> dict[int, Tensor]:
         """layer -> (2, P, D), or (B, 2, P, D) where it differs per image. task: its prompt for all; None: by nearest key."""
         if task is None:

@@ -19,5 +19,9 @@ class Finetune(Method):
         self.vit = copy.deepcopy(backbone.vit).requires_grad_(True)
         self.head = nn.Linear(self.width, classes)
 
+    @property
+    def network(self) -> nn.Module:
+        return self.vit
+
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
         return self.head(run_vit(self.vit, images, precision=self.backbone.precision, rows=1)[:, 0])

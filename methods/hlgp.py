@@ -18,12 +18,15 @@ p_{t,l} = S_{t,g(l)} + e_{t,l}, put before the layer's keys and values. Prompt o
 prompts of earlier tasks frozen. After a task its layer prompts are materialised; inference never runs a generator.
 
 Weights w: `sum` (1: the abstract taken literally), `mean` (1/t), `soft` (a first pass with the mean prompt; the softmax
-over all seen classes, its mass per task; a second pass with these weights). `soft` is the default: see README.
-Cost: one forward more than the others where `soft` (no query is needed), none where `sum` or `mean`.
+over all seen classes, its mass per task; a second pass with these weights), `prototype` (our own variant: the softmax over
+the cosines of the frozen query to the mean query of every class seen, its mass per task; a mean per task would need a
+temperature at which it is hardly more than `mean`). `soft` is the default: see README.
+Cost: one forward more than the others where `soft`, the shared query where `prototype`, nothing where `sum` or `mean`.
 """
 
 from __future__ import annotations
 
+import itertools
 from typing import Literal
 
 import torch
@@ -59,9 +62,11 @@ def sinusoidal(layers: int, width: int) -> Tensor:
 class HLGP(Method):
     """The reconstruction above, with a switch for each of its parts.
 
-    groups: G, contiguous and of equal size, must divide the number of prompted layers.
+    groups: G, contiguous and of equal size, must divide the number of prompted layers; or borders: the positions among the
+    prompted layers at which a new group starts, e.g. (2, 5) for three groups.
     length: P, rows of keys and of values. bottleneck: r. layers: prompted layers, empty = all.
     generator=False: one independent prompt per layer and task, the control that the abstract argues against.
+    temperature: of the softmax over cosines, for weights='prototype'.
     copy=False: root, generator and position encoding start anew in every task instead of as copies of task t-1.
     """
 
@@ -69,6 +74,7 @@ class HLGP(Method):
     task_of_class: Tensor
     seen: Tensor
     position: Tensor
+    prototypes: Tensor
     generators: list[Generator]
 
     def __init__(
@@ -78,32 +84,43 @@ class HLGP(Method):
         tasks: int,
         *,
         groups: int = 3,
+        borders: tuple[int, ...] = (),
         length: int = 5,
         bottleneck: int = 16,
         layers: tuple[int, ...] = (),
         position: Literal["learned", "sinusoidal", "none"] = "learned",
         generator: bool = True,
-        weights: Literal["soft", "mean", "sum"] = "soft",
+        weights: Literal["soft", "mean", "sum", "prototype"] = "soft",
+        temperature: float = 0.01,
         copy: bool = True,
     ) -> None:
         super().__init__(backbone, classes, tasks)
         self.check_layers(*layers)
         self.layers = layers or tuple(range(backbone.depth))
-        if min(groups, length, bottleneck) < 1 or len(self.layers) % groups:
+        count = len(self.layers)
+        if min(groups, length, bottleneck) < 1 or temperature <= 0:
             raise ValueError(
-                f"groups={groups} does not divide the {len(self.layers)} prompted layers, or length={length} or "
-                f"bottleneck={bottleneck} is below 1"
+                f"groups={groups}, length={length}, bottleneck={bottleneck}, temperature={temperature}: positive ones"
             )
-        self.groups, self.length, self.bottleneck = groups, length, bottleneck
+        if not borders and count % groups:
+            raise ValueError(f"groups={groups} does not divide the {count} prompted layers (or give borders)")
+        if sorted(set(borders)) != list(borders) or not set(borders) <= set(range(1, count)):
+            raise ValueError(f"borders={borders}: rising positions within 1..{count - 1} are expected")
+        edges = [0, *(borders or range(count // groups, count, count // groups)), count]
+        self.group_sizes = [stop - start for start, stop in itertools.pairwise(edges)]
+        self.length, self.bottleneck, self.temperature = length, bottleneck, temperature
+        self.needs_query = weights == "prototype"
         self.position_kind, self.generated, self.weights, self.copy = position, generator, weights, copy
         self.head = nn.Linear(self.width, classes)
         shape = (len(self.layers), 2, length, self.width)
         self.register_buffer("learned", torch.zeros(tasks, *shape))  # p_{i,l} of finished tasks
         self.register_buffer("task_of_class", torch.zeros(classes, dtype=torch.long))
         self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # tasks finished or begun, classes seen
+        if self.needs_query:
+            self.register_buffer("prototypes", torch.zeros(classes, self.width))  # mean query of each class seen, unit norm
         if generator:
             self.root = nn.Parameter(torch.empty(2, length, self.width))  # R_t
-            parts = nn.ModuleList(Generator(self.width, bottleneck) for _ in range(groups))
+            parts = nn.ModuleList(Generator(self.width, bottleneck) for _ in self.group_sizes)
             self.generators = parts  # type: ignore[assignment]
         else:
             self.independent = nn.Parameter(torch.empty(*shape))
@@ -133,14 +150,21 @@ class HLGP(Method):
         if not self.generated:
             return self.independent
         subs = torch.stack([generator(self.root) for generator in self.generators])  # S_{t,g}: (G, 2, P, D)
-        prompts = subs.repeat_interleave(len(self.layers) // self.groups, dim=0)
+        prompts = subs.repeat_interleave(torch.tensor(self.group_sizes, device=subs.device), dim=0)
         return prompts if self.position_kind == "none" else prompts + self.position[:, None, None, :]
+
+    def layer_prompts(self) -> dict[int, Tensor]:
+        return dict(zip(self.layers, self.current_prompts().flatten(1, 2), strict=True))
 
     def begin_task(self, task: Task) -> None:
         if task.index and not self.copy:
             self._start_prompts()
         self.task_of_class[task.start : task.stop] = task.index
         self.seen[0], self.seen[1] = task.index + 1, task.stop
+        if self.needs_query:
+            queries, labels = task.plain_queries()
+            for label in range(task.start, task.stop):
+                self.prototypes[label] = nn.functional.normalize(queries[labels == label].mean(dim=0), dim=0)
         self.training_task = True
 
     def end_task(self, task: Task) -> None:
@@ -160,17 +184,23 @@ class HLGP(Method):
         mixed = torch.einsum("...t,tlkpd->l...kpd", weights, prompts)
         return self.backbone.cls(images, dict(zip(self.layers, mixed, strict=True)))
 
-    def task_weights(self, images: Tensor, prompts: Tensor) -> Tensor:
-        """w: (t,) for sum and mean; for soft (B, t), the softmax mass of each task's classes under the mean prompt."""
+    def mass(self, scores: Tensor) -> Tensor:
+        """(B, t): the softmax of scores over the classes seen, summed over each task's classes."""
+        tasks, classes = int(self.seen[0]), int(self.seen[1])
+        mass = torch.zeros(len(scores), tasks, device=scores.device)
+        return mass.index_add(1, self.task_of_class[:classes], scores[:, :classes].softmax(dim=1))
+
+    def task_weights(self, images: Tensor, query: Tensor, prompts: Tensor) -> Tensor:
+        """w: (t,) for sum and mean, (B, t) for soft and prototype."""
         count = len(prompts)
         uniform = torch.full((count,), 1.0 if self.weights == "sum" else 1.0 / count, device=prompts.device)
-        if self.weights != "soft" or count == 1:
+        if count == 1 or self.weights in ("sum", "mean"):
             return uniform
         with torch.no_grad():
-            logits = self.head(self.features(images, prompts, uniform))[:, : int(self.seen[1])]
-            mass = torch.zeros(len(images), count, device=logits.device)
-            return mass.index_add(1, self.task_of_class[: int(self.seen[1])], logits.softmax(dim=1))
+            if self.weights == "prototype":
+                return self.mass(nn.functional.normalize(query, dim=1) @ self.prototypes.T / self.temperature)
+            return self.mass(self.head(self.features(images, prompts, uniform)))
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
         prompts = self.all_prompts()
-        return self.head(self.features(images, prompts, self.task_weights(images, prompts)))
+        return self.head(self.features(images, prompts, self.task_weights(images, query, prompts)))

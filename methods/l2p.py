@@ -65,6 +65,9 @@ class L2P(Method):
         self.pool = PromptPool(pool, length, top_n, self.width, (init[0], init[1]))
         self.head = nn.Linear(self.width, classes)
 
+    def layer_prompts(self) -> dict[int, Tensor]:
+        return {0: self.pool.prompts.flatten(0, 1)}
+
     def _run(self, images: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         prompts, cosine = self.pool(query)
         tokens = prompts.flatten(1, 2)  # (B, N * length, D)

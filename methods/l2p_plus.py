@@ -48,6 +48,9 @@ class L2PPlus(Method):
         self.pools = parts  # type: ignore[assignment]
         self.head = nn.Linear(self.width, classes)
 
+    def layer_prompts(self) -> dict[int, Tensor]:
+        return {layer: pool.prompts.flatten(0, 1) for layer, pool in zip(self.layers, self.pools, strict=True)}
+
     def prefixes(self, query: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """layer -> (B, 2, N * length / 2, D), and the summed (1 - cosine) of the images' own keys, a scalar."""
         prefix, distance = {}, torch.zeros((), device=query.device)

@@ -23,5 +23,8 @@ class OnePrompt(Method):
         self.prompt = nn.Parameter(torch.randn(len(self.layers), 2, length, self.width) * 0.02)
         self.head = nn.Linear(self.width, classes)
 
+    def layer_prompts(self) -> dict[int, Tensor]:
+        return dict(zip(self.layers, self.prompt.flatten(1, 2), strict=True))
+
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
         return self.head(self.backbone.cls(images, dict(zip(self.layers, self.prompt, strict=True))))

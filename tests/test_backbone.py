@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from bench.backbone import FrozenViT, attend, build_vit, load_backbone, run_vit, weights_digest
+from bench.backbone import FrozenViT, attend, build_vit, load_backbone, resolve_precision, run_vit, weights_digest
 from bench.config.spec import BackboneSpec, UsageError
 
 SMALL = BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2)
@@ -110,6 +110,13 @@ def test_no_frozen_weight_gets_a_gradient(small_vit):
     assert all(p.grad is None and not p.requires_grad for p in small_vit.parameters())
     assert weights_digest(small_vit.vit) == before
     assert not small_vit.train().training
+
+
+@pytest.mark.parametrize(("there", "chosen"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")])
+def test_auto_is_bf16_only_where_the_processor_has_it(there, chosen, monkeypatch):
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
+    assert resolve_precision("auto", torch.device("cpu")) == chosen
+    assert resolve_precision("fp32", torch.device("cpu")) == "fp32"
 
 
 def test_bf16_stays_close_and_returns_fp32():

@@ -1,5 +1,8 @@
 """Wrong input: one clear line that says what, where and what would do; exit code 2; before anything is trained."""
 
+import argparse
+import os
+
 import numpy as np
 import pytest
 from conftest import TINY
@@ -8,7 +11,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
-from bench.config.suite import load_suite
+from bench.config.suite import add_suite_arguments, load_suite
 
 GRID = ("bench.grid", str(TINY))
 WRONG = [
@@ -23,6 +26,8 @@ WRONG = [
     ((*GRID, "--set", "train.optimiser=adan"), "did you mean 'adam'"),
     ((*GRID, "--set", "epochs=3"), "train.KEY"),
     ((*GRID, "--set", "train.epochs"), "KEY=VALUE"),
+    ((*GRID, "--set", "data.class_order=[1,2"), "a value that can be read"),
+    (("bench.check", "--jobs", "-1"), "whole number from 1"),
     ((*GRID, "--set", "methods.hlpg.model.groups=2"), "did you mean 'hlgp'"),
     ((*GRID, "--set", "methods.hlgp.model.group=2"), "did you mean 'groups'"),
     ((*GRID, "--set", "methods.hlgp.model.groups=5"), "does not divide"),
@@ -84,6 +89,8 @@ def good_folder(root):
 FOLDERS = [
     (lambda r: (r / "train" / "a" / "x.jpg").write_bytes(b"no image"), "not a readable image"),
     (lambda r: (r / "train" / "a" / "x.jpg").write_bytes(b""), "not a readable image"),
+    (lambda r: Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(r / "train" / "a" / "x.png"), "more than 8 bits"),
+    (lambda r: os.mkdir(os.fsencode(r / "train") + b"/\xff"), "no printable UTF-8 name"),
     (lambda r: [f.unlink() for f in (r / "test" / "b").iterdir()], "class 'b' has no images"),
     (lambda r: write_images(r / "test" / "z"), "class 'z' is in test but not in train"),
     (lambda r: write_images(r / "train" / "z"), "class 'z' is in train but not in test"),
@@ -116,7 +123,8 @@ def test_a_section_is_valid_or_refused_in_one_line(cls, data):
     except UsageError as error:
         said = str(error)
     else:
-        assert all(getattr(section, key) == value for key, value in values.items())
+        as_given = {key: list(v) if isinstance(v := getattr(section, key), tuple) else v for key in values}
+        assert as_given == values
         return
     assert said.startswith("section")
 
@@ -134,6 +142,39 @@ def test_paths_are_no_part_of_the_identity(tmp_path):
     two = load_suite(str(TINY), {"data.root": str(tmp_path / "y" / "pictures")}, "n").cells[0]
     assert one.benchmark == "pictures"
     assert one.run_id == two.run_id
+
+
+def test_the_users_data_are_the_benchmark(tmp_path):
+    assert {c.benchmark for c in load_suite(str(TINY), {"data.name": "digits"}).cells} == {"digits"}
+    folder = tmp_path / "_Bilder, neu ü"
+    assert {c.benchmark for c in load_suite(str(TINY), {"data.root": str(folder)}).cells} == {"Bilder_neu_"}
+
+
+def test_paths_are_taken_as_they_stand():
+    parser = argparse.ArgumentParser()
+    add_suite_arguments(parser)
+    words = ["mini", "--set", "data.root=/a b/c, d", "backbone.checkpoint=1e3", "data.class_order=2,0,1", "train.epochs=3"]
+    assert parser.parse_args(words).overrides == {
+        "data.root": "/a b/c, d", "backbone.checkpoint": "1e3", "data.class_order": [2, 0, 1], "train.epochs": 3,
+    }  # fmt: skip
+
+
+def test_an_explicit_class_order_from_a_file(tmp_path):
+    file = tmp_path / "order.txt"
+    file.write_text("[3, 1,\n0 2]\n")
+    spec = load_suite(str(TINY), {"data.class_order": str(file)}).cells[0].data
+    assert spec.class_order == (3, 1, 0, 2)
+    file.write_text("3 one")
+    with pytest.raises(UsageError, match="whole numbers"):
+        load_suite(str(TINY), {"data.class_order": str(file)})
+
+
+def test_seeds_are_different_whole_numbers(tmp_path):
+    for seeds in ("[1, 1]", "[-1]", "[1.5]", "[]", "3", "[True]"):
+        file = tmp_path / "bad.py"
+        file.write_text(TINY.read_text() + f"\nseeds = {seeds}\n")
+        with pytest.raises(UsageError, match="different whole numbers"):
+            load_suite(str(file))
 
 
 def test_a_suite_with_a_mistake_names_its_file(tmp_path):

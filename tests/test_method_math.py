@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from bench.config.spec import UsageError
 from bench.method import Task, build_method
 from methods.coda_prompt import Components, orthogonal_rows
 from methods.hlgp import sinusoidal
@@ -184,11 +185,38 @@ def test_hlgp_soft_weights_are_the_mass_of_each_tasks_classes(small_vit, batch):
     method.training_task = False
     first = method.head(small_vit.cls(batch[0], dict(enumerate(method.learned[:2].mean(0)))))[:, :4].softmax(1)
     weights = torch.stack([first[:, :2].sum(1), first[:, 2:].sum(1)], dim=1)
-    torch.testing.assert_close(method.task_weights(batch[0], method.learned[:2]), weights, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(method.task_weights(*batch, method.learned[:2]), weights, rtol=1e-4, atol=1e-5)
     sample = 3
     prompt = weights[sample, 0] * method.learned[0] + weights[sample, 1] * method.learned[1]
     expected = method.head(small_vit.cls(batch[0][sample : sample + 1], dict(enumerate(prompt))))[0]
     torch.testing.assert_close(method(batch[0], None)[sample], expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hlgp_prototype_weights_are_the_mass_of_each_tasks_nearest_means(small_vit):
+    method = hlgp(small_vit, weights="prototype", temperature=0.5)
+    means = torch.nn.functional.normalize(torch.randn(4, small_vit.width), dim=1)
+    for index in (0, 1):
+        labels = torch.tensor([2 * index, 2 * index + 1]).repeat_interleave(2)
+        near = means[labels] * torch.tensor([1.5, 0.5, 0.25, 1.75])[:, None]  # means along the prototypes
+        method.begin_task(Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=near, y=labels: (q, y)))
+        method.end_task(task(index, 2 * index, 2 * index + 2))
+    query = torch.randn(5, small_vit.width)
+    p = (torch.nn.functional.normalize(query, dim=1) @ means.T / 0.5).softmax(1)
+    expected = torch.stack([p[:, :2].sum(1), p[:, 2:].sum(1)], dim=1)
+    torch.testing.assert_close(method.task_weights(None, query, method.all_prompts()), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_hlgp_borders_are_groups_of_any_size(small_vit):
+    method = hlgp(small_vit, borders=(1,), position="none")
+    for generator in method.generators:
+        torch.nn.init.normal_(generator.up.weight)
+    prompts = method.current_prompts().detach()
+    assert torch.equal(prompts[1], prompts[2])
+    assert torch.equal(prompts[2], prompts[3])
+    assert not torch.equal(prompts[0], prompts[1])
+    for wrong in ((0,), (4,), (2, 1), (1, 1)):
+        with pytest.raises(UsageError, match="rising positions"):
+            hlgp(small_vit, borders=wrong)
 
 
 def test_hlgp_copy_switch(small_vit):

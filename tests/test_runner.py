@@ -12,6 +12,7 @@ from dataclasses import replace
 import pytest
 import torch
 from conftest import ROOT, TINY, with_method
+from PIL import Image
 
 from bench import engine
 from bench.config.spec import UsageError
@@ -94,6 +95,19 @@ def test_altered_results_are_noticed(tiny_spec, run):
     metrics.write_text(metrics.read_text().replace(",8,", ",9,", 1).replace(",task,", ",class,", 1))
     with pytest.raises(UsageError, match="altered"):
         run(tiny_spec)
+
+
+def test_other_files_under_a_finished_cell_are_noticed(tmp_path, command):
+    """The spec does not hold paths: a folder whose images changed is another dataset under the same run_id."""
+    words = ("bench.grid", str(TINY), "--methods", "linear", "--set", f"data.root={tmp_path / 'pictures'}", "--name", "mine")
+    for part in ("train", "test"):
+        for name in "abcd":
+            (tmp_path / "pictures" / part / name).mkdir(parents=True)
+            Image.new("RGB", (8, 8), (ord(name), 0, 0)).save(tmp_path / "pictures" / part / name / "0.png")
+    command(*words, check=0)
+    command(*words, check=0)
+    Image.new("RGB", (8, 8), (0, 9, 0)).save(tmp_path / "pictures" / "train" / "a" / "0.png")
+    assert "begun with other images" in command(*words, check=2).stderr
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -32,6 +32,13 @@ def test_class_orders_of_both_lines(kind, seed, classes, start):
     assert sorted(order) == list(range(classes))
 
 
+def test_an_explicit_order_is_the_order():
+    assert stream(classes=4, tasks=2, class_order=(2, 0, 3, 1)).order == [2, 0, 3, 1]
+    for wrong in ((2, 0, 3), (0, 1, 2, 2), (1, 2, 3, 4)):
+        with pytest.raises(UsageError, match=r"each of 0\.\.3 once"):
+            stream(classes=4, tasks=2, class_order=wrong)
+
+
 def test_domains_stay_together_and_are_shuffled():
     domains = tuple(label % 3 for label in range(60))
     orders = [class_order("coda", seed, 60, domains) for seed in range(1, 12)]

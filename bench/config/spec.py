@@ -45,6 +45,7 @@ class DataSpec:
     classes: int = ranged(0, 0, doc="the first n classes of the dataset; 0 = all")
     tasks: int = ranged(5, 1, doc="classes are dealt out evenly; a remainder goes to the first tasks")
     order: Literal["coda", "pilot", "natural"] = "coda"  # how order_seed makes a class order
+    class_order: tuple[int, ...] = ()  # explicit, instead: every class once; in a suite also the name of a file with it
     evaluate: Literal["test", "validation"] = "test"  # every choice is made on validation images
     train_per_class: int = ranged(0, 0, doc="0 = all")
     test_per_class: int = ranged(0, 0, doc="0 = all")

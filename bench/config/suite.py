@@ -168,7 +168,18 @@ def _merge(tree: dict, on: dict, how: dict, special: dict, final: dict, name: st
         if not isinstance(source.get(name, {}), dict):
             raise UsageError(f"{name}={source[name]!r}: a dict of its keys is expected")
         merged.update(source.get(name, {}))
+    if isinstance(merged.get("class_order"), str):
+        merged["class_order"] = _read_order(Path(merged["class_order"]))
     return merged
+
+
+def _read_order(file: Path) -> list[int]:
+    """A class order from a file: whole numbers between anything else (commas, brackets, line ends)."""
+    try:
+        words = re.findall(r"[^\s,;\[\]()]+", file.read_text())
+        return [int(word) for word in words]
+    except (OSError, ValueError) as error:
+        raise UsageError(f"data.class_order={file}: a file of whole numbers is expected ({error})") from error
 
 
 def _check_name(where: str, name: str) -> None:

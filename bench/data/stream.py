@@ -83,7 +83,9 @@ class TaskStream:
     ) -> None:
         classes = len(dataset.classes)
         self.dataset, self.spec, self.seed, self.image_size, self.batch = dataset, spec, seed, image_size, batch
-        self.order = class_order(spec.order, order_seed, classes, dataset.domains)
+        self.order = list(spec.class_order) or class_order(spec.order, order_seed, classes, dataset.domains)
+        if sorted(self.order) != list(range(classes)):
+            raise UsageError(f"data.class_order: each of 0..{classes - 1} once is expected, not {len(self.order)} numbers")
         position = np.empty(classes, dtype=np.int64)
         position[self.order] = np.arange(classes)
         self.train_labels = position[dataset.train.labels]

@@ -45,6 +45,8 @@ def build(results: Results, out: Path) -> str:
     tables.write(out / "tables", "paired", paired, paired_shown, tables.paired_for_people(paired, latex=True))
     cost = tables.cost_table(results)
     tables.write(out / "tables", "cost", cost, cost)
+    moved = tables.movement_table(results)
+    tables.write(out / "tables", "movement", moved, moved.round(3))
     missing = results.missing()
     tables.write(out / "tables", "missing", missing, missing)
     drawn = [
@@ -63,6 +65,9 @@ def build(results: Results, out: Path) -> str:
          table_html(tables.for_people(task))),
         ("Cost", "FLOPs count the query's forward pass although it is shared between methods. Times are of the machine "
          "that ran the cells, with the query cache as it happened to be.", table_html(cost)),
+        ("Movement", "What training did: size of the prompts after the last task, how much a task changes them relative to it, "
+         "and drift (1 - cosine) of earlier tasks' features as the head reads them. A row flagged HARDLY MOVED is a linear "
+         "head in disguise.", table_html(moved.round(3))),
         ("Missing cells", f"{len(missing)} cell(s) without a result.", table_html(missing)),
     ]  # fmt: skip
     write_text(out / "index.html", page(f"Results: {results.suite}", [scale_note(results), RECONSTRUCTION], sections))

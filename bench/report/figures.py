@@ -27,6 +27,7 @@ REFERENCES: dict[str, tuple[Colour, Any]] = {  # rows to compare with: dark or p
     "linear-ncm": ("#6b6b6b", (0, (6, 2, 1, 2))),
     "ncm": ("#a0a0a0", (0, (3, 2))),
     "finetune": ("#8b1a1a", (0, (5, 2))),
+    "finetune++": ("#d98880", (0, (5, 2))),
     "joint-linear": ("#a0a0a0", JOINT_DASH),
     "joint-prompt": ("#111111", JOINT_DASH),
 }
@@ -134,6 +135,41 @@ def accuracy_against_parameters(results: Results) -> Figure:
     return figure
 
 
+def feature_drift(results: Results) -> Figure:
+    """Drift of earlier tasks' features per block, mean over tasks and cells; the last point is what the head reads."""
+    look = looks(results)
+    figure, axes = _panels(len(results.benchmarks), 3.6, 3.0)
+    part = results.movement.dropna(subset=["feature_drift"])
+    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
+        for method, group in part[part["benchmark"] == benchmark].groupby("method", sort=False):
+            mean = group.groupby("layer")["feature_drift"].mean()
+            axis.plot(
+                mean.index + 1, mean, color=look[method][0], linestyle=look[method][1], label=label(method), linewidth=1.3
+            )
+        axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine", ylim=(0, None))
+    handles = [plt.Line2D([], [], color=look[m][0], label=label(m), linestyle=look[m][1])
+               for m in look if m in set(part["method"])]  # fmt: skip
+    figure.tight_layout()
+    figure.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3)
+    return figure
+
+
+def prompt_similarity(results: Results) -> Figure:
+    """Cosine between the prompts of every two layers after the last task, one panel a method, mean over all cells."""
+    methods = [m for m in results.methods if m in set(results.similarity["method"])]
+    figure, axes = _panels(len(methods), 3.4, 3.0)
+    for axis, method in zip(axes, methods, strict=False):
+        part = results.similarity[results.similarity["method"] == method]
+        half = part.pivot_table(index="layer", columns="other", values="cosine")
+        layers = sorted(set(half.index) | set(half.columns))
+        square = half.reindex(index=layers, columns=layers)
+        square = square.combine_first(square.T)
+        sns.heatmap(square, ax=axis, vmin=-1, vmax=1, cmap="vlag", cbar=axis is axes[0], square=True)
+        axis.set(title=label(method), xlabel="layer", ylabel="layer")
+    figure.tight_layout()
+    return figure
+
+
 def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     """(file name, caption, figure) in the order of the report; none for a search with more rows than a figure can hold."""
     if len(results.methods) > MOST_ROWS or not len(results.cells):
@@ -152,6 +188,15 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
         forgetting_bars(results),
     )
     yield "parameters", "Final average accuracy against trainable parameters.", accuracy_against_parameters(results)
+    if results.movement["feature_drift"].notna().any():
+        yield (
+            "drift",
+            "How far the features of earlier tasks' test images drift while a later task is learned, by block (mean over "
+            "tasks); the last point is what the head reads.",
+            feature_drift(results),
+        )
+    if len(results.similarity):
+        yield "similarity", "Cosine between the prompts of every two layers after the last task.", prompt_similarity(results)
     for benchmark in results.benchmarks:
         yield f"matrix-{benchmark}", f"Accuracy matrices on {benchmark}.", accuracy_matrices(results, benchmark)
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench import metrics
 from bench.config.spec import UsageError
-from bench.store.tables import RUNS, TIMING, read_csv, read_metrics
+from bench.store.tables import RUNS, TABLES, TIMING, read_csv, read_metrics
 
 CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
 LABELS = {
@@ -38,13 +38,16 @@ def label(method: str) -> str:
 @dataclass(frozen=True)
 class Results:
     """suite; runs: a row per cell (text); cells: a row per finished cell and scenario with every metric in percent,
-    and its matrix; curve: average accuracy after each task in percent, one row per cell, scenario and task."""
+    and its matrix; curve: average accuracy after each task in percent, one row per cell, scenario and task; movement,
+    similarity: what training did to prompts and features (bench/movement.py), numbers, empty where not recorded."""
 
     suite: str
     runs: pd.DataFrame
     timing: pd.DataFrame
     cells: pd.DataFrame
     curve: pd.DataFrame
+    movement: pd.DataFrame
+    similarity: pd.DataFrame
     matrices: dict[tuple[str, str], np.ndarray]
 
     @property
@@ -87,7 +90,20 @@ def load(folder: Path) -> Results:
         cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()})
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
-    return Results(folder.name, runs, timing, pd.DataFrame(cells), pd.DataFrame(curves), matrices)
+    movement, similarity = (_beside(folder, name, runs) for name in ("movement", "similarity"))
+    return Results(folder.name, runs, timing, pd.DataFrame(cells), pd.DataFrame(curves), movement, similarity, matrices)
+
+
+def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """movement.csv or similarity.csv as numbers, with benchmark and method of each row; empty where there is no such file."""
+    columns = TABLES[name]
+    rows = read_csv(folder / f"{name}.csv", columns) if (folder / f"{name}.csv").is_file() else []
+    frame = pd.DataFrame(rows, columns=list(columns))
+    try:
+        frame[list(columns[1:])] = frame[list(columns[1:])].apply(pd.to_numeric)
+    except ValueError as error:
+        raise UsageError(f"{folder}/{name}.csv: {error}") from error
+    return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")
 
 
 def _matrix(part: pd.DataFrame) -> np.ndarray:

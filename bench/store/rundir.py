@@ -1,6 +1,6 @@
 """One run directory per cell: what is in it, and the collection of many into a suite's CSV files.
 
-    spec.json  env.json  log.txt  ckpt/task.pt  metrics.csv  timing.csv  state.json  DONE
+    spec.json  env.json  log.txt  ckpt/task.pt  {metrics,timing,movement,similarity}.csv  state.json  DONE
 
 DONE is written last and holds the digest of metrics.csv: a cell counts only if both agree.
 """
@@ -16,7 +16,7 @@ from typing import Any
 
 from bench.config.spec import RunSpec, UsageError, plain
 from bench.store.files import sha256_of, write_text
-from bench.store.tables import METRICS, RUNS, TIMING, Rows, read_csv, read_metrics, write_csv
+from bench.store.tables import RUNS, TABLES, Rows, read_csv, read_metrics, write_csv
 
 
 @dataclass(frozen=True)
@@ -62,10 +62,10 @@ class RunDir:
                     f"{self.path}: begun with other {what} ({old[:12]}, now {new[:12]}); give --name, or delete it"
                 )
 
-    def finish(self, metrics: Rows, timing: Rows, state: dict[str, Any]) -> None:
+    def finish(self, tables: dict[str, Rows], state: dict[str, Any]) -> None:
         """Write the results, and DONE after everything else is on disk."""
-        write_csv(self.path / "metrics.csv", METRICS, metrics)
-        write_csv(self.path / "timing.csv", TIMING, timing)
+        for name, columns in TABLES.items():
+            write_csv(self.path / f"{name}.csv", columns, tables[name])
         self.save_state(state)
         write_text(self.path / "DONE", sha256_of(self.path / "metrics.csv") + "\n")
 
@@ -85,27 +85,27 @@ def environment_digest(environment: dict[str, Any]) -> str:
 
 
 def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
-    """Write a suite's metrics.csv, runs.csv and timing.csv from its cells' directories; count cells by status.
+    """Write a suite's runs.csv and the tables of its cells from its cells' directories; count cells by status.
 
     A cell that is not done gets a row in runs.csv with its status and reason, and none anywhere else.
     """
     cells = list(cells)
-    metrics: Rows = []
+    tables: dict[str, Rows] = {name: [] for name in TABLES}
     runs: Rows = []
-    timing: Rows = []
     for spec in cells:
         run = RunDir.of(results, spec)
         state = run.state()
         if run.done():
-            metrics += read_metrics(run.path / "metrics.csv")
-            timing += read_csv(run.path / "timing.csv", TIMING)
+            tables["metrics"] += read_metrics(run.path / "metrics.csv")
+            for name in TABLES.keys() - {"metrics"}:
+                tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
         elif state["status"] in ("done", "running"):  # killed before it could say so
             state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
         runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
     folder = results / cells[0].suite
-    write_csv(folder / "metrics.csv", METRICS, metrics)
     write_csv(folder / "runs.csv", RUNS, runs)
-    write_csv(folder / "timing.csv", TIMING, timing)
+    for name, columns in TABLES.items():
+        write_csv(folder / f"{name}.csv", columns, tables[name])
     counts: dict[str, int] = {}
     for row in runs:
         counts[row["status"]] = counts.get(row["status"], 0) + 1

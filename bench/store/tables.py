@@ -20,6 +20,9 @@ RUNS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "status"
         "precision", "weights_sha", "data_sha", "stream_sha", "tasks", "classes", "params_trainable", "params_total",
         "gflops_train", "gflops_infer")  # fmt: skip
 TIMING = ("run_id", "task", "train_seconds", "eval_seconds", "train_images_per_second", "peak_memory_mib")
+MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
+SIMILARITY = ("run_id", "layer", "other", "cosine")
+TABLES = {"metrics": METRICS, "timing": TIMING, "movement": MOVEMENT, "similarity": SIMILARITY}  # of one cell, and of a suite
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
 
 Rows = list[dict[str, Any]]

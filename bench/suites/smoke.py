@@ -1,17 +1,28 @@
-"""All methods and the references on a small split, a minute or two on two cores: the regression check.
+"""The four methods and the controls on small splits of `glyphs-relief`, a minute or two on two cores: the regression check.
 
-Run by `python -m bench.check smoke`, which compares with bench/expected/smoke.csv. One style, few classes and many steps: here
-prompts gain about five points with the task known, several times the spread between seeds, so it shows whether they are
-inserted, selected and trained as they were when the expected values were measured; not which method is better. HLGP has a
-lower rate than in `mini`, at which one seed in ten is lost on so few images.
+Run by `python -m bench.check smoke`, which compares with bench/expected/smoke.csv. One style that prompts repair fast, twice:
+all 20 classes in one task, where prompts gain three to six points over the frozen head, several times the spread between
+seeds (are they inserted and trained as they were?), and in two tasks (selection, masking, routing, forgetting).
+It does not show which method is better. fp32, so that processors with and without bf16 agree.
 """
 
 _base_ = ["./_base_/glyph_methods.py"]
 
-order_seeds = [1, 2, 3]
-seeds = [1, 2, 3]
+order_seeds = [1]
+seeds = [1, 2]
 
-data = dict(name="glyphs-relief", classes=30, tasks=2, evaluate="validation", test_per_class=25)
-train = dict(epochs=8)
-benchmarks = {"glyphs-relief": dict(methods={"hlgp": dict(train=dict(prompt_lr=0.01))})}
-methods = dict(_delete_=True, **{name: row for name, row in _base_.methods.items() if not name.startswith("joint")})
+data = dict(name="glyphs-relief", classes=20, evaluate="validation", test_per_class=50)
+train = dict(epochs=6, prompt_lr=0.03, head_lr=0.01, precision="fp32")
+benchmarks = {"relief-1x20": dict(data=dict(tasks=1)), "relief-2x10": dict(data=dict(tasks=2))}
+methods = dict(
+    _delete_=True,
+    **{
+        "hlgp": dict(type="hlgp", train=dict(prompt_lr=0.015)),
+        "l2p": dict(type="l2p", model=dict(pool=10, length=5, top_n=4)),
+        "dualprompt": dict(type="dualprompt"),
+        "coda-prompt": dict(type="coda_prompt", model=dict(pool=60)),
+        "linear": dict(type="linear"),
+        "ncm": dict(type="ncm"),
+        "linear-ncm": dict(type="linear_ncm"),
+    },
+)

@@ -7,16 +7,16 @@ classes seen (FT in the tables of the CODA-Prompt paper). `finetune++` is the sa
 train = dict(epochs=4, batch_size=32, optimiser="adam", schedule="cosine", precision="auto")
 
 methods = {
-    "hlgp": dict(type="hlgp", train=dict(prompt_lr=0.03, head_lr=0.008)),
-    "l2p": dict(type="l2p", model=dict(pool=10, length=5, top_n=4), train=dict(prompt_lr=0.03, head_lr=0.016)),
-    "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=10, top_n=5), train=dict(prompt_lr=0.01, head_lr=0.016)),
-    "dualprompt": dict(type="dualprompt", train=dict(prompt_lr=0.03, head_lr=0.008)),
-    "coda-prompt": dict(type="coda_prompt", model=dict(pool=60), train=dict(prompt_lr=0.03, head_lr=0.016)),
-    "linear": dict(type="linear", train=dict(head_lr=0.0085)),
+    "hlgp": dict(type="hlgp", train=dict(prompt_lr=0.006, head_lr=0.01)),
+    "l2p": dict(type="l2p", model=dict(pool=10, length=5, top_n=4), train=dict(prompt_lr=0.06, head_lr=0.025)),
+    "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=10, top_n=5), train=dict(prompt_lr=0.02, head_lr=0.01)),
+    "dualprompt": dict(type="dualprompt", train=dict(prompt_lr=0.06, head_lr=0.01)),
+    "coda-prompt": dict(type="coda_prompt", model=dict(pool=60), train=dict(prompt_lr=0.006, head_lr=0.01)),
+    "linear": dict(type="linear", train=dict(head_lr=0.0057)),
     "ncm": dict(type="ncm"),
-    "linear-ncm": dict(type="linear_ncm", train=dict(head_lr=0.0085)),
-    "finetune++": dict(type="finetune", train=dict(prompt_lr=0.0001, head_lr=0.008)),
-    "finetune": dict(type="finetune", train=dict(prompt_lr=0.0001, head_lr=0.008, loss_classes="seen")),
-    "joint-linear": dict(type="linear", train=dict(joint=True, head_lr=0.0057)),
-    "joint-prompt": dict(type="oneprompt", train=dict(joint=True, prompt_lr=0.03, head_lr=0.008)),
+    "linear-ncm": dict(type="linear_ncm", train=dict(head_lr=0.019)),
+    "finetune++": dict(type="finetune", train=dict(prompt_lr=0.00003, head_lr=0.025)),
+    "finetune": dict(type="finetune", train=dict(prompt_lr=0.0003, head_lr=0.025, loss_classes="seen")),
+    "joint-linear": dict(type="linear", train=dict(joint=True, head_lr=0.013)),
+    "joint-prompt": dict(type="oneprompt", train=dict(joint=True, prompt_lr=0.06, head_lr=0.004)),
 }

@@ -1,0 +1,66 @@
+"""The log of what training moved: what is measured is what it says, and measuring changes nothing."""
+
+import csv
+
+import numpy as np
+import pytest
+import torch
+from conftest import with_method
+from test_methods import MODEL, prepared, trained
+
+from bench import engine, movement
+from bench.method import method_names
+
+WITH_PROMPTS = ["hlgp", "l2p", "l2p_plus", "dualprompt", "coda_prompt", "oneprompt"]
+
+
+@pytest.mark.parametrize("name", [*WITH_PROMPTS, "finetune"])
+def test_the_last_row_is_what_the_head_reads(name, tiny_spec):
+    cell = trained(tiny_spec, name, tasks=2)
+    rows = movement.old_rows(cell.stream, 2)
+    query = torch.from_numpy(np.array(cell.queries.plain("test")[rows])) if cell.method.needs_query else None
+    features = movement.features(cell.method, cell.stream, rows, query, cell.device)
+    assert features.shape == (cell.backbone.depth + 1, 8, cell.backbone.width)
+    images = cell.backbone.prepare(torch.cat(list(cell.stream.plain_chunks("test", rows))))
+    with torch.inference_mode():
+        torch.testing.assert_close(cell.method.head(features[-1]), cell.method(images, query), rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_are_in_their_order(tiny_spec):
+    """A method without prompts has the features of the frozen network, block by block."""
+    cell = prepared(tiny_spec, "finetune")
+    rows = movement.old_rows(cell.stream, 2)
+    features = movement.features(cell.method, cell.stream, rows, None, cell.device)
+    vit = cell.backbone.vit
+    with torch.inference_mode():
+        x = vit._pos_embed(vit.patch_embed(cell.backbone.prepare(torch.cat(list(cell.stream.plain_chunks("test", rows))))))
+        for block, seen in zip(vit.blocks, features, strict=False):
+            x = block(x)
+            torch.testing.assert_close(x[:, 0], seen, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", method_names())
+def test_movement_of_every_method(name, tiny_spec, run):
+    state, folder = run(with_method(tiny_spec, name, **MODEL.get(name, {})))
+    assert state["status"] == "done"
+    with (folder / "movement.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    prompts = [row for row in rows if row["prompt_rms"]]
+    assert bool(prompts) == (name in WITH_PROMPTS)
+    assert all(float(row["prompt_rms"]) > 0 and float(row["prompt_change"]) > 0 for row in prompts)
+    drift = [float(row["feature_drift"]) for row in rows if row["feature_drift"]]
+    assert (max(drift, default=0.0) > 0) == (name in WITH_PROMPTS or name == "finetune")
+    assert {row["task"] for row in rows if row["feature_drift"]} <= {"2", "3"}, "before the first task nothing is old"
+
+
+def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
+    spec = with_method(tiny_spec, "hlgp")
+    _, with_it = run(spec, "with")
+    monkeypatch.setattr(engine, "_old_features", lambda cell, part: None)
+    _, without = run(spec, "without")
+    assert (with_it / "metrics.csv").read_bytes() == (without / "metrics.csv").read_bytes()
+
+
+def test_similarity_of_layers_by_hand():
+    rows = movement.similarities({0: torch.ones(1, 2), 3: torch.tensor([[1.0, 0.0]]), 5: torch.ones(2, 2)})
+    assert rows == [{"layer": 0, "other": 3, "cosine": pytest.approx(0.5**0.5, abs=1e-5)}]
