@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
-from bench.config.suite import add_suite_arguments, load_suite
+from bench.config.suite import add_suite_arguments, load_suite, suite_names
+from bench.method import method_class
 
 GRID = ("bench.grid", str(TINY))
 WRONG = [
@@ -127,6 +128,13 @@ def test_a_section_is_valid_or_refused_in_one_line(cls, data):
         assert as_given == values
         return
     assert said.startswith("section")
+
+
+@pytest.mark.parametrize("name", suite_names())
+def test_every_suite_is_valid(name):
+    cells = load_suite(name).cells
+    assert len({cell.run_id for cell in cells}) == len(cells) > 0
+    assert all(method_class(cell.type) for cell in cells)
 
 
 def test_overridden_cells_get_a_folder_of_their_own():

@@ -12,7 +12,7 @@ from bench.config.spec import UsageError
 from bench.report import tables
 from bench.report.__main__ import build
 from bench.report.frames import load
-from bench.store.tables import METRICS, RUNS, TIMING, write_csv
+from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
 
 COMMITTED = sorted(f.parent.name for f in (ROOT / "results").glob("*/metrics.csv"))
 
@@ -33,7 +33,7 @@ def test_the_committed_mini_is_whole():
     results = load(ROOT / "results" / "mini")
     assert not len(results.missing())
     assert set(results.benchmarks) == {"glyphs", "glyphs-r", "glyphs-a", "glyphs-v", "digits"}
-    rows = {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "linear", "ncm", "linear-ncm", "finetune"}
+    rows = {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "linear", "ncm", "linear-ncm", "finetune", "finetune++"}
     assert rows < set(results.methods)
     streams = results.runs[~results.runs["method"].str.startswith("joint") & (results.runs["method"] != "ncm")]
     assert (streams.groupby(["benchmark", "order_seed", "seed"])["stream_sha"].nunique() == 1).all(), "one stream for all"
@@ -97,6 +97,56 @@ def test_the_same_csv_gives_the_same_bytes(tmp_path):
     assert any(f.suffix == ".png" for f in files)
     for file in files:
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
+
+
+def test_prompts_that_hardly_moved_are_flagged(tmp_path):
+    folder = write_suite(tmp_path / "s")
+    rows = [
+        {
+            "run_id": run_id,
+            "task": task,
+            "layer": layer,
+            "prompt_rms": 0.2,
+            "prompt_change": change,
+            "feature_drift": 0.1 * layer,
+        }
+        for run_id, change in (("hlgp1", 0.01), ("other_row1", 0.1))
+        for task in (1, 2)
+        for layer in (0, 1)
+    ]
+    write_csv(folder / "movement.csv", MOVEMENT, rows)
+    table = tables.movement_table(load(folder)).set_index("method")
+    assert table.loc["hlgp", "relative_change"] == pytest.approx(0.05)
+    assert table.loc["hlgp", "feature_drift"] == pytest.approx(0.1), "of what the head reads: the last row"
+    assert table["flag"].to_dict() == {"hlgp": "HARDLY MOVED", "other_row": ""}
+    build(load(folder), tmp_path / "out")
+    assert "HARDLY MOVED" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_differences_between_protocols_are_marked(tmp_path):
+    folder = write_suite(tmp_path / "s")
+    values = {"hlgp": ("4", "0.1"), "b": ("4", "0.1"), "c": ("4", "0.2")}
+    rows = [
+        {"benchmark": benchmark, "method": method, "key": key, "value": value}
+        for benchmark in ("x", "y")
+        for method, both in values.items()
+        for key, value in zip(("train.epochs", "train.prompt_lr"), both, strict=True)
+    ]
+    rows[-1]["value"] = "0.3"  # c on benchmark y
+    write_csv(folder / "protocol.csv", PROTOCOL, rows)
+    table = tables.protocol_table(load(folder)).set_index("key")
+    assert table.loc["train.epochs"].tolist() == ["4", "4", "4"]
+    assert table.loc["train.prompt_lr"].tolist() == ["0.1", "0.1", "0.2 / 0.3 *"]
+
+
+def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
+    def rename(metrics, runs):
+        for row in (*metrics, *runs):
+            row["method"] = row["method"].replace("other_row", "groups@4")
+
+    results = load(write_suite(tmp_path / "s", rename))
+    build(results, tmp_path / "out")
+    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {"setting-groups.svg", "setting-groups.png"}
 
 
 def test_missing_cells_are_listed_and_not_counted(tmp_path):

@@ -43,12 +43,10 @@ def build(results: Results, out: Path) -> str:
     paired = tables.paired_table(results)
     paired_shown = tables.paired_for_people(paired)
     tables.write(out / "tables", "paired", paired, paired_shown, tables.paired_for_people(paired, latex=True))
-    cost = tables.cost_table(results)
-    tables.write(out / "tables", "cost", cost, cost)
-    moved = tables.movement_table(results)
-    tables.write(out / "tables", "movement", moved, moved.round(3))
-    missing = results.missing()
-    tables.write(out / "tables", "missing", missing, missing)
+    cost, missing = tables.cost_table(results), results.missing()
+    moved, protocol = tables.movement_table(results).round(3), tables.protocol_table(results)
+    for name, table in (("cost", cost), ("movement", moved), ("protocol", protocol), ("missing", missing)):
+        tables.write(out / "tables", name, table, table)
     drawn = [
         figure_html(figures.save(figure, out / "figures", name), name, caption)
         for name, caption, figure in figures.all_figures(results)
@@ -67,7 +65,9 @@ def build(results: Results, out: Path) -> str:
          "that ran the cells, with the query cache as it happened to be.", table_html(cost)),
         ("Movement", "What training did: size of the prompts after the last task, how much a task changes them relative to it, "
          "and drift (1 - cosine) of earlier tasks' features as the head reads them. A row flagged HARDLY MOVED is a linear "
-         "head in disguise.", table_html(moved.round(3))),
+         "head in disguise.", table_html(moved)),
+        ("Protocol", "What every row was run with, from its spec. * marks what differs from most other rows; values that "
+         "differ between benchmarks stand in their order.", table_html(protocol)),
         ("Missing cells", f"{len(missing)} cell(s) without a result.", table_html(missing)),
     ]  # fmt: skip
     write_text(out / "index.html", page(f"Results: {results.suite}", [scale_note(results), RECONSTRUCTION], sections))

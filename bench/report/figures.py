@@ -16,6 +16,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
+from bench.report import tables
 from bench.report.frames import Results, label
 from bench.report.tables import select
 from bench.store.files import write_bytes
@@ -170,11 +171,42 @@ def prompt_similarity(results: Results) -> Figure:
     return figure
 
 
+def settings(results: Results, group: str) -> Figure:
+    """Final average accuracy of the rows GROUP@VALUE, mean and one standard deviation; dashed: the row they vary, if any."""
+    rows = [m for m in results.methods if m.split("@")[0] == group and "@" in m]
+    part = results.cells[results.cells["scenario"] == "class"]
+    figure, axes = _panels(len(results.benchmarks), 1.6 + 0.5 * len(rows), 2.8)
+    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
+        here = part[part["benchmark"] == benchmark]
+        shown = here[here["method"].isin(rows)]
+        names = [m.split("@", 1)[1] for m in rows]
+        sns.pointplot(
+            shown.assign(value=shown["method"].str.split("@").str[1]), x="value", y="faa", order=names, errorbar="sd",
+            linestyle="none", ax=axis, err_kws={"linewidth": 1},
+        )  # fmt: skip
+        default = here.loc[here["method"] == tables.REFERENCE, "faa"]
+        if len(default):
+            axis.axhline(default.mean(), color="#111111", linestyle=(0, (5, 2)), linewidth=1)
+            if len(default) > 1:
+                low, high = default.mean() - default.std(), default.mean() + default.std()
+                axis.axhspan(low, high, color="#111111", alpha=0.08)
+        axis.set(title=benchmark, xlabel=group, ylabel="final average accuracy (%)")
+        axis.tick_params(axis="x", rotation=45 if len(rows) > 5 else 0)
+    figure.tight_layout()
+    return figure
+
+
 def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
-    """(file name, caption, figure) in the order of the report; none for a search with more rows than a figure can hold."""
-    if len(results.methods) > MOST_ROWS or not len(results.cells):
+    """(file name, caption, figure) in the order of the report; rows NAME@VALUE, as of a search, get a figure per name."""
+    if not len(results.cells):
         return
     style()
+    groups = list(dict.fromkeys(m.split("@")[0] for m in results.methods if "@" in m))
+    for group in groups:
+        caption = f"{label(group)}: final average accuracy by value. Dashed, with one standard deviation: the default row."
+        yield f"setting-{group}", caption, settings(results, group)
+    if groups or len(results.methods) > MOST_ROWS:
+        return
     yield (
         "accuracy",
         "Average accuracy on the tasks seen so far. Bands: one standard deviation over class orders and seeds. Dotted "

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench import metrics
 from bench.config.spec import UsageError
-from bench.store.tables import RUNS, TABLES, TIMING, read_csv, read_metrics
+from bench.store.tables import PROTOCOL, RUNS, TABLES, TIMING, read_csv, read_metrics
 
 CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
 LABELS = {
@@ -39,7 +39,8 @@ def label(method: str) -> str:
 class Results:
     """suite; runs: a row per cell (text); cells: a row per finished cell and scenario with every metric in percent,
     and its matrix; curve: average accuracy after each task in percent, one row per cell, scenario and task; movement,
-    similarity: what training did to prompts and features (bench/movement.py), numbers, empty where not recorded."""
+    similarity: what training did to prompts and features (bench/movement.py), numbers, and protocol: what every row was run
+    with, text; empty where not recorded."""
 
     suite: str
     runs: pd.DataFrame
@@ -48,6 +49,7 @@ class Results:
     curve: pd.DataFrame
     movement: pd.DataFrame
     similarity: pd.DataFrame
+    protocol: pd.DataFrame
     matrices: dict[tuple[str, str], np.ndarray]
 
     @property
@@ -91,7 +93,15 @@ def load(folder: Path) -> Results:
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
     movement, similarity = (_beside(folder, name, runs) for name in ("movement", "similarity"))
-    return Results(folder.name, runs, timing, pd.DataFrame(cells), pd.DataFrame(curves), movement, similarity, matrices)
+    return Results(
+        folder.name, runs, timing, pd.DataFrame(cells), pd.DataFrame(curves), movement, similarity, _protocol(folder), matrices
+    )
+
+
+def _protocol(folder: Path) -> pd.DataFrame:
+    """protocol.csv as text; empty where there is none."""
+    file = folder / "protocol.csv"
+    return pd.DataFrame(read_csv(file, PROTOCOL) if file.is_file() else [], columns=list(PROTOCOL))
 
 
 def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:

@@ -66,6 +66,22 @@ def movement_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def protocol_table(results: Results) -> pd.DataFrame:
+    """A row per key that anything sets, a column per method; what differs from most other methods is marked with *.
+
+    Values that differ between benchmarks are all shown, in the order of the benchmarks.
+    """
+    columns: dict[str, dict[str, str]] = {}
+    for (method, key), part in results.protocol.groupby(["method", "key"], sort=False):
+        columns.setdefault(method, {})[key] = " / ".join(dict.fromkeys(part["value"]))
+    table = pd.DataFrame(columns).fillna("")
+    most = table.mode(axis=1)[0] if len(table) else table
+    for key in table.index:
+        marked = table.loc[key] != most[key]
+        table.loc[key] = table.loc[key] + np.where(marked & (table.loc[key] != ""), " *", "")
+    return table.rename_axis("key").reset_index()
+
+
 def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.DataFrame:
     """Finished cells of one row, by order and seed."""
     cells = results.cells

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config.spec import RunSpec, UsageError, plain
+from bench.config.spec import SECTIONS, RunSpec, UsageError, plain
 from bench.store.files import sha256_of, write_text
-from bench.store.tables import RUNS, TABLES, Rows, read_csv, read_metrics, write_csv
+from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, write_csv
 
 
 @dataclass(frozen=True)
@@ -104,12 +104,32 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
         runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
     folder = results / cells[0].suite
     write_csv(folder / "runs.csv", RUNS, runs)
+    write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, runs))
     for name, columns in TABLES.items():
         write_csv(folder / f"{name}.csv", columns, tables[name])
     counts: dict[str, int] = {}
     for row in runs:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
     return counts
+
+
+def protocol(cells: Iterable[RunSpec], runs: Rows) -> Rows:
+    """What each row of the tables was run with, resolved: one line per benchmark, method and key (the same for all seeds)."""
+    rows: Rows = []
+    seen = set()
+    for spec, run in zip(cells, runs, strict=True):
+        if (spec.benchmark, spec.method) in seen:
+            continue
+        seen.add((spec.benchmark, spec.method))
+        tree = plain(spec)
+        values = {"type": spec.type, "precision used": run.get("precision", ""), "weights": run.get("weights_sha", "")[:12]}
+        values |= {f"{section}.{key}": tree[section][key] for section in SECTIONS for key in tree[section]}
+        values |= {f"model.{key}": value for key, value in spec.model.items()}
+        values["selection of prompts at test"] = "per image, task unknown"
+        for path in ("data.root", "backbone.checkpoint"):  # where files lie is no part of a protocol; their digests are
+            del values[path]
+        rows += [{"benchmark": spec.benchmark, "method": spec.method, "key": k, "value": v} for k, v in values.items()]
+    return rows
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:

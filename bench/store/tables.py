@@ -23,6 +23,7 @@ TIMING = ("run_id", "task", "train_seconds", "eval_seconds", "train_images_per_s
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
 SIMILARITY = ("run_id", "layer", "other", "cosine")
 TABLES = {"metrics": METRICS, "timing": TIMING, "movement": MOVEMENT, "similarity": SIMILARITY}  # of one cell, and of a suite
+PROTOCOL = ("benchmark", "method", "key", "value")
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
 
 Rows = list[dict[str, Any]]

@@ -1,0 +1,29 @@
+"""Every switch of HLGP, one at a time, from the default row `hlgp`: three class orders on `glyphs-r`, at the recipe of `mini`.
+
+Rows are SWITCH@VALUE. The control without generator stands twice: with a rate found as HLGP's was (the best of three on
+validation images of other classes, suite `ablation_tune`), and with the one of them at which its prompts move as far as
+HLGP's do, since the generator multiplies a prompt's step.
+"""
+
+_base_ = ["./mini.py"]
+
+benchmarks = dict(_delete_=True, **{"glyphs-r": dict(data=dict(name="glyphs-r", tasks=3))})
+
+default = _base_.methods["hlgp"]
+switches = {
+    "groups": [(value, dict(groups=value)) for value in (1, 2, 4, 6, 12)],
+    "position": [(value, dict(position=value)) for value in ("none", "sinusoidal")],
+    "weights": [(value, dict(weights=value)) for value in ("sum", "mean", "prototype")],
+    "copy": [("off", dict(copy=False))],
+    "layers": [("0-4", dict(layers=(0, 1, 2, 3, 4), groups=1)), ("0-5", dict(layers=(0, 1, 2, 3, 4, 5)))],
+    "length": [(value, dict(length=value)) for value in (1, 10)],
+    "bottleneck": [(value, dict(bottleneck=value)) for value in (4, 64)],
+}
+rows = {f"{switch}@{value}": dict(default, model=model) for switch, values in switches.items() for value, model in values}
+control = dict(type="hlgp", model=dict(generator=False))
+rows |= {
+    "generator@off": dict(control, train=dict(prompt_lr=0.02, head_lr=0.01)),
+    "generator@off-matched": dict(control, train=dict(prompt_lr=0.06, head_lr=0.01)),
+}
+methods = dict(_delete_=True, hlgp=default, **rows)
+del default, switches, control, rows
