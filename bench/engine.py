@@ -35,7 +35,7 @@ from bench.store.rundir import RunDir, environment_digest, identity
 from bench.store.tables import TABLES, Rows
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this, set before its start
-KEPT = ("finished_tasks", "metrics", "timing", "movement", "similarity", "facts")  # what a checkpoint holds of a cell
+KEPT = ("finished_tasks", "metrics", "timing", "losses", "movement", "similarity", "facts")  # what a checkpoint holds of a cell
 Progress = Callable[[str], None]
 
 
@@ -68,6 +68,7 @@ class Cell:
     method: Method
     metrics: Rows = field(default_factory=list)
     timing: Rows = field(default_factory=list)
+    losses: Rows = field(default_factory=list)
     movement: Rows = field(default_factory=list)
     similarity: Rows = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
@@ -174,8 +175,11 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
                 sums[name] = sums.get(name, 0.0) + float(value)
             steps, served = steps + 1, served + len(labels)
         if steps:
-            means = " ".join(f"{name} {value / steps:.4f}" for name, value in sums.items())
-            log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} steps {steps} {means}")
+            means = {name: f"{value / steps:.4f}" for name, value in sums.items()}
+            place = {"run_id": cell.spec.run_id, "task": part.index + 1, "epoch": epoch + 1}
+            cell.losses += [{**place, "part": name, "value": value} for name, value in means.items()]
+            shown = " ".join(f"{name} {value}" for name, value in means.items())
+            log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} steps {steps} {shown}")
     for parameter in method.parameters():
         parameter.grad = None
     prompts = {layer: prompt.detach() for layer, prompt in method.layer_prompts().items()}

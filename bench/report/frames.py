@@ -37,16 +37,19 @@ def label(method: str) -> str:
 
 @dataclass(frozen=True)
 class Results:
-    """suite; runs: a row per cell (text); cells: a row per finished cell and scenario with every metric in percent,
-    and its matrix; curve: average accuracy after each task in percent, one row per cell, scenario and task; movement,
-    similarity: what training did to prompts and features (bench/movement.py), numbers, and protocol: what every row was run
-    with, text; empty where not recorded."""
+    """What the CSV files hold, as frames with benchmark and method in every one; those not recorded are empty.
+
+    runs: a row per cell (text). cells: a row per finished cell and scenario, every metric in percent; matrices: its accuracy
+    matrix. curve: average accuracy after each task, in percent. losses: mean of each part of the loss in each epoch.
+    movement, similarity: what training did to prompts and features (bench/movement.py). protocol: what each row was run with.
+    """
 
     suite: str
     runs: pd.DataFrame
     timing: pd.DataFrame
     cells: pd.DataFrame
     curve: pd.DataFrame
+    losses: pd.DataFrame
     movement: pd.DataFrame
     similarity: pd.DataFrame
     protocol: pd.DataFrame
@@ -92,9 +95,10 @@ def load(folder: Path) -> Results:
         cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()})
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
-    movement, similarity = (_beside(folder, name, runs) for name in ("movement", "similarity"))
+    beside = {name: _beside(folder, name, runs) for name in ("losses", "movement", "similarity")}
+    curve = pd.DataFrame(curves)
     return Results(
-        folder.name, runs, timing, pd.DataFrame(cells), pd.DataFrame(curves), movement, similarity, _protocol(folder), matrices
+        folder.name, runs, timing, pd.DataFrame(cells), curve, **beside, protocol=_protocol(folder), matrices=matrices
     )
 
 
@@ -105,12 +109,13 @@ def _protocol(folder: Path) -> pd.DataFrame:
 
 
 def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """movement.csv or similarity.csv as numbers, with benchmark and method of each row; empty where there is no such file."""
+    """A table of numbers, with benchmark and method of each row; empty where there is no such file."""
     columns = TABLES[name]
     rows = read_csv(folder / f"{name}.csv", columns) if (folder / f"{name}.csv").is_file() else []
     frame = pd.DataFrame(rows, columns=list(columns))
+    numbers = [column for column in columns if column not in ("run_id", "part")]
     try:
-        frame[list(columns[1:])] = frame[list(columns[1:])].apply(pd.to_numeric)
+        frame[numbers] = frame[numbers].apply(pd.to_numeric)
     except ValueError as error:
         raise UsageError(f"{folder}/{name}.csv: {error}") from error
     return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")

@@ -22,7 +22,14 @@ RUNS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "status"
 TIMING = ("run_id", "task", "train_seconds", "eval_seconds", "train_images_per_second", "peak_memory_mib")
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
 SIMILARITY = ("run_id", "layer", "other", "cosine")
-TABLES = {"metrics": METRICS, "timing": TIMING, "movement": MOVEMENT, "similarity": SIMILARITY}  # of one cell, and of a suite
+LOSSES = ("run_id", "task", "epoch", "part", "value")
+TABLES = {  # of one cell, and of a suite
+    "metrics": METRICS,
+    "timing": TIMING,
+    "losses": LOSSES,
+    "movement": MOVEMENT,
+    "similarity": SIMILARITY,
+}
 PROTOCOL = ("benchmark", "method", "key", "value")
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
 
