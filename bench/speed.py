@@ -1,0 +1,189 @@
+"""Steps of every method against the floor, in one process: `python -m bench.speed`.
+
+1.00x is a plain forward pass of the timm network. The floor of a training step is a forward pass and the backward pass through
+activations only, with one prompt row in the first block. Everything is measured interleaved, best of several; CPU seconds of
+this process on a CPU, events on a GPU. Warm: query features come from the cache; cold: the step computes them itself.
+Weights are random: speed does not depend on them, and nothing is downloaded.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import resource
+import time
+from collections.abc import Callable
+from contextlib import nullcontext
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from bench import cli
+from bench.backbone import FrozenViT, load_backbone
+from bench.config.spec import BackboneSpec, TrainSpec, UsageError
+from bench.engine import build_optimiser
+from bench.grid import positive
+from bench.method import Method, Task, build_method, method_names
+from bench.report.tables import markdown
+from bench.store.tables import Rows, write_csv
+from bench.worker import choose_device
+
+CLASSES, TASKS = 100, 10
+COLUMNS = ("device", "precision", "step", "ratio", "ms", "images_per_second", "gflops_per_image", "share_of_matmul")
+Step = Callable[[], object]
+
+
+def learner(name: str, backbone: FrozenViT, finished: bool) -> tuple[Method, Task]:
+    """A method in its third task, where prompts of earlier tasks take part, or having finished it."""
+    model = {"pool": min(100, backbone.width // TASKS * TASKS)} if name == "coda_prompt" else {}
+    method = build_method(name, backbone, CLASSES, TASKS, model, 0).to(backbone._scale.device)
+    size = CLASSES // TASKS
+    for index in range(3):
+        start = index * size
+        labels = torch.arange(start, start + size, device=backbone._scale.device)
+        queries = torch.randn(size, backbone.width, device=labels.device)
+        task = Task(index, start, start + size, start, lambda q=queries, y=labels: (q, y))  # type: ignore[misc]
+        method.train()
+        method.begin_task(task)
+        if index < 2 or finished:
+            method.end_task(task)
+    return method, task
+
+
+def train_step(method: Method, task: Task, optimiser: Any, images: Tensor, query: Tensor | None, labels: Tensor) -> None:
+    if query is None and method.needs_query:
+        with torch.no_grad():
+            query = method.backbone.cls(images)
+    optimiser.zero_grad(set_to_none=True)
+    method.loss(images, query, labels, task).total.backward()  # type: ignore[arg-type]
+    optimiser.step()
+
+
+@torch.inference_mode()
+def eval_step(method: Method, images: Tensor, query: Tensor | None) -> None:
+    if query is None and method.needs_query:
+        query = method.backbone.cls(images)
+    method(images, query)  # type: ignore[arg-type]
+
+
+def steps(backbone: FrozenViT, names: list[str], batch: int) -> dict[str, Step]:
+    """Everything that is measured, by its name in the table."""
+    device = backbone._scale.device
+    side = backbone.image_size
+    images = backbone.prepare(torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=device))
+    query = torch.randn(batch, backbone.width, device=device)
+    prompt = torch.zeros(2, 1, backbone.width, device=device, requires_grad=True)
+
+    def plain() -> None:
+        kind = torch.bfloat16 if backbone.precision == "bf16" else torch.float32
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=kind == torch.bfloat16):
+            backbone.network.forward_features(images)
+
+    def floor() -> None:
+        backbone.cls(images, {0: prompt}).square().sum().backward()
+
+    found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
+    for name in names:
+        method, task = learner(name, backbone, finished=False)
+        done = learner(name, backbone, finished=True)[0].eval()
+        labels = torch.full((batch,), task.start, device=device)
+        optimiser = build_optimiser(method.param_groups(), TrainSpec())
+        kinds = {"warm": query, "cold": None} if method.needs_query else {"": query}
+        for kind, given in kinds.items():
+            suffix = f" {kind}" if kind else ""
+            if optimiser is not None:
+                found[f"{name} train{suffix}"] = partial(train_step, method, task, optimiser, images, given, labels)
+            found[f"{name} eval{suffix}"] = partial(eval_step, done, images, given)
+    return found
+
+
+def seconds(step: Step, device: torch.device) -> float:
+    """CPU seconds of this process, or the time between two events on the GPU's stream."""
+    if device.type == "cpu":
+        start = time.process_time()
+        step()
+        return time.process_time() - start
+    before, after = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    before.record()
+    step()
+    after.record()
+    torch.cuda.synchronize(device)
+    return before.elapsed_time(after) / 1000
+
+
+def matmul_rate(device: torch.device, precision: str, repeats: int) -> float:
+    """FLOP/s of a large matrix product in this run."""
+    side = 1024 if device.type == "cpu" else 8192
+    a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    best = min(seconds(lambda: a @ a, device) for _ in range(repeats + 2))
+    return 2 * side**3 / best
+
+
+def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int) -> Rows:
+    device = backbone._scale.device
+    todo = steps(backbone, names, batch)
+    flops = {}
+    for name, step in todo.items():  # the first run also warms up; the counter cannot follow inference mode
+        with nullcontext() if " eval" in name else FlopCounterMode(display=False) as counter:
+            step()
+        flops[name] = counter.get_total_flops() if counter else 0
+    best = dict.fromkeys(todo, float("inf"))
+    for _ in range(repeats):
+        for name, step in todo.items():
+            best[name] = min(best[name], seconds(step, device))
+    rate = matmul_rate(device, backbone.precision, repeats)
+    return [
+        {
+            "device": device.type,
+            "precision": backbone.precision,
+            "step": name,
+            "ratio": round(value / best["plain forward"], 2),
+            "ms": round(1000 * value, 2),
+            "images_per_second": round(batch / value, 1),
+            "gflops_per_image": round(flops[name] / batch / 1e9, 3) if flops[name] else "",
+            "share_of_matmul": round(flops[name] / value / rate, 2) if flops[name] else "",
+        }
+        for name, value in best.items()
+    ]
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__.split("\n\n")[0])
+    parser.add_argument("--backbone", default="vit_base_patch16_224", help="a timm name, or vit_glyphs")
+    parser.add_argument("--image-size", type=int, default=0, help="pixels; 0 = the network's own")
+    parser.add_argument("--batch", type=positive, default=8)
+    parser.add_argument("--threads", type=positive, default=1)
+    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--precision", default="fp32", help="comma-separated: fp32, bf16")
+    parser.add_argument("--device", default="cpu", help="comma-separated: cpu, cuda")
+    parser.add_argument("--methods", nargs="+", default=[], help="default: all")
+    parser.add_argument("--out", type=Path, help="a CSV file for the table")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    rows: Rows = []
+    for place in args.device.split(","):
+        for precision in args.precision.split(","):
+            if precision not in ("fp32", "bf16"):
+                raise UsageError.unknown("--precision", precision, ["fp32", "bf16"])
+            spec = BackboneSpec(name=args.backbone, checkpoint="random", image_size=args.image_size)
+            backbone = load_backbone(spec, precision).to(torch.device(choose_device(place)))
+            for name in args.methods:
+                if name not in method_names():
+                    raise UsageError.unknown("--methods", name, method_names())
+            rows += measure(backbone, args.methods or method_names(), args.batch, args.repeats)
+    import pandas as pd
+
+    print(markdown(pd.DataFrame(rows, columns=list(COLUMNS))))
+    if args.out:
+        write_csv(args.out, COLUMNS, rows)
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(f"batch {args.batch}, {args.threads} thread(s), {os.cpu_count()} cores; peak memory of the process {peak:.0f} MiB")
+    return cli.FINE
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,35 @@
+"""bench.speed says what it measured; how fast this machine is, no test asserts."""
+
+import sys
+
+import pandas as pd
+import pytest
+
+from bench import speed
+from bench.config.spec import UsageError
+
+
+def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
+    words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--methods", "hlgp", "l2p_plus", "ncm", "--out", str(tmp_path / "speed.csv")])
+    assert speed.main() == 0
+    table = pd.read_csv(tmp_path / "speed.csv").set_index("step")
+    assert set(table.index) == {
+        "plain forward", "floor: forward + backward", "hlgp train", "hlgp eval", "l2p_plus train warm", "l2p_plus train cold",
+        "l2p_plus eval warm", "l2p_plus eval cold", "ncm eval warm", "ncm eval cold",
+    }  # fmt: skip
+    assert table.loc["plain forward", "ratio"] == 1
+    assert (table["ms"] > 0).all()
+    forward = table.loc["plain forward", "gflops_per_image"]
+    assert forward == pytest.approx(0.046, rel=0.05), "12 blocks of width 96 on 17 tokens"
+    assert table.loc["l2p_plus train cold", "gflops_per_image"] == pytest.approx(2.9 * forward, rel=0.05), "no weight gradient"
+    assert "peak memory" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "says"), [(["--methods", "hlpg"], "did you mean 'hlgp'"), (["--precision", "fp8"], "accepted: fp32, bf16")]
+)
+def test_wrong_words(words, says, monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["speed", "--backbone", "vit_glyphs", "--image-size", "32", *words])
+    with pytest.raises(UsageError, match=says):
+        speed.main()
