@@ -70,9 +70,15 @@ class Worker:
         return {"status": status, "reason": ended}
 
     def stop(self) -> None:
-        if self.process is not None and self.process.poll() is None:
+        if self.process is not None:
             self.process.terminate()
             self.process.wait()
+
+    def close(self) -> None:
+        """After stop, and after whoever reads its answers has seen their end."""
+        if self.process is not None:
+            with self.process:  # closes the pipes
+                pass
 
 
 def check_cells(cells: Iterable[RunSpec], worker: Worker) -> None:
@@ -102,7 +108,12 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finis
     waiting: queue.Queue[RunSpec] = queue.Queue()
     failed: dict[str, str] = {}
     workers = [Worker(results, device) for _ in range(min(jobs, len(cells)) or 1)]
-    check_cells([*cells, *(cell for cell in finished if cell.data.root or cell.backbone.checkpoint)], workers[0])
+    try:
+        check_cells([*cells, *(cell for cell in finished if cell.data.root or cell.backbone.checkpoint)], workers[0])
+    except BaseException:
+        workers[0].stop()
+        workers[0].close()
+        raise
     for cell in cells:
         waiting.put(cell)
     bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
@@ -139,6 +150,10 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finis
     finally:
         for worker in workers:
             worker.stop()
+        for thread in threads:
+            thread.join()
+        for worker in workers:
+            worker.close()
         bar.close()
     return failed
 

@@ -1,7 +1,9 @@
 """Wrong input: one clear line that says what, where and what would do; exit code 2; before anything is trained."""
 
 import argparse
+import importlib
 import os
+import sys
 
 import numpy as np
 import pytest
@@ -10,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
 
+from bench import cli
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
 from bench.config.suite import add_suite_arguments, load_suite, suite_names
 from bench.method import method_class
@@ -52,16 +55,30 @@ WRONG = [
 ]
 
 
+@pytest.fixture
+def refused(tmp_path, monkeypatch, capfd):
+    """What a command says while it refuses its words with exit code 2: here, without another interpreter's start."""
+
+    def go(module, *words):
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", [module, *words])
+        with pytest.raises(SystemExit) as ended:
+            cli.run(importlib.import_module("bench.report.__main__" if module == "bench.report" else module).main)
+        said = capfd.readouterr().err
+        assert ended.value.code == 2, said
+        assert "Traceback" not in said
+        return said
+
+    return go
+
+
 @pytest.mark.parametrize(("words", "says"), WRONG, ids=[" ".join(w[2:]) or " ".join(w) for w, _ in WRONG])
-def test_one_line_and_exit_code_2(words, says, command, tmp_path):
+def test_one_line_and_exit_code_2(words, says, refused, tmp_path):
     import torch
 
     if "cuda:7" in words and torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
-    done = command(*words)
-    assert done.returncode == 2, done.stderr
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    assert says in refused(*words)
     assert not list(tmp_path.glob("results/*/runs")), "nothing was started"
 
 
@@ -100,13 +117,10 @@ FOLDERS = [
 
 
 @pytest.mark.parametrize(("breaks", "says"), FOLDERS, ids=[says for _, says in FOLDERS])
-def test_broken_folders_are_named(breaks, says, command, tmp_path):
+def test_broken_folders_are_named(breaks, says, refused, tmp_path):
     root = good_folder(tmp_path / "pictures")
     breaks(root)
-    done = command(*GRID, "--set", f"data.root={root}", "data.classes=4")
-    assert done.returncode == 2
-    assert says in done.stderr
-    assert "Traceback" not in done.stderr
+    assert says in refused(*GRID, "--set", f"data.root={root}", "data.classes=4")
 
 
 # --- the configuration, by fuzzing ------------------------------------------------------------------------------------
