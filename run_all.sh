@@ -5,7 +5,8 @@
 # versions of constraints.txt. Results and reports go into this folder, wherever the command is typed.
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
-export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}"
+export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1  # this project's modules, wherever the command is typed
+case "${PYTHON:-}" in */*) PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON") ;; esac
 
 extra=""
 [ "${1:-}" = test ] && extra=test

@@ -39,6 +39,8 @@ def measure(results: Results) -> pd.DataFrame:
     The loss varies far less between seeds than an accuracy on few images, so it is where a method whose prompts are not
     inserted any more stands out: it cannot fit better than the linear head.
     """
+    if not len(results.cells):
+        return pd.DataFrame(columns=["benchmark", "order_seed", "seed", "method", "metric", "value"])
     last = results.losses[results.losses["part"] == "ce"].groupby(["run_id", "task"])["value"].last()
     loss = last.groupby("run_id").mean().rename("value")
     names = ["benchmark", "order_seed", "seed", "method"]

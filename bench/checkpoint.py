@@ -33,6 +33,7 @@ def load_checkpoint(run: RunDir, spec: RunSpec, method: Method) -> dict[str, Any
     path = run.checkpoint
     if not path.exists():
         return None
+    fresh = {key: value.clone() for key, value in method.state_dict().items()}
     try:
         if sha256_of(path) != path.with_suffix(".sha256").read_text().strip():
             raise ValueError("its digest differs")
@@ -42,5 +43,6 @@ def load_checkpoint(run: RunDir, spec: RunSpec, method: Method) -> dict[str, Any
         method.load_state_dict(content["method"])
         return json.loads(content["rest"])
     except Exception as error:  # whatever is wrong with it, the cell can be trained again from its start
+        method.load_state_dict(fresh)  # a state that does not fit was copied as far as it did
         run.log(f"checkpoint not used: {error}; starting from task 1")
         return None

@@ -73,6 +73,7 @@ class Cell:
     similarity: Rows = field(default_factory=list)
     facts: dict[str, Any] = field(default_factory=dict)
     finished_tasks: int = 0
+    measuring: float = 0.0  # seconds spent on what is measured beside training
 
 
 def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
@@ -197,9 +198,13 @@ def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:
     """Features of earlier tasks' test images as the method has them now; None where there are none, or none can move."""
     if part.start == 0 or not cell.method.needs_images:
         return None
+    began = time.perf_counter()
+    cell.method.eval()
     rows = movement.old_rows(cell.stream, part.start)
     query = torch.from_numpy(cell.queries.plain("test")[rows]).to(cell.device) if cell.method.needs_query else None
-    return movement.features(cell.method, cell.stream, rows, query, cell.device)
+    features = movement.features(cell.method, cell.stream, rows, query, cell.device)
+    cell.measuring += time.perf_counter() - began
+    return features
 
 
 # --- evaluation -----------------------------------------------------------------------------------------------------
@@ -314,9 +319,10 @@ def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
         run.log(f"continued after task {cell.finished_tasks}")
     for part in cell.stream.tasks[cell.finished_tasks :]:
         progress(f"task {part.index + 1}/{len(cell.stream.tasks)}")
-        before = time.perf_counter()
+        cell.measuring, before = 0.0, time.perf_counter()
         served = train_task(cell, part, run.log)
         trained = time.perf_counter()
+        train_seconds = trained - before - cell.measuring
         rows = evaluate(cell, part)
         ended = time.perf_counter()
         cell.metrics += rows
@@ -325,9 +331,9 @@ def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
             {
                 "run_id": cell.spec.run_id,
                 "task": part.index + 1,
-                "train_seconds": round(trained - before, 3),
+                "train_seconds": round(train_seconds, 3),
                 "eval_seconds": round(ended - trained, 3),
-                "train_images_per_second": round(served / (trained - before), 1),
+                "train_images_per_second": round(served / train_seconds, 1),
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             }
         )
@@ -341,4 +347,10 @@ def _closing_facts(cell: Cell) -> dict[str, Any]:
     """Facts of a finished cell for runs.csv."""
     trainable = sum(p.numel() for p in cell.method.parameters())
     total = trainable + sum(p.numel() for p in cell.backbone.parameters())
-    return {"stream_sha": cell.stream.digest, "params_trainable": trainable, "params_total": total, **cell.facts}
+    return {
+        "model": cell.method.configuration,
+        "stream_sha": cell.stream.digest,
+        "params_trainable": trainable,
+        "params_total": total,
+        **cell.facts,
+    }

@@ -162,7 +162,7 @@ def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
     """The `bench.run` command of one cell, for other launchers."""
     words = [sys.executable, "-m", "bench.run", args.suite, "--method", cell.method, "--benchmark", cell.benchmark,
              "--order-seed", str(cell.order_seed), "--seed", str(cell.seed), "--results", str(args.results),
-             "--name", cell.suite]  # fmt: skip
+             "--name", cell.suite, "--device", args.device]  # fmt: skip
     if args.overrides:
         words += ["--set", *(f"{key}={value}" for key, value in args.overrides.items())]
     return shlex.join(words)
@@ -234,7 +234,8 @@ def main() -> int:
         write_text(place / ".writable", "")
         (place / ".writable").unlink()
     if args.launcher == "slurm":
-        submit_slurm(left, args, folder)
+        if left:
+            submit_slurm(left, args, folder)
         return cli.FINE
     print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {args.jobs} side by side",
           file=sys.stderr)  # fmt: skip

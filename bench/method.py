@@ -60,6 +60,7 @@ class Method(nn.Module):
     needs_images: ClassVar[bool] = True  # False: works on queries alone, and no pixel is touched
     name: ClassVar[str] = ""
     backbone: FrozenViT
+    configuration: dict[str, Any]  # the constructor's keyword arguments, defaults included
 
     def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
         super().__init__()
@@ -151,6 +152,8 @@ def build_method(name: str, backbone: FrozenViT, classes: int, tasks: int, model
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         try:
-            return cls(backbone, classes, tasks, **checked)
+            method = cls(backbone, classes, tasks, **checked)
         except Exception as error:  # a method's own checks, or whatever torch makes of an impossible size
             raise UsageError(f"model of {name}: {str(error) or type(error).__name__}") from error
+    method.configuration = {key: p.default for key, p in accepted.items()} | checked
+    return method

@@ -1,7 +1,7 @@
 """What training did to prompts and features, per task and layer: a run whose prompts did not move is a linear head in disguise.
 
 Measured beside the accuracies and never used by a method. Feature drift is 1 - cosine of the class token after each block
-(and of what the head reads) for test images of earlier tasks, before a task's training against after it.
+(from the last on, of what the head reads) for test images of earlier tasks, before a task's training against after it.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ IMAGES = 64  # of earlier tasks, evenly spaced: enough for a mean
 
 @torch.inference_mode()
 def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor | None, device: torch.device) -> Tensor:
-    """(depth + 1, n, D): the class token after each block, then what the head reads, as the method is evaluated now.
+    """(depth + 1, n, D): the class token after each block but the last, then what the head reads before and after the norm.
 
     Of a method that runs the network more than once the last pass counts.
     """
@@ -31,11 +31,15 @@ def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor
 
     def keep(place: int):
         def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
-            x = inputs[0]  # prompt tokens stand in front; the last block may return only the tokens that the head reads
-            seen[place] = (x[:, x.shape[1] - tokens] if x.shape[1] >= tokens else x.mean(dim=1)).float()
+            x = inputs[0]
+            if place == last:  # the last block may return only the tokens that the head reads
+                seen[place] = x.mean(dim=1).float()
+            else:  # prompt tokens stand in front
+                seen[place] = x[:, x.shape[1] - tokens].float()
 
         return hook
 
+    last = len(network.blocks) - 1
     following = [*(block.norm1 for block in network.blocks[1:]), network.norm]
     hooks = [norm.register_forward_pre_hook(keep(layer)) for layer, norm in enumerate(following)]
     out: list[Tensor] = []
@@ -52,7 +56,7 @@ def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor
 def old_rows(stream: TaskStream, start: int) -> np.ndarray:
     """Test images of classes before `start`, at most IMAGES of them."""
     rows = np.flatnonzero(stream.test_labels < start)
-    return rows[:: max(1, len(rows) // IMAGES)][:IMAGES]
+    return rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).astype(int)]
 
 
 def prompt_rows(before: dict[int, Tensor], after: dict[int, Tensor]) -> dict[int, dict[str, float]]:

@@ -37,6 +37,8 @@ WRONG = [
     ((*GRID, "--set", "methods.hlgp.model.groups=5"), "does not divide"),
     ((*GRID, "--set", "methods.hlgp.model.groups=two"), "int is expected"),
     ((*GRID, "--set", "methods.hlgp.type=hlpg"), "did you mean 'hlgp'"),
+    ((*GRID, "--set", "methods.hlgp.type.x=1"), "'type' has no keys"),
+    ((*GRID, "--set", "methods.hlgp.model=3"), "a dict of its keys"),
     ((*GRID, "--set", "data.name=gliphs"), "did you mean 'glyphs'"),
     ((*GRID, "--set", "data.tasks=3"), "at most 2 tasks"),
     ((*GRID, "--set", "data.classes=61"), "has 60"),
@@ -170,6 +172,18 @@ def test_the_users_data_are_the_benchmark(tmp_path):
     assert {c.benchmark for c in load_suite(str(TINY), {"data.name": "digits"}).cells} == {"digits"}
     folder = tmp_path / "_Bilder, neu ü"
     assert {c.benchmark for c in load_suite(str(TINY), {"data.root": str(folder)}).cells} == {"Bilder_neu_"}
+
+
+def test_a_fixed_order_is_no_replicate():
+    assert {c.order_seed for c in load_suite(str(TINY), {"data.order": "natural"}).cells} == {1}
+    assert {c.order_seed for c in load_suite(str(TINY), {"data.class_order": [1, 0, 3, 2]}).cells} == {1}
+
+
+def test_other_files_for_a_suite_on_disk(tmp_path):
+    root = {"data.root": str(tmp_path / "mine")}
+    assert {c.benchmark for c in load_suite("imagenet_r_coda", root).cells} == {f"mine-imagenet-r-{n}" for n in (5, 10, 20)}
+    (cifar,) = {(c.benchmark, c.data.name) for c in load_suite("cifar100_coda", root).cells}
+    assert cifar == ("mine", "cifar100")
 
 
 def test_paths_are_taken_as_they_stand():

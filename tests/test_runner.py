@@ -15,10 +15,12 @@ from conftest import ROOT, TINY, with_method
 from PIL import Image
 
 from bench import engine
+from bench.checkpoint import load_checkpoint
 from bench.config.spec import UsageError
 from bench.data.stream import TaskStream
 from bench.method import Method
 from bench.store.rundir import RunDir, collect
+from bench.store.tables import TABLES
 from methods.hlgp import HLGP
 
 CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
@@ -129,7 +131,11 @@ def test_stopped_after_a_task_it_continues_to_the_same_bytes(name, tiny_spec, ru
     monkeypatch.setattr(engine, "evaluate", lambda cell, part: calls.append(part.index) or evaluate(cell, part))
     state, folder = run(spec, "stopped")
     assert calls == [0, 1, 1, 2], "task 1 was not trained again"
-    assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+    for table in TABLES.keys() - {"timing"}:
+        assert (folder / f"{table}.csv").read_bytes() == (whole / f"{table}.csv").read_bytes(), table
+    assert {k: v for k, v in state.items() if k.startswith("gflops")} == {
+        k: v for k, v in RunDir.of(tmp_path / "whole", spec).state().items() if k.startswith("gflops")
+    }
     assert_same_weights(folder, whole)
     assert state["stream_sha"] == RunDir.of(tmp_path / "whole", spec).state()["stream_sha"]
 
@@ -181,6 +187,18 @@ def test_a_corrupt_checkpoint_is_not_used(tiny_spec, run, monkeypatch):
     run(tiny_spec)
     assert "checkpoint not used" in (folder / "log.txt").read_text()
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
+
+
+def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tmp_path):
+    """A method that was changed between two runs: what fits of its old state must not be where training starts."""
+    _, folder = run(tiny_spec)
+    cell = engine.prepare(tiny_spec)
+    fresh = {key: value.clone() for key, value in cell.method.state_dict().items()}
+    assert load_checkpoint(RunDir(folder), tiny_spec, cell.method)["finished_tasks"] == 3
+    changed = engine.prepare(tiny_spec)
+    changed.method.register_buffer("new", torch.zeros(1))
+    assert load_checkpoint(RunDir(folder), tiny_spec, changed.method) is None
+    assert all(torch.equal(changed.method.state_dict()[key], value) for key, value in fresh.items())
 
 
 def test_divergence_is_a_status_with_its_place_and_no_numbers(tiny_spec, run, tmp_path):

@@ -21,6 +21,7 @@ from mmengine.config import Config, DictAction
 from bench.config.spec import SECTIONS, RunSpec, UsageError, make
 
 SUITES = Path(__file__).parent.parent / "suites"
+ON_DISK = ("folder", "cifar100")  # data.name of what is read from data.root
 TOP = ("order_seeds", "seeds", "benchmarks", "methods", *SECTIONS)
 
 
@@ -113,17 +114,22 @@ def _apply(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, dict[st
             node = tree[head][name]
             for key in keys[:-1]:
                 node = node.setdefault(key, {})
+                if not isinstance(node, dict):
+                    raise UsageError(f"--set {path}: '{key}' has no keys")
             node[keys[-1]] = value
         else:
             accepted = [f"{s}.KEY" for s in SECTIONS] + ["methods.NAME.model.KEY", "benchmarks.NAME.data.KEY"]
             raise UsageError.unknown("--set", path, accepted)
     if "root" in final["data"] or "name" in final["data"]:  # the user's data are the benchmark, instead of the suite's
         root = str(final["data"].get("root", ""))
-        final["data"].setdefault("name", "folder")
-        first = next(iter(tree["benchmarks"].values()))
-        kept = {} if tree.get("data", {}).get("name") != "folder" else first
+        own = tree.get("data", {}).get("name")
+        final["data"].setdefault("name", own if own in ON_DISK else "folder")
         name = Path(root).resolve().name if root else str(final["data"]["name"])
-        tree["benchmarks"] = {re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "folder": kept}
+        name = re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "folder"
+        kept = tree["benchmarks"] if own in ON_DISK else {}  # the same benchmarks (numbers of tasks, ...) on other files
+        tree["benchmarks"] = (
+            {f"{name}-{old}": how for old, how in kept.items()} if len(kept) > 1 else {name: next(iter(kept.values()), {})}
+        )
     return final
 
 
@@ -143,10 +149,11 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             sections = {
                 name: make(cls, _merge(tree, on, how, special, final, name), f"{name}") for name, cls in SECTIONS.items()
             }
-            if len(sections["data"].root) and sections["data"].name not in ("folder", "cifar100"):
+            if len(sections["data"].root) and sections["data"].name not in ON_DISK:
                 raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
-            model = {**how.get("model", {}), **special.get("model", {})}
-            for order_seed in order_seeds:
+            model = _merge({}, {}, how, special, {}, "model")
+            fixed = sections["data"].order == "natural" or sections["data"].class_order
+            for order_seed in order_seeds[:1] if fixed else order_seeds:  # one order is not several replicates
                 for seed in seeds:
                     yield RunSpec(
                         label, benchmark, method, how.get("type", method), order_seed, seed, copy.deepcopy(model), **sections

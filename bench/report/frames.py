@@ -88,7 +88,10 @@ def load(folder: Path) -> Results:
     frame = pd.DataFrame(rows)
     cells, curves, matrices = [], [], {}
     for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False) if len(frame) else []:
-        matrix = _matrix(part)
+        try:
+            matrix = _matrix(part)
+        except ValueError as error:
+            raise UsageError(f"{folder}/metrics.csv: rows of '{run_id}' are not whole ({error})") from error
         matrices[run_id, scenario] = matrix
         first = part.iloc[0]
         name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}

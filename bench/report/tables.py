@@ -73,7 +73,8 @@ def protocol_table(results: Results) -> pd.DataFrame:
     """
     columns: dict[str, dict[str, str]] = {}
     for (method, key), part in results.protocol.groupby(["method", "key"], sort=False):
-        columns.setdefault(method, {})[key] = " / ".join(dict.fromkeys(part["value"]))
+        values = part["value"].tolist()
+        columns.setdefault(method, {})[key] = " / ".join(values if len(set(values)) > 1 else values[:1])
     table = pd.DataFrame(columns).fillna("")
     most = table.mode(axis=1)[0] if len(table) else table
     for key in table.index:
@@ -180,7 +181,8 @@ def write(folder: Path, name: str, exact: pd.DataFrame, people: pd.DataFrame, la
     write_text(folder / f"{name}.md", markdown(people) + "\n")
     write_text(folder / f"{name}.csv", exact.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
     source = (people if latex is None else latex).astype(str)
-    names = [column for column in source if column in ("benchmark", "method", "HLGP minus", "reason", "status")]
+    given = ("benchmark", "method", "HLGP minus")  # columns of names; in a table made for LaTeX the rest is LaTeX already
+    names = [column for column in source if latex is None or column in given]
     for column in names:
         source[column] = source[column].map(escape_latex)
     source.columns = [escape_latex(str(column)) for column in source.columns]

@@ -92,6 +92,7 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
     cells = list(cells)
     tables: dict[str, Rows] = {name: [] for name in TABLES}
     runs: Rows = []
+    states = []
     for spec in cells:
         run = RunDir.of(results, spec)
         state = run.state()
@@ -101,10 +102,11 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
                 tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
         elif state["status"] in ("done", "running"):  # killed before it could say so
             state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
+        states.append(state)
         runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
     folder = results / cells[0].suite
     write_csv(folder / "runs.csv", RUNS, runs)
-    write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, runs))
+    write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
     for name, columns in TABLES.items():
         write_csv(folder / f"{name}.csv", columns, tables[name])
     counts: dict[str, int] = {}
@@ -113,18 +115,18 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
     return counts
 
 
-def protocol(cells: Iterable[RunSpec], runs: Rows) -> Rows:
+def protocol(cells: Iterable[RunSpec], states: list[dict[str, Any]]) -> Rows:
     """What each row of the tables was run with, resolved: one line per benchmark, method and key (the same for all seeds)."""
     rows: Rows = []
     seen = set()
-    for spec, run in zip(cells, runs, strict=True):
+    for spec, run in zip(cells, states, strict=True):
         if (spec.benchmark, spec.method) in seen:
             continue
         seen.add((spec.benchmark, spec.method))
         tree = plain(spec)
         values = {"type": spec.type, "precision used": run.get("precision", ""), "weights": run.get("weights_sha", "")[:12]}
         values |= {f"{section}.{key}": tree[section][key] for section in SECTIONS for key in tree[section]}
-        values |= {f"model.{key}": value for key, value in spec.model.items()}
+        values |= {f"model.{key}": value for key, value in run.get("model", spec.model).items()}
         values["selection of prompts at test"] = "per image, task unknown"
         for path in ("data.root", "backbone.checkpoint"):  # where files lie is no part of a protocol; their digests are
             del values[path]

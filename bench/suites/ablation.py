@@ -1,8 +1,8 @@
 """Every switch of HLGP, one at a time, from the default row `hlgp`: three class orders on `glyphs-r`, at the recipe of `mini`.
 
-Rows are SWITCH@VALUE. The control without generator stands twice: with a rate found as HLGP's was (the best of three on
-validation images of other classes, suite `ablation_tune`), and with the one of them at which its prompts move as far as
-HLGP's do, since the generator multiplies a prompt's step.
+Rows are SWITCH@VALUE. The control without generator stands twice: with rates found as HLGP's were (the best of the same
+twelve settings, suite `ablation_tune`), and with a prompt rate at which its prompts move about as far as HLGP's do, since the
+generator multiplies a prompt's step (the report's movement table says how far each moved).
 """
 
 _base_ = ["./mini.py"]
@@ -15,7 +15,7 @@ switches = {
     "position": [(value, dict(position=value)) for value in ("none", "sinusoidal")],
     "weights": [(value, dict(weights=value)) for value in ("sum", "mean", "prototype")],
     "copy": [("off", dict(copy=False))],
-    "layers": [("0-4", dict(layers=(0, 1, 2, 3, 4), groups=1)), ("0-5", dict(layers=(0, 1, 2, 3, 4, 5)))],
+    "layers": [("0-4", dict(layers=(0, 1, 2, 3, 4), borders=(2, 4))), ("0-5", dict(layers=(0, 1, 2, 3, 4, 5)))],
     "length": [(value, dict(length=value)) for value in (1, 10)],
     "bottleneck": [(value, dict(bottleneck=value)) for value in (4, 64)],
 }

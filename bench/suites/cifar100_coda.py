@@ -9,5 +9,5 @@ Not run by this project: no GPU. Command: ./run_all.sh cifar100_coda --device cu
 
 _base_ = ["./_base_/recipe_coda.py"]
 
-data = dict(name="cifar100", root="cifar100")
+data = dict(name="cifar100")
 benchmarks = {"cifar100-10": dict()}

@@ -8,5 +8,5 @@ Not run by this project: no GPU. Command: ./run_all.sh cifar100_original --devic
 
 _base_ = ["./_base_/recipe_original.py"]
 
-data = dict(name="cifar100", root="cifar100")
+data = dict(name="cifar100")
 benchmarks = {"cifar100-10": dict()}
