@@ -45,6 +45,7 @@ def build(results: Results, out: Path) -> str:
     tables.write(out / "tables", "paired", paired, paired_shown, tables.paired_for_people(paired, latex=True))
     cost, missing = tables.cost_table(results), results.missing()
     moved, protocol = tables.movement_table(results).round(3), tables.protocol_table(results)
+    cost, moved = (table.astype(object).where(table.notna(), "–") for table in (cost, moved))
     for name, table in (("cost", cost), ("movement", moved), ("protocol", protocol), ("missing", missing)):
         tables.write(out / "tables", name, table, table)
     drawn = [

@@ -184,7 +184,7 @@ def write(folder: Path, name: str, exact: pd.DataFrame, people: pd.DataFrame, la
     given = ("benchmark", "method", "HLGP minus")  # columns of names; in a table made for LaTeX the rest is LaTeX already
     names = [column for column in source if latex is None or column in given]
     for column in names:
-        source[column] = source[column].map(escape_latex)
+        source[column] = source[column].map(lambda value: escape_latex(str(value)))
     source.columns = [escape_latex(str(column)) for column in source.columns]
     text = tabulate(source, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True)
     write_text(folder / f"{name}.tex", text.replace("±", "$\\pm$").replace("–", "--") + "\n")
