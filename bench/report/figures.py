@@ -205,6 +205,9 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     for group in groups:
         caption = f"{label(group)}: final average accuracy by value. Dashed, with one standard deviation: the default row."
         yield f"setting-{group}", caption, settings(results, group)
+    likeness = "Cosine between the prompts of every two layers after the last task."
+    if tables.REFERENCE in results.methods and len(results.similarity) and groups:
+        yield "similarity", likeness, prompt_similarity(results)
     if groups or len(results.methods) > MOST_ROWS:
         return
     yield (
@@ -228,7 +231,7 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
             feature_drift(results),
         )
     if len(results.similarity):
-        yield "similarity", "Cosine between the prompts of every two layers after the last task.", prompt_similarity(results)
+        yield "similarity", likeness, prompt_similarity(results)
     for benchmark in results.benchmarks:
         yield f"matrix-{benchmark}", f"Accuracy matrices on {benchmark}.", accuracy_matrices(results, benchmark)
 
