@@ -223,6 +223,10 @@ class FrozenViT(nn.Module):
         return super().train(False)
 
     @property
+    def device(self) -> torch.device:
+        return self._scale.device
+
+    @property
     def network(self) -> Any:
         """The ViT that forward runs."""
         return self._used[0]

@@ -21,7 +21,7 @@ from scipy import stats
 from bench import cli
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite
-from bench.grid import positive, run_local
+from bench.grid import run_local
 from bench.report.frames import Results, load
 from bench.report.tables import markdown
 from bench.store.files import write_text
@@ -86,7 +86,7 @@ def run_suite(name: str, folder: Path, seeds: list[int], jobs: int) -> Results:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__.split("\n\n")[0])
     parser.add_argument("suite", nargs="?", default="smoke")
-    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)))
+    parser.add_argument("--jobs", type=cli.positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--measure", type=int, metavar="SEEDS", help="run this many seeds (at least 10) and write the "
                         "expected values anew instead of comparing")  # fmt: skip
     args = parser.parse_args()

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+import argparse
 import sys
 from collections.abc import Callable
 
 from bench.config.spec import UsageError
 
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3
+
+
+def positive(text: str) -> int:
+    """argparse type of a count."""
+    if not text.isdigit() or int(text) < 1:
+        raise argparse.ArgumentTypeError(f"'{text}': a whole number from 1 is expected")
+    return int(text)
 
 
 def run(main: Callable[[], int]) -> None:

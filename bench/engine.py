@@ -97,12 +97,16 @@ def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
 # --- training -------------------------------------------------------------------------------------------------------
 
 
-def schedule_factor(kind: str, epoch: int, epochs: int) -> float:
-    """Learning rate in an epoch (from 0) relative to the base rate.
+def schedule_factor(kind: str, done: float, epochs: int) -> float:
+    """Learning rate relative to the base rate after `done` epochs of a task, a fraction within one.
 
     coda: the released behaviour of GT-RIPL/CODA-Prompt utils/schedulers.py, whose first two epochs share the full
-    rate; cosine: the intended one, cos(99 pi e / (200 (K - 1))), which ends near zero.
+    rate; cosine: the intended one, cos(99 pi e / (200 (K - 1))) for epoch e from 0, which ends near zero; cosine_step:
+    the same curve at every step, cos(pi done / (2 K)), for runs so short that an epoch near zero is a large part.
     """
+    if kind == "cosine_step":
+        return math.cos(math.pi * done / (2 * epochs))
+    epoch = int(done)
     if kind == "constant" or epochs == 1:
         return 1.0
     step = max(epoch - 1, 0) if kind == "coda" else epoch
@@ -149,38 +153,15 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
     method.begin_task(task)
     prompts_before = {layer: prompt.detach().clone() for layer, prompt in method.layer_prompts().items()}
     optimiser = build_optimiser(method.param_groups(), train)
-    parameters = [p for g in optimiser.param_groups for p in g["params"]] if optimiser else []
     served = 0
     for epoch in range(train.epochs):
-        factor = schedule_factor(train.schedule, epoch, train.epochs)
-        features = cell.queries.train(epoch) if method.needs_query and optimiser else None
-        sums: dict[str, float] = {}
-        steps = 0
-        for step, batch in enumerate(cell.stream.batches(part, epoch, method.needs_images and optimiser is not None)):
-            if optimiser is None:
-                continue  # nothing is trained; the stream's digest still covers what others were served
-            for group in optimiser.param_groups:
-                group["lr"] = group["base_lr"] * factor
-            images, query, labels = _inputs(cell, batch, features)
-            if epoch == step == 0 and part is cell.stream.tasks[-1]:  # the last task: where prompts of all tasks take part
-                cell.facts["gflops_train"] = training_gflops(cell.method, images, query, labels, task)
-            loss = method.loss(images, query, labels, task)
-            if not torch.isfinite(loss.total):
-                raise Diverged(f"loss {loss.total.item()} at task {part.index + 1}, epoch {epoch + 1}, step {step + 1}")
-            optimiser.zero_grad(set_to_none=True)
-            loss.total.backward()
-            if train.clip_norm:
-                torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
-            optimiser.step()
-            for name, value in loss.parts.items():
-                sums[name] = sums.get(name, 0.0) + float(value)
-            steps, served = steps + 1, served + len(labels)
-        if steps:
-            means = {name: f"{value / steps:.4f}" for name, value in sums.items()}
+        images, means = _train_epoch(cell, part, task, optimiser, epoch)
+        served += images
+        if means:
             place = {"run_id": cell.spec.run_id, "task": part.index + 1, "epoch": epoch + 1}
             cell.losses += [{**place, "part": name, "value": value} for name, value in means.items()]
             shown = " ".join(f"{name} {value}" for name, value in means.items())
-            log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} steps {steps} {shown}")
+            log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} images {images} {shown}")
     for parameter in method.parameters():
         parameter.grad = None
     prompts = {layer: prompt.detach() for layer, prompt in method.layer_prompts().items()}
@@ -192,6 +173,41 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
     if part is cell.stream.tasks[-1]:
         cell.similarity += [{"run_id": cell.spec.run_id, **row} for row in movement.similarities(prompts)]
     return served
+
+
+def _train_epoch(
+    cell: Cell, part: TaskSlice, task: Task, optimiser: torch.optim.Optimizer | None, epoch: int
+) -> tuple[int, dict[str, str]]:
+    """One pass over a task's images: how many were trained on, and the mean of each part of the loss."""
+    method, train = cell.method, cell.spec.train
+    batches = cell.stream.batches(part, epoch, method.needs_images and optimiser is not None)
+    if optimiser is None:
+        for _ in batches:  # nothing is trained; the stream's digest still covers what others were served
+            pass
+        return 0, {}
+    parameters = [p for group in optimiser.param_groups for p in group["params"]]
+    steps = math.ceil(len(part.rows) / train.batch_size)
+    features = cell.queries.train(epoch) if method.needs_query else None
+    sums: dict[str, float] = {}
+    step = served = 0
+    for step, batch in enumerate(batches, start=1):
+        for group in optimiser.param_groups:
+            group["lr"] = group["base_lr"] * schedule_factor(train.schedule, epoch + (step - 1) / steps, train.epochs)
+        images, query, labels = _inputs(cell, batch, features)
+        if epoch == 0 and step == 1 and part is cell.stream.tasks[-1]:  # the last task: where prompts of all tasks take part
+            cell.facts["gflops_train"] = training_gflops(method, images, query, labels, task)
+        loss = method.loss(images, query, labels, task)
+        if not torch.isfinite(loss.total):
+            raise Diverged(f"loss {loss.total.item()} at task {part.index + 1}, epoch {epoch + 1}, step {step}")
+        optimiser.zero_grad(set_to_none=True)
+        loss.total.backward()
+        if train.clip_norm:
+            torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
+        optimiser.step()
+        for name, value in loss.parts.items():
+            sums[name] = sums.get(name, 0.0) + float(value)
+        served += len(labels)
+    return served, {name: f"{value / step:.4f}" for name, value in sums.items()}
 
 
 def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:

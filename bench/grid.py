@@ -106,16 +106,11 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finis
     Of finished cells those that read files of the user's are checked too: are the files still the same?
     """
     waiting: queue.Queue[RunSpec] = queue.Queue()
-    failed: dict[str, str] = {}
-    workers = [Worker(results, device) for _ in range(min(jobs, len(cells)) or 1)]
-    try:
-        check_cells([*cells, *(cell for cell in finished if cell.data.root or cell.backbone.checkpoint)], workers[0])
-    except BaseException:
-        workers[0].stop()
-        workers[0].close()
-        raise
     for cell in cells:
         waiting.put(cell)
+    failed: dict[str, str] = {}
+    workers = [Worker(results, device) for _ in range(min(jobs, len(cells)) or 1)]
+    threads: list[threading.Thread] = []
     bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
     stopping = threading.Event()
 
@@ -138,10 +133,11 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finis
                 tqdm.write(f"{cell.run_id}: {failed[cell.run_id]}", file=sys.stderr)
             bar.update()
 
-    threads = [threading.Thread(target=work, args=(worker,)) for worker in workers]
-    for thread in threads:
-        thread.start()
     try:
+        check_cells([*cells, *(cell for cell in finished if cell.data.root or cell.backbone.checkpoint)], workers[0])
+        threads += [threading.Thread(target=work, args=(worker,)) for worker in workers]
+        for thread in threads:
+            thread.start()
         for thread in threads:
             thread.join()
     except KeyboardInterrupt:
@@ -191,12 +187,6 @@ def _shard(text: str) -> tuple[int, int]:
     return index, count
 
 
-def positive(text: str) -> int:
-    if not text.isdigit() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"'{text}': a whole number from 1 is expected")
-    return int(text)
-
-
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.grid", description=__doc__.split("\n\n")[0])
     add_suite_arguments(parser)
@@ -204,7 +194,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--benchmarks", nargs="+", default=[])
     parser.add_argument("--order-seeds", nargs="+", type=int, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
-    parser.add_argument("--jobs", type=positive, default=len(os.sched_getaffinity(0)), help="default: the cores")
+    parser.add_argument("--jobs", type=cli.positive, default=len(os.sched_getaffinity(0)), help="default: the cores")
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")

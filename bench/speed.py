@@ -26,7 +26,6 @@ from bench import cli
 from bench.backbone import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError
 from bench.engine import build_optimiser
-from bench.grid import positive
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
 from bench.store.tables import Rows, write_csv
@@ -40,11 +39,11 @@ Step = Callable[[], object]
 def learner(name: str, backbone: FrozenViT, finished: bool) -> tuple[Method, Task]:
     """A method in its third task, where prompts of earlier tasks take part, or having finished it."""
     model = {"pool": min(100, backbone.width // TASKS * TASKS)} if name == "coda_prompt" else {}
-    method = build_method(name, backbone, CLASSES, TASKS, model, 0).to(backbone._scale.device)
+    method = build_method(name, backbone, CLASSES, TASKS, model, 0).to(backbone.device)
     size = CLASSES // TASKS
     for index in range(3):
         start = index * size
-        labels = torch.arange(start, start + size, device=backbone._scale.device)
+        labels = torch.arange(start, start + size, device=backbone.device)
         queries = torch.randn(size, backbone.width, device=labels.device)
         task = Task(index, start, start + size, start, lambda q=queries, y=labels: (q, y))  # type: ignore[misc]
         method.train()
@@ -72,15 +71,14 @@ def eval_step(method: Method, images: Tensor, query: Tensor | None) -> None:
 
 def steps(backbone: FrozenViT, names: list[str], batch: int) -> dict[str, Step]:
     """Everything that is measured, by its name in the table."""
-    device = backbone._scale.device
+    device = backbone.device
     side = backbone.image_size
     images = backbone.prepare(torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=device))
     query = torch.randn(batch, backbone.width, device=device)
     prompt = torch.zeros(2, 1, backbone.width, device=device, requires_grad=True)
 
     def plain() -> None:
-        kind = torch.bfloat16 if backbone.precision == "bf16" else torch.float32
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=kind == torch.bfloat16):
+        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=backbone.precision == "bf16"):
             backbone.network.forward_features(images)
 
     def floor() -> None:
@@ -124,7 +122,7 @@ def matmul_rate(device: torch.device, precision: str, repeats: int) -> float:
 
 
 def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int) -> Rows:
-    device = backbone._scale.device
+    device = backbone.device
     todo = steps(backbone, names, batch)
     flops = {}
     for name, step in todo.items():  # the first run also warms up; the counter cannot follow inference mode
@@ -155,9 +153,9 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__.split("\n\n")[0])
     parser.add_argument("--backbone", default="vit_base_patch16_224", help="a timm name, or vit_glyphs")
     parser.add_argument("--image-size", type=int, default=0, help="pixels; 0 = the network's own")
-    parser.add_argument("--batch", type=positive, default=8)
-    parser.add_argument("--threads", type=positive, default=1)
-    parser.add_argument("--repeats", type=positive, default=5)
+    parser.add_argument("--batch", type=cli.positive, default=8)
+    parser.add_argument("--threads", type=cli.positive, default=1)
+    parser.add_argument("--repeats", type=cli.positive, default=5)
     parser.add_argument("--precision", default="fp32", help="comma-separated: fp32, bf16")
     parser.add_argument("--device", default="cpu", help="comma-separated: cpu, cuda")
     parser.add_argument("--methods", nargs="+", default=[], help="default: all")

@@ -78,7 +78,7 @@ class TrainSpec:
     prompt_lr: float = ranged(1e-3, 0.0, doc="everything but the head")
     head_lr: float = ranged(1e-3, 0.0)
     weight_decay: float = ranged(0.0, 0.0)
-    schedule: Literal["constant", "cosine", "coda"] = "constant"
+    schedule: Literal["constant", "cosine", "cosine_step", "coda"] = "constant"
     clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
     loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy
     joint: bool = False  # all classes as one task: the upper reference

@@ -120,17 +120,23 @@ def _apply(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, dict[st
         else:
             accepted = [f"{s}.KEY" for s in SECTIONS] + ["methods.NAME.model.KEY", "benchmarks.NAME.data.KEY"]
             raise UsageError.unknown("--set", path, accepted)
-    if "root" in final["data"] or "name" in final["data"]:  # the user's data are the benchmark, instead of the suite's
-        root = str(final["data"].get("root", ""))
-        own = tree.get("data", {}).get("name")
-        final["data"].setdefault("name", own if own in ON_DISK else "folder")
-        name = Path(root).resolve().name if root else str(final["data"]["name"])
-        name = re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "folder"
-        kept = tree["benchmarks"] if own in ON_DISK else {}  # the same benchmarks (numbers of tasks, ...) on other files
-        tree["benchmarks"] = (
-            {f"{name}-{old}": how for old, how in kept.items()} if len(kept) > 1 else {name: next(iter(kept.values()), {})}
-        )
+    if "root" in final["data"] or "name" in final["data"]:
+        _replace_benchmarks(tree, final["data"])
     return final
+
+
+def _replace_benchmarks(tree: dict[str, Any], data: dict[str, Any]) -> None:
+    """The user's data are the benchmark, instead of the suite's; a suite on disk keeps its benchmarks, on the other files."""
+    own = tree.get("data", {}).get("name")
+    data.setdefault("name", own if own in ON_DISK else "folder")
+    name = Path(str(data["root"])).resolve().name if "root" in data else str(data["name"])
+    name = re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "folder"
+    kept = tree["benchmarks"] if own in ON_DISK else {name: {}}
+    if len(kept) == 1:
+        (only,) = kept.values()
+        tree["benchmarks"] = {name: only}
+    else:
+        tree["benchmarks"] = {f"{name}-{old}": how for old, how in kept.items()}
 
 
 def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) -> Iterable[RunSpec]:
@@ -146,12 +152,13 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             _check_keys(f"methods.{method}", how, ("type", "model", *SECTIONS))
             special = on.get("methods", {}).get(method, {})
             _check_keys(f"benchmarks.{benchmark}.methods.{method}", special, ("model", *SECTIONS))
-            sections = {
-                name: make(cls, _merge(tree, on, how, special, final, name), f"{name}") for name, cls in SECTIONS.items()
-            }
+            values = {name: _merge(name, tree, on, how, special, final) for name in SECTIONS}
+            if isinstance(values["data"].get("class_order"), str):
+                values["data"]["class_order"] = _read_order(Path(values["data"]["class_order"]))
+            sections = {name: make(cls, values[name], name) for name, cls in SECTIONS.items()}
             if len(sections["data"].root) and sections["data"].name not in ON_DISK:
                 raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
-            model = _merge({}, {}, how, special, {}, "model")
+            model = _merge("model", how, special)
             fixed = sections["data"].order == "natural" or sections["data"].class_order
             for order_seed in order_seeds[:1] if fixed else order_seeds:  # one order is not several replicates
                 for seed in seeds:
@@ -169,14 +176,13 @@ def _seeds(tree: dict[str, Any], key: str) -> list[int]:
     return list(values)
 
 
-def _merge(tree: dict, on: dict, how: dict, special: dict, final: dict, name: str) -> dict[str, Any]:
+def _merge(name: str, *sources: dict[str, Any]) -> dict[str, Any]:
+    """The keys of one section, each source over the one before."""
     merged: dict[str, Any] = {}
-    for source in (tree, on, how, special, final):
+    for source in sources:
         if not isinstance(source.get(name, {}), dict):
             raise UsageError(f"{name}={source[name]!r}: a dict of its keys is expected")
         merged.update(source.get(name, {}))
-    if isinstance(merged.get("class_order"), str):
-        merged["class_order"] = _read_order(Path(merged["class_order"]))
     return merged
 
 

@@ -16,9 +16,8 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.figure import Figure
 
-from bench.report import tables
 from bench.report.frames import Results, label
-from bench.report.tables import select
+from bench.report.tables import REFERENCE, select
 from bench.store.files import write_bytes
 
 Colour = tuple[float, float, float] | str
@@ -184,7 +183,7 @@ def settings(results: Results, group: str) -> Figure:
             shown.assign(value=shown["method"].str.split("@").str[1]), x="value", y="faa", order=names, errorbar="sd",
             linestyle="none", ax=axis, err_kws={"linewidth": 1},
         )  # fmt: skip
-        default = here.loc[here["method"] == tables.REFERENCE, "faa"]
+        default = here.loc[here["method"] == REFERENCE, "faa"]
         if len(default):
             axis.axhline(default.mean(), color="#111111", linestyle=(0, (5, 2)), linewidth=1)
             if len(default) > 1:
@@ -205,11 +204,14 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     for group in groups:
         caption = f"{label(group)}: final average accuracy by value. Dashed, with one standard deviation: the default row."
         yield f"setting-{group}", caption, settings(results, group)
-    likeness = "Cosine between the prompts of every two layers after the last task."
-    if tables.REFERENCE in results.methods and len(results.similarity) and groups:
-        yield "similarity", likeness, prompt_similarity(results)
-    if groups or len(results.methods) > MOST_ROWS:
-        return
+    if not groups and len(results.methods) <= MOST_ROWS:
+        yield from _figures_of_rows(results)
+    if len(results.similarity):
+        caption = "Cosine between the prompts of every two layers after the last task."
+        yield "similarity", caption, prompt_similarity(results)
+
+
+def _figures_of_rows(results: Results) -> Iterator[tuple[str, str, Figure]]:
     yield (
         "accuracy",
         "Average accuracy on the tasks seen so far. Bands: one standard deviation over class orders and seeds. Dotted "
@@ -230,8 +232,6 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
             "tasks); the last point is what the head reads.",
             feature_drift(results),
         )
-    if len(results.similarity):
-        yield "similarity", likeness, prompt_similarity(results)
     for benchmark in results.benchmarks:
         yield f"matrix-{benchmark}", f"Accuracy matrices on {benchmark}.", accuracy_matrices(results, benchmark)
 

@@ -1,6 +1,6 @@
 """One run directory per cell: what is in it, and the collection of many into a suite's CSV files.
 
-    spec.json  env.json  log.txt  ckpt/task.pt  {metrics,timing,movement,similarity}.csv  state.json  DONE
+    spec.json  env.json  log.txt  ckpt/task.pt  {metrics,timing,losses,movement,similarity}.csv  state.json  DONE
 
 DONE is written last and holds the digest of metrics.csv: a cell counts only if both agree.
 """

@@ -2,7 +2,8 @@
 
 Adam 1e-3 for prompts and head alike, the released cosine schedule that runs one epoch late (`schedule=coda`), batch 128,
 inputs in [0, 1] without mean and std, RandomResizedCrop (8% to 100%) and flip, class orders of `random.shuffle`.
-Differences kept: the last, smaller batch is not dropped; L2P++ and DualPrompt keys as the paper means them (see their files).
+Differences kept: the last, smaller batch is not dropped; L2P++'s key loss is over an image's own keys; keys of tasks that
+have not begun do not compete in DualPrompt's selection.
 HLGP has no official recipe: its prompt rate here is our choice.
 """
 
@@ -16,7 +17,7 @@ methods = {
     "hlgp": dict(type="hlgp", model=dict(groups=3, length=5, bottleneck=16), train=dict(prompt_lr=3e-3)),
     "hlgp-independent": dict(type="hlgp", model=dict(length=5, generator=False), train=dict(prompt_lr=1e-2)),
     "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=20, top_n=5)),
-    "deep-l2p++": dict(type="l2p_plus", model=dict(pool=30, length=20, top_n=5, layers=(0, 1, 2, 3, 4))),
+    "deep-l2p++": dict(type="deep_l2p", model=dict(pool=30, length=20, top_n=5)),
     "dualprompt": dict(type="dualprompt", model=dict(g_length=3, e_length=10, init=(0.0, 1.0), form="coda")),
     "coda-prompt": dict(type="coda_prompt", model=dict(pool=100, length=8)),
     "oneprompt": dict(type="oneprompt", model=dict(layers=(0, 1, 2, 3, 4), length=10)),
