@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -280,6 +281,8 @@ def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
         read_weights(find_weights(spec.checkpoint), vit)
     elif spec.name == "vit_glyphs":
         read_weights(GLYPH_WEIGHTS, vit)
+        if weights_digest(vit) != json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())["weights_sha256"]:
+            raise UsageError(f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it")
     elif spec.name == "vit":
         raise UsageError("backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)")
     else:

@@ -1,48 +1,83 @@
-"""Checkpoints after each finished task: the method's state and the counts so far, whole or not at all."""
+"""Checkpoints: the state after each finished task, and within a task after each epoch or where a signal stopped it.
+
+Each is one file sealed with its digest. The last two finished tasks are kept, so that a broken file costs a task, not the
+cell; a state within a task stands on the state before that task. No pickle is executed on reading.
+"""
 
 from __future__ import annotations
 
 import io
-import json
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from bench.config.spec import RunSpec
-from bench.method import Method
-from bench.store.files import sha256_of, write_bytes, write_text
+from bench.store.files import seal, unseal, write_bytes
 from bench.store.rundir import RunDir
 
-FORMAT = 2
+FORMAT = 3
+KEPT = 2  # finished tasks
 
 
-def save_checkpoint(run: RunDir, spec: RunSpec, method: Method, rest: dict[str, Any]) -> None:
-    """State after a finished task, with its digest beside it. rest must be plain JSON values."""
-    content = {"format": FORMAT, "spec_sha": spec.sha, "method": method.state_dict(), "rest": json.dumps(rest)}
-    buffer = io.BytesIO()
-    torch.save(content, buffer)
-    write_bytes(run.checkpoint, buffer.getvalue())
-    write_text(run.checkpoint.with_suffix(".sha256"), sha256_of(run.checkpoint) + "\n")
+class Checkpoints:
+    """The checkpoints of one cell. say: where a file that cannot be used is named."""
 
+    def __init__(self, run: RunDir, spec: RunSpec, say: Callable[[str], None]) -> None:
+        self.folder, self.sha, self.say = run.path / "ckpt", spec.sha, say
 
-def load_checkpoint(run: RunDir, spec: RunSpec, method: Method) -> dict[str, Any] | None:
-    """Restore the method and return rest, or None where there is no intact checkpoint of this very spec.
+    def save_task(self, finished: int, content: dict[str, Any]) -> None:
+        """State after `finished` tasks: tensors and plain values only."""
+        self._write(f"task-{finished}.pt", content)
+        for old in self._tasks()[KEPT:]:
+            self._file(old).unlink()
+        self._within.unlink(missing_ok=True)
 
-    Tensors go to where the method's own are; no pickle is executed.
-    """
-    path = run.checkpoint
-    if not path.exists():
-        return None
-    fresh = {key: value.clone() for key, value in method.state_dict().items()}
-    try:
-        if sha256_of(path) != path.with_suffix(".sha256").read_text().strip():
-            raise ValueError("its digest differs")
-        content = torch.load(path, map_location="cpu", weights_only=True)
-        if content["format"] != FORMAT or content["spec_sha"] != spec.sha:
-            raise ValueError("it belongs to another spec or format")
-        method.load_state_dict(content["method"])
-        return json.loads(content["rest"])
-    except Exception as error:  # whatever is wrong with it, the cell can be trained again from its start
-        method.load_state_dict(fresh)  # a state that does not fit was copied as far as it did
-        run.log(f"checkpoint not used: {error}; starting from task 1")
-        return None
+    def save_within(self, finished: int, content: dict[str, Any]) -> None:
+        """State somewhere in the task that follows `finished` tasks."""
+        self._write(self._within.name, {**content, "finished": finished})
+
+    def tasks(self) -> Iterator[dict[str, Any]]:
+        """States after finished tasks that can be read, newest first."""
+        for finished in self._tasks():
+            content = self._read(self._file(finished))
+            if content is not None:
+                yield content
+
+    def within(self, finished: int) -> dict[str, Any] | None:
+        """The state within the task that follows `finished` tasks, if there is one."""
+        content = self._read(self._within) if self._within.exists() else None
+        return content if content and content["finished"] == finished else None
+
+    def reject(self, error: Exception) -> None:
+        """For a state that was read but does not fit."""
+        self.say(f"{self.folder}: not used: {str(error).splitlines()[0]}")
+
+    @property
+    def _within(self) -> Path:
+        return self.folder / "within.pt"
+
+    def _file(self, finished: int) -> Path:
+        return self.folder / f"task-{finished}.pt"
+
+    def _tasks(self) -> list[int]:
+        numbers = [f.stem.removeprefix("task-") for f in self.folder.glob("task-*.pt")]
+        return sorted((int(n) for n in numbers if n.isdigit()), reverse=True)
+
+    def _write(self, name: str, content: dict[str, Any]) -> None:
+        buffer = io.BytesIO()
+        torch.save({**content, "format": FORMAT, "spec_sha": self.sha}, buffer)
+        write_bytes(self.folder / name, seal(name, buffer.getvalue()))
+
+    def _read(self, path: Path) -> dict[str, Any] | None:
+        try:
+            content = torch.load(io.BytesIO(unseal(path.name, path.read_bytes())), map_location="cpu", weights_only=True)
+            if content["format"] != FORMAT:
+                raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
+            if content["spec_sha"] != self.sha:
+                raise ValueError("it belongs to another spec")
+        except Exception as error:  # whatever is wrong with it, there is an earlier state to continue from
+            self.say(f"{path}: not used: {str(error).splitlines()[0]}")
+            return None
+        return content

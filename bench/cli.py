@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import errno
+import signal
 import sys
 from collections.abc import Callable
 
@@ -18,17 +20,32 @@ def positive(text: str) -> int:
     return int(text)
 
 
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
+
+
 def run(main: Callable[[], int]) -> None:
-    """Call a command's main and exit with its code; 2 and one line for a UsageError, 130 for Ctrl-C."""
+    """Call a command's main and exit with its code: 2 and one line for a UsageError, 3 for a disk, 130 or 143 for a signal."""
     try:
         code = main()
     except UsageError as error:
         print(f"error: {error}", file=sys.stderr)
         code = WRONG_USAGE
     except KeyboardInterrupt:
-        print("interrupted: the same command continues", file=sys.stderr)
-        code = 130
+        code = 128 + signal.SIGINT
+    except SystemExit as stop:
+        if stop.code not in (128 + signal.SIGINT, 128 + signal.SIGTERM):  # argparse's own
+            raise
+        code = int(stop.code)
     except BrokenPipeError:
         sys.stderr.close()
         code = FINE
+    except OSError as error:
+        if error.errno not in DISK:
+            raise
+        print(
+            f"error: {error.filename}: {error.strerror}; what was finished is safe, the same command continues", file=sys.stderr
+        )
+        code = UNFINISHED
+    if code > 128:
+        print("interrupted: the same command continues", file=sys.stderr)
     sys.exit(code)

@@ -6,14 +6,16 @@ only says how an image becomes logits and what is descended.
 
 from __future__ import annotations
 
+import copy
 import functools
+import json
 import math
 import os
 import platform
 import resource
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,9 +23,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import movement
+from bench import faults, movement, stopping
 from bench.backbone import FrozenViT, load_backbone, resolve_precision
-from bench.checkpoint import load_checkpoint, save_checkpoint
+from bench.checkpoint import Checkpoints
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec, UsageError
 from bench.cost import inference_gflops, training_gflops
 from bench.data.datasets import Dataset, load_dataset
@@ -40,7 +42,7 @@ Progress = Callable[[str], None]
 
 
 class Diverged(Exception):
-    """A loss that is not finite: the cell has no result."""
+    """A loss or a gradient that is not finite: the cell has no result."""
 
 
 # --- building a cell ------------------------------------------------------------------------------------------------
@@ -74,6 +76,18 @@ class Cell:
     facts: dict[str, Any] = field(default_factory=dict)
     finished_tasks: int = 0
     measuring: float = 0.0  # seconds spent on what is measured beside training
+
+
+@dataclass
+class Position:
+    """Where training stands within a task. Nothing of it is read from the device before an epoch has ended."""
+
+    epoch: int = 0
+    step: int = 0  # steps done in this epoch
+    served: int = 0  # image views trained on in this task
+    seconds: float = 0.0  # spent on this task by processes that were stopped
+    sums: dict[str, Tensor] = field(default_factory=dict)  # of each part of the loss over this epoch's steps, float64
+    bad_step: Tensor | None = None  # the first step of this epoch with a loss or gradient that is not finite; 0 = none
 
 
 def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
@@ -143,8 +157,8 @@ def contract_task(cell: Cell, part: TaskSlice) -> Task:
     return Task(part.index, part.start, part.stop, loss_start, plain_queries)
 
 
-def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
-    """All epochs of one task; returns the number of image views trained on."""
+def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Checkpoints | None = None) -> Position:
+    """All epochs of one task, from where a checkpoint within it stands; returns the position at its end."""
     method, train = cell.method, cell.spec.train
     features_before = _old_features(cell, part)
     torch.manual_seed(derive(cell.spec.seed, "method", part.index))
@@ -153,15 +167,25 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
     method.begin_task(task)
     prompts_before = {layer: prompt.detach().clone() for layer, prompt in method.layer_prompts().items()}
     optimiser = build_optimiser(method.param_groups(), train)
-    served = 0
-    for epoch in range(train.epochs):
-        images, means = _train_epoch(cell, part, task, optimiser, epoch)
-        served += images
-        if means:
-            place = {"run_id": cell.spec.run_id, "task": part.index + 1, "epoch": epoch + 1}
+    at = (optimiser and kept and _restore_within(cell, optimiser, kept)) or Position()
+    began = time.perf_counter()
+
+    def save() -> None:
+        if optimiser is not None and kept is not None:
+            now = replace(at, seconds=at.seconds + time.perf_counter() - began)
+            kept.save_within(cell.finished_tasks, _state_within(cell, optimiser, now))
+
+    while at.epoch < train.epochs:
+        _train_epoch(cell, part, task, optimiser, at, save)
+        if at.sums:
+            means = {name: f"{float(value) / at.step:.4f}" for name, value in at.sums.items()}
+            place = {"run_id": cell.spec.run_id, "task": part.index + 1, "epoch": at.epoch + 1}
             cell.losses += [{**place, "part": name, "value": value} for name, value in means.items()]
             shown = " ".join(f"{name} {value}" for name, value in means.items())
-            log(f"task {part.index + 1} epoch {epoch + 1}/{train.epochs} images {images} {shown}")
+            log(f"task {part.index + 1} epoch {at.epoch + 1}/{train.epochs} images {at.served} {shown}")
+        at.epoch, at.step, at.sums, at.bad_step = at.epoch + 1, 0, {}, None
+        save()
+        faults.point("epoch")
     for parameter in method.parameters():
         parameter.grad = None
     prompts = {layer: prompt.detach() for layer, prompt in method.layer_prompts().items()}
@@ -172,42 +196,99 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None]) -> int:
     cell.movement += [{"run_id": cell.spec.run_id, **row} for row in rows]
     if part is cell.stream.tasks[-1]:
         cell.similarity += [{"run_id": cell.spec.run_id, **row} for row in movement.similarities(prompts)]
-    return served
+    return at
 
 
 def _train_epoch(
-    cell: Cell, part: TaskSlice, task: Task, optimiser: torch.optim.Optimizer | None, epoch: int
-) -> tuple[int, dict[str, str]]:
-    """One pass over a task's images: how many were trained on, and the mean of each part of the loss."""
+    cell: Cell,
+    part: TaskSlice,
+    task: Task,
+    optimiser: torch.optim.Optimizer | None,
+    at: Position,
+    save: Callable[[], None],
+) -> None:
+    """One pass over a task's images, from the step at which it stands."""
     method, train = cell.method, cell.spec.train
-    batches = cell.stream.batches(part, epoch, method.needs_images and optimiser is not None)
+    batches = cell.stream.batches(part, at.epoch, method.needs_images and optimiser is not None, skip=at.step)
     if optimiser is None:
         for _ in batches:  # nothing is trained; the stream's digest still covers what others were served
             pass
-        return 0, {}
+        return
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
     steps = math.ceil(len(part.rows) / train.batch_size)
-    features = cell.queries.train(epoch) if method.needs_query else None
-    sums: dict[str, float] = {}
-    step = served = 0
-    for step, batch in enumerate(batches, start=1):
+    features = cell.queries.train(at.epoch) if method.needs_query else None
+    if at.bad_step is None:
+        at.bad_step = torch.zeros((), dtype=torch.int64, device=cell.device)
+    for batch in batches:
         for group in optimiser.param_groups:
-            group["lr"] = group["base_lr"] * schedule_factor(train.schedule, epoch + (step - 1) / steps, train.epochs)
+            group["lr"] = group["base_lr"] * schedule_factor(train.schedule, at.epoch + at.step / steps, train.epochs)
         images, query, labels = _inputs(cell, batch, features)
-        if epoch == 0 and step == 1 and part is cell.stream.tasks[-1]:  # the last task: where prompts of all tasks take part
+        if at.epoch == at.step == 0 and part is cell.stream.tasks[-1]:  # the last task: where prompts of all tasks take part
             cell.facts["gflops_train"] = training_gflops(method, images, query, labels, task)
         loss = method.loss(images, query, labels, task)
-        if not torch.isfinite(loss.total):
-            raise Diverged(f"loss {loss.total.item()} at task {part.index + 1}, epoch {epoch + 1}, step {step}")
         optimiser.zero_grad(set_to_none=True)
         loss.total.backward()
+        norm = torch.nn.utils.get_total_norm([p.grad for p in parameters if p.grad is not None])
         if train.clip_norm:
-            torch.nn.utils.clip_grad_norm_(parameters, train.clip_norm)
+            torch.nn.utils.clip_grads_with_norm_(parameters, train.clip_norm, norm)
         optimiser.step()
+        at.step, at.served = at.step + 1, at.served + len(labels)
+        bad = ~(loss.total.detach().isfinite() & norm.isfinite()) & (at.bad_step == 0)
+        at.bad_step = torch.where(bad, at.step, at.bad_step)
         for name, value in loss.parts.items():
-            sums[name] = sums.get(name, 0.0) + float(value)
-        served += len(labels)
-    return served, {name: f"{value / step:.4f}" for name, value in sums.items()}
+            at.sums[name] = at.sums.get(name, 0.0) + value.detach().double()
+        faults.point("step")
+        if stopping.asked() and at.step < steps:
+            _refuse_divergence(part, at)
+            save()
+            stopping.check()
+    _refuse_divergence(part, at)
+
+
+def _refuse_divergence(part: TaskSlice, at: Position) -> None:
+    if at.bad_step is not None and (step := int(at.bad_step)):
+        place = f"task {part.index + 1}, epoch {at.epoch + 1}, step {step}"
+        raise Diverged(f"a loss or gradient that is not finite at {place}")
+
+
+def _state_within(cell: Cell, optimiser: torch.optim.Optimizer, at: Position) -> dict[str, Any]:
+    """All that training goes on from: tensors and plain values."""
+    return {
+        "method": cell.method.state_dict(),
+        "optimiser": optimiser.state_dict(),
+        "random": _random_state(cell.device),
+        "position": {**vars(at), "sums": {name: float(value) for name, value in at.sums.items()}, "bad_step": None},
+        "losses": json.dumps(cell.losses),
+        "facts": json.dumps(cell.facts),
+        "stream": cell.stream.digest,
+    }
+
+
+def _restore_within(cell: Cell, optimiser: torch.optim.Optimizer, kept: Checkpoints) -> Position | None:
+    """Continue within a task whose begin_task has run; None where there is no state to continue from."""
+    content = kept.within(cell.finished_tasks)
+    if content is None:
+        return None
+    before = copy.deepcopy(cell.method.state_dict())
+    try:
+        cell.method.load_state_dict(content["method"])
+        optimiser.load_state_dict(content["optimiser"])
+    except Exception as error:  # a method that was changed meanwhile: the task starts again
+        cell.method.load_state_dict(before)
+        kept.reject(error)
+        return None
+    torch.set_rng_state(content["random"][0])
+    if len(content["random"]) > 1:
+        torch.cuda.set_rng_state(content["random"][1], cell.device)
+    cell.losses, cell.facts = json.loads(content["losses"]), json.loads(content["facts"])
+    cell.stream.digest = content["stream"]
+    position = content["position"]
+    sums = {name: torch.tensor(value, dtype=torch.float64, device=cell.device) for name, value in position["sums"].items()}
+    return Position(**{**position, "sums": sums})
+
+
+def _random_state(device: torch.device) -> list[Tensor]:
+    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
 
 
 def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:
@@ -237,6 +318,7 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
     bounds = torch.tensor([[t.start, t.stop] for t in tasks])
     classes = torch.arange(after.stop)
     for batch in stream.test_batches(after.stop, method.needs_images):
+        stopping.check()
         images, query, labels = _inputs(cell, batch, features)
         if "gflops_infer" not in cell.facts and after is stream.tasks[-1]:
             cell.facts["gflops_infer"] = inference_gflops(cell.method, images, query)
@@ -291,11 +373,16 @@ def identity_of(cell: Cell) -> dict[str, Any]:
 def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None) -> dict:
     """Run one cell, or continue it, and leave its results on disk. Returns its state (status, reason, facts).
 
-    Raises UsageError if the spec cannot be run at all; every other failure is a status.
+    Raises UsageError if the spec cannot be run at all and Busy while another process runs it; every other failure is a status.
     """
     run = RunDir.of(results, spec)
-    if run.done():
-        return run.state()
+    with run.lock():
+        if run.done():
+            return run.state()
+        return _run_cell(spec, run, device, progress)
+
+
+def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> dict:
     cell = prepare(spec, device)
     where = environment(cell)
     identifying = {"env_sha": environment_digest(where), **identity_of(cell)}
@@ -328,17 +415,20 @@ def _failure(error: Exception) -> dict[str, str]:
 
 
 def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
-    if progress_so_far := load_checkpoint(run, cell.spec, cell.method):
-        for name in KEPT:
-            setattr(cell, name, progress_so_far[name])
-        cell.stream.digest = progress_so_far["stream"]
+    def say(line: str) -> None:
+        run.log(line)
+        progress(line)
+
+    kept = Checkpoints(run, cell.spec, say)
+    _restore_tasks(cell, kept)
+    if cell.finished_tasks:
         run.log(f"continued after task {cell.finished_tasks}")
     for part in cell.stream.tasks[cell.finished_tasks :]:
         progress(f"task {part.index + 1}/{len(cell.stream.tasks)}")
         cell.measuring, before = 0.0, time.perf_counter()
-        served = train_task(cell, part, run.log)
+        end = train_task(cell, part, run.log, kept)
         trained = time.perf_counter()
-        train_seconds = trained - before - cell.measuring
+        train_seconds = end.seconds + trained - before - cell.measuring
         rows = evaluate(cell, part)
         ended = time.perf_counter()
         cell.metrics += rows
@@ -349,14 +439,32 @@ def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
                 "task": part.index + 1,
                 "train_seconds": round(train_seconds, 3),
                 "eval_seconds": round(ended - trained, 3),
-                "train_images_per_second": round(served / train_seconds, 1),
+                "train_images_per_second": round(end.served / train_seconds, 1),
                 "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
             }
         )
         own = [r for r in rows if r["scenario"] == "class"]
         run.log(f"task {part.index + 1} accuracy " + " ".join(f"{100 * r['correct'] / r['n']:.1f}" for r in own))
-        rest = {name: getattr(cell, name) for name in KEPT} | {"stream": cell.stream.digest}
-        save_checkpoint(run, cell.spec, cell.method, rest)
+        faults.point("task")
+        rest = json.dumps({name: getattr(cell, name) for name in KEPT})
+        kept.save_task(cell.finished_tasks, {"method": cell.method.state_dict(), "rest": rest, "stream": cell.stream.digest})
+        stopping.check()
+
+
+def _restore_tasks(cell: Cell, kept: Checkpoints) -> None:
+    """Continue after the newest finished task whose state can be read and fits."""
+    fresh = {key: value.clone() for key, value in cell.method.state_dict().items()}
+    for content in kept.tasks():
+        try:
+            cell.method.load_state_dict(content["method"])
+        except Exception as error:  # the method was changed; what fitted of its old state must not stay
+            cell.method.load_state_dict(fresh)
+            kept.reject(error)
+            continue
+        for name, value in json.loads(content["rest"]).items():
+            setattr(cell, name, value)
+        cell.stream.digest = content["stream"]
+        return
 
 
 def _closing_facts(cell: Cell) -> dict[str, Any]:

@@ -7,11 +7,13 @@ different benchmark, backbone and method is built once first.
 from __future__ import annotations
 
 import argparse
+import contextlib
 import functools
 import json
 import os
 import queue
 import shlex
+import signal
 import subprocess
 import sys
 import threading
@@ -27,7 +29,7 @@ from bench.config.spec import RunSpec, UsageError, plain
 from bench.config.suite import add_suite_arguments, load_suite
 from bench.paths import cache_dir
 from bench.store.files import write_text
-from bench.store.rundir import RunDir, collect
+from bench.store.rundir import Busy, RunDir, collect
 
 
 class Worker:
@@ -37,8 +39,11 @@ class Worker:
         self.results, self.device = results, device
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, do: str, spec: RunSpec, progress: Any = None) -> dict[str, Any]:
-        """Status, reason and identity (digests) of a cell. Raises UsageError if the cell cannot be run at all."""
+    def ask(self, do: str, spec: RunSpec, progress: Any = None, limit: float | None = None) -> dict[str, Any]:
+        """Status, reason and identity (digests) of a cell; after `limit` minutes it is stopped as by a signal.
+
+        Raises UsageError if the cell cannot be run at all, Busy while another process runs it.
+        """
         if self.process is None or self.process.poll() is not None:
             threads = str(spec.train.threads)
             self.process = subprocess.Popen(
@@ -56,28 +61,45 @@ class Worker:
             self.process.stdin.flush()
         except BrokenPipeError:
             pass  # it died: the empty answer below says so
-        for line in self.process.stdout:
-            reply = json.loads(line)
-            if reply["kind"] == "usage":
-                raise UsageError(reply["reason"])
-            if reply["kind"] == "state":
-                return reply
-            if progress:
-                progress(reply["text"])
+        watch = threading.Timer(60 * (limit or 0), self.process.terminate)
+        if limit:
+            watch.start()
+        try:
+            for line in self.process.stdout:
+                reply = json.loads(line)
+                if reply["kind"] == "usage":
+                    raise UsageError(reply["reason"])
+                if reply["kind"] == "busy":
+                    raise Busy(reply["reason"])
+                if reply["kind"] == "state":
+                    return reply
+                if progress:
+                    progress(reply["text"])
+        finally:
+            watch.cancel()
         code = self.process.wait()
+        if limit and code in (128 + signal.SIGTERM, -signal.SIGTERM):
+            return {"status": "interrupted", "reason": f"past its limit of {limit:g} minutes"}
         status = "oom" if code == -9 else "error"  # the kernel's answer to memory running out is SIGKILL
         ended = f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
         return {"status": status, "reason": ended}
 
     def stop(self) -> None:
-        if self.process is not None:
+        """Ask it to end: at the next step, with everything saved."""
+        if self.process is not None and self.process.poll() is None:
+            assert self.process.stdin is not None
             self.process.terminate()
-            self.process.wait()
+            with contextlib.suppress(BrokenPipeError):
+                self.process.stdin.close()  # an idle worker ends here
+
+    def kill(self) -> None:
+        if self.process is not None:
+            self.process.kill()
 
     def close(self) -> None:
         """After stop, and after whoever reads its answers has seen their end."""
         if self.process is not None:
-            with self.process:  # closes the pipes
+            with contextlib.suppress(BrokenPipeError), self.process:  # closes the pipes
                 pass
 
 
@@ -100,10 +122,18 @@ def _show(bar: tqdm, cell: RunSpec, text: str) -> None:
     bar.set_postfix_str(f"{cell.method} {cell.benchmark} {text}")
 
 
-def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finished: Iterable[RunSpec] = ()) -> dict[str, str]:
-    """Run cells on local workers; returns the reason of each that is not done, by run_id.
+def run_local(
+    cells: list[RunSpec],
+    results: Path,
+    jobs: int,
+    device: str,
+    finished: Iterable[RunSpec] = (),
+    limit: float | None = None,
+) -> dict[str, str]:
+    """Run cells on local workers, each for at most `limit` minutes; returns the reason of each that is not done, by run_id.
 
-    Of finished cells those that read files of the user's are checked too: are the files still the same?
+    Of finished cells those that read files of the user's are checked too: are the files still the same? A cell that
+    another grid is running is waited for.
     """
     waiting: queue.Queue[RunSpec] = queue.Queue()
     for cell in cells:
@@ -121,14 +151,18 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finis
             except queue.Empty:
                 return
             try:
-                answer = worker.ask("run", cell, functools.partial(_show, bar, cell))
+                answer = worker.ask("run", cell, functools.partial(_show, bar, cell), limit)
                 status, reason = answer["status"], answer["reason"]
+            except Busy:
+                waiting.put(cell)
+                stopping.wait(0.5)
+                continue
             except UsageError as error:
                 status, reason = "error", str(error)
             if status != "done" and not stopping.is_set():
                 failed[cell.run_id] = f"{status}: {reason}"
                 state = RunDir.of(results, cell).state()
-                if state["status"] in ("running", "missing"):  # the process died or refused before it could say so
+                if state["status"] in ("running", "missing", status):  # it died or refused before it could say so, or why
                     RunDir.of(results, cell).save_state({**state, "status": status, "reason": reason})
                 tqdm.write(f"{cell.run_id}: {failed[cell.run_id]}", file=sys.stderr)
             bar.update()
@@ -140,17 +174,21 @@ def run_local(cells: list[RunSpec], results: Path, jobs: int, device: str, finis
             thread.start()
         for thread in threads:
             thread.join()
-    except KeyboardInterrupt:
-        stopping.set()
-        raise
     finally:
-        for worker in workers:
-            worker.stop()
-        for thread in threads:
-            thread.join()
-        for worker in workers:
-            worker.close()
-        bar.close()
+        stopping.set()
+        try:
+            for worker in workers:
+                worker.stop()
+            for thread in threads:
+                thread.join()
+            for worker in workers:
+                worker.close()
+        except (KeyboardInterrupt, SystemExit):  # asked a second time
+            for worker in workers:
+                worker.kill()
+            raise
+        finally:
+            bar.close()
     return failed
 
 
@@ -198,6 +236,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="a cell that takes longer is stopped, resumable")
     parser.add_argument("--dry-run", action="store_true", help="list the cells and their state, run nothing")
     parser.add_argument("--where", action="store_true", help="print where this command's results are, for bench.report")
     return parser.parse_args()
@@ -205,6 +244,7 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     suite = load_suite(args.suite, args.overrides, args.name)
     if args.where:
         if not args.dry_run and args.launcher == "local":
@@ -230,7 +270,7 @@ def main() -> int:
     print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {args.jobs} side by side",
           file=sys.stderr)  # fmt: skip
     finished = [cell for cell in chosen if cell not in left]
-    failed = run_local(left, args.results, args.jobs, args.device, finished)
+    failed = run_local(left, args.results, args.jobs, args.device, finished, args.time_limit)
     counts = collect(args.results, suite.cells)
     print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return cli.UNFINISHED if failed else cli.FINE

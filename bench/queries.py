@@ -16,11 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench import stopping
 from bench.backbone import FrozenViT
+from bench.cache import cached
 from bench.config.spec import RunSpec
 from bench.data.stream import TaskStream
-from bench.paths import cache_dir
-from bench.store.files import load_array, save_array
 
 
 class Queries:
@@ -52,11 +52,7 @@ class Queries:
     def _get(self, what: list, chunks: Callable[[], Iterator[Tensor]]) -> np.ndarray:
         key = hashlib.sha256(json.dumps([self._identity, what], sort_keys=True).encode()).hexdigest()
         if key not in self._held:
-            path = cache_dir() / "queries" / f"{key}.npy"
-            stored = load_array(path)
-            if stored is None:
-                stored = self._compute(chunks())
-                save_array(path, stored)
+            stored = cached("queries", key, lambda: self._compute(chunks()))
             if len(self._held) > 4:  # an epoch's features are not needed again before the next task
                 self._held.pop(next(iter(self._held)))
             self._held[key] = stored
@@ -66,5 +62,6 @@ class Queries:
     def _compute(self, chunks: Iterator[Tensor]) -> np.ndarray:
         parts = []
         for images in chunks:
+            stopping.check()  # nothing is lost but this array
             parts.append(self.backbone.cls(self.backbone.prepare(images.to(self.device))).cpu().numpy())
         return np.concatenate(parts)

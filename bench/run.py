@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import signal
 import sys
 
-from bench import cli
+from bench import cli, stopping
 from bench.config.spec import UsageError
 from bench.config.suite import add_suite_arguments, load_suite
+from bench.store.rundir import Busy
 
 
 def main() -> int:
@@ -32,7 +34,12 @@ def main() -> int:
     from bench.engine import run_cell  # torch is imported only once the command line is right
     from bench.worker import choose_device
 
-    state = run_cell(cell, args.results, choose_device(args.device), lambda text: print(text, file=sys.stderr))
+    stopping.on_signals(signal.SIGINT, signal.SIGTERM)
+    try:
+        state = run_cell(cell, args.results, choose_device(args.device), lambda text: print(text, file=sys.stderr))
+    except Busy as error:
+        print(f"error: {error}", file=sys.stderr)
+        return cli.UNFINISHED
     print(f"{cell.run_id}: {state['status']} {state['reason']}".rstrip())
     print(args.results / cell.suite / "runs" / cell.run_id)
     return cli.FINE if state["status"] == "done" else cli.UNFINISHED

@@ -2,7 +2,7 @@
 
 It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests are
 {"do": "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
-{"kind": "progress" | "usage" | "state", ...}.
+{"kind": "progress" | "usage" | "busy" | "state", ...}.
 """
 
 from __future__ import annotations
@@ -14,7 +14,9 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from bench import stopping
 from bench.config.spec import UsageError, spec_from_json
+from bench.store.rundir import Busy
 
 
 def choose_device(wanted: str) -> str:
@@ -33,6 +35,7 @@ def choose_device(wanted: str) -> str:
 def serve() -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grid's to handle: it ends its workers
+    stopping.on_signals(signal.SIGTERM)
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # anything that prints must not disturb the answers
 
@@ -55,6 +58,10 @@ def serve() -> None:
                 answer(kind="state", status=state["status"], reason=state["reason"])
         except UsageError as error:
             answer(kind="usage", reason=str(error))
+        except Busy as error:
+            answer(kind="busy", reason=str(error))
+        except OSError as error:  # the disk is full: not even the state could be written
+            answer(kind="state", status="error", reason=f"{error.strerror or error}: {error.filename}")
 
 
 if __name__ == "__main__":

@@ -84,7 +84,7 @@ def test_one_line_and_exit_code_2(words, says, refused, tmp_path):
     assert not list(tmp_path.glob("results/*/runs")), "nothing was started"
 
 
-@pytest.mark.parametrize("module", ["run", "grid", "report", "check", "speed", "pretrain", "data.glyph_masks"])
+@pytest.mark.parametrize("module", ["run", "grid", "report", "check", "speed", "pretrain", "data", "data.glyph_masks"])
 def test_help_everywhere(module, command):
     assert "usage" in command(f"bench.{module}", "--help", check=0).stdout
 

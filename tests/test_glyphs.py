@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.config.spec import DataSpec
+from bench.config.spec import DataSpec, UsageError
 from bench.data import glyphs
 from bench.data.datasets import GLYPH_SETS, TEST_IMAGES, TRAIN_IMAGES, load_dataset
 from bench.data.glyph_masks import base_letter
@@ -33,7 +33,7 @@ def test_altered_masks_are_refused(monkeypatch, tmp_path):
     changed["masks"][0, 0, 10, 5] ^= 1
     np.savez_compressed(tmp_path / "glyphs.npz", **changed)
     monkeypatch.setattr(glyphs, "ASSET", tmp_path / "glyphs.npz")
-    with pytest.raises(ValueError, match="digest differs"):
+    with pytest.raises(UsageError, match="digest differs"):
         glyphs.asset.__wrapped__()
 
 

@@ -15,8 +15,8 @@ from conftest import ROOT, TINY, with_method
 from PIL import Image
 
 from bench import engine
-from bench.checkpoint import load_checkpoint
-from bench.config.spec import UsageError
+from bench.checkpoint import Checkpoints
+from bench.config.spec import UsageError, spec_from_json
 from bench.data.stream import TaskStream
 from bench.method import Method
 from bench.store.rundir import RunDir, collect
@@ -31,8 +31,15 @@ def table(path):
     return list(csv.DictReader(path.read_text().splitlines()))
 
 
+def checkpoints(folder):
+    """Of a run directory, and what they say of files that cannot be used."""
+    said = []
+    spec = spec_from_json((folder / "spec.json").read_text())
+    return Checkpoints(RunDir(folder), spec, said.append), said
+
+
 def trained_state(folder):
-    return torch.load(folder / "ckpt" / "task.pt", weights_only=True)["method"]
+    return next(checkpoints(folder)[0].tasks())["method"]
 
 
 def assert_same_weights(first, second):
@@ -71,7 +78,7 @@ def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
     served: dict[str, list[bytes]] = {}
     batches = TaskStream.batches
 
-    def spy(self, part, epoch, with_images=True):
+    def spy(self, part, epoch, with_images=True, skip=0):
         for batch in batches(self, part, epoch, True):
             served.setdefault(current, []).append(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
             yield batch
@@ -167,7 +174,7 @@ def test_killed_at_any_moment_it_continues_to_the_same_bytes(tmp_path):
     assert again.read_bytes() == reference.read_bytes()
 
 
-def test_a_corrupt_checkpoint_is_not_used(tiny_spec, run, monkeypatch):
+def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(tiny_spec, run, monkeypatch):
     evaluate = engine.evaluate
     _, whole = run(tiny_spec, "whole")
 
@@ -181,11 +188,14 @@ def test_a_corrupt_checkpoint_is_not_used(tiny_spec, run, monkeypatch):
         run(tiny_spec)
     monkeypatch.setattr(engine, "evaluate", evaluate)
     folder = whole.parents[3] / "results" / "tiny" / "runs" / tiny_spec.run_id
-    content = bytearray((folder / "ckpt" / "task.pt").read_bytes())
+    assert {f.name for f in (folder / "ckpt").iterdir()} == {"task-1.pt", "task-2.pt", "within.pt"}
+    content = bytearray((folder / "ckpt" / "task-2.pt").read_bytes())
     content[len(content) // 2] ^= 1
-    (folder / "ckpt" / "task.pt").write_bytes(content)
+    (folder / "ckpt" / "task-2.pt").write_bytes(content)
     run(tiny_spec)
-    assert "checkpoint not used" in (folder / "log.txt").read_text()
+    log = (folder / "log.txt").read_text()
+    assert "task-2.pt: not used: torn or altered" in log
+    assert "continued after task 1" in log
     assert (folder / "metrics.csv").read_bytes() == (whole / "metrics.csv").read_bytes()
 
 
@@ -194,10 +204,15 @@ def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tm
     _, folder = run(tiny_spec)
     cell = engine.prepare(tiny_spec)
     fresh = {key: value.clone() for key, value in cell.method.state_dict().items()}
-    assert load_checkpoint(RunDir(folder), tiny_spec, cell.method)["finished_tasks"] == 3
+    engine._restore_tasks(cell, checkpoints(folder)[0])
+    assert cell.finished_tasks == 3
     changed = engine.prepare(tiny_spec)
     changed.method.register_buffer("new", torch.zeros(1))
-    assert load_checkpoint(RunDir(folder), tiny_spec, changed.method) is None
+    kept, said = checkpoints(folder)
+    engine._restore_tasks(changed, kept)
+    assert changed.finished_tasks == 0
+    assert len(said) == 2
+    assert "not used" in said[0]
     assert all(torch.equal(changed.method.state_dict()[key], value) for key, value in fresh.items())
 
 

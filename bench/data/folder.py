@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageOps
 
+from bench.cache import cached
 from bench.config.spec import UsageError
 from bench.data.keyed import derive
-from bench.paths import cache_dir
-from bench.store.files import load_array, save_array
 
 Array = np.ndarray
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
@@ -85,12 +84,7 @@ def _arrays(root: Path, classes: dict[str, list[Path]], side: int) -> tuple[Arra
         except OSError as error:
             raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
     key = hashlib.sha256(json.dumps(["decode-1", side, listing]).encode()).hexdigest()
-    path = cache_dir() / "images" / f"{key}.npy"
-    cached = load_array(path)
-    if cached is None or cached.shape != (len(files), side, side, 3):
-        cached = np.stack([_decode(file, side) for file in files])
-        save_array(path, cached)
-    return cached, labels
+    return cached("images", key, lambda: np.stack([_decode(file, side) for file in files])), labels
 
 
 def _decode(file: Path, side: int) -> Array:

@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from bench.config.spec import UsageError
 from bench.data.keyed import Draws, key_of
 
 SIDE = 32
@@ -29,13 +30,17 @@ Array = np.ndarray
 
 @functools.cache
 def asset() -> dict[str, Array]:
-    """codes (C,), part (C,), masks (C, 12, 32, 32) uint8 in 0..255. Raises ValueError if the file was altered."""
+    """codes (C,), part (C,), masks (C, 12, 32, 32) uint8 in 0..255. Raises UsageError if the file was altered."""
     from bench.data.glyph_masks import contents_digest
 
-    with np.load(ASSET, allow_pickle=False) as stored:
-        arrays = {name: stored[name] for name in ("codes", "part", "masks")}
-    if contents_digest(arrays) != ASSET_SHA256:
-        raise ValueError(f"{ASSET} is not the file this benchmark was made with (digest differs): restore it")
+    try:
+        with np.load(ASSET, allow_pickle=False) as stored:
+            arrays = {name: stored[name] for name in ("codes", "part", "masks")}
+        intact = contents_digest(arrays) == ASSET_SHA256
+    except Exception:  # a broken archive fails in many ways
+        intact = False
+    if not intact:
+        raise UsageError(f"{ASSET} is not the file this benchmark was made with (digest differs): restore it")
     packed = arrays["masks"]
     masks = np.empty((*packed.shape[:3], SIDE), dtype=np.uint8)
     masks[..., 0::2] = (packed >> 4) * 17

@@ -100,11 +100,14 @@ class TaskStream:
         rows = np.flatnonzero((self.train_labels >= start) & (self.train_labels < stop))
         return TaskSlice(index, int(start), int(stop), rows)
 
-    def batches(self, task: TaskSlice, epoch: int, with_images: bool = True) -> Iterator[Batch]:
-        """One epoch of a task in its keyed order; the last, smaller batch is kept (dropping it could drop a task)."""
+    def batches(self, task: TaskSlice, epoch: int, with_images: bool = True, skip: int = 0) -> Iterator[Batch]:
+        """One epoch of a task in its keyed order; the last, smaller batch is kept (dropping it could drop a task).
+
+        skip: batches served before, which the digest holds already.
+        """
         shuffle = np.random.default_rng(derive(self.seed, "data", task.index, epoch))
         rows = task.rows[shuffle.permutation(len(task.rows))]
-        for start in range(0, len(rows), self.batch):
+        for start in range(skip * self.batch, len(rows), self.batch):
             chosen = rows[start : start + self.batch]
             views = self._views(chosen, epoch)
             served = self.digest.encode() + chosen.astype("<i8").tobytes() + views.bytes()

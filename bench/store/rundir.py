@@ -1,22 +1,29 @@
 """One run directory per cell: what is in it, and the collection of many into a suite's CSV files.
 
-    spec.json  env.json  log.txt  ckpt/task.pt  {metrics,timing,losses,movement,similarity}.csv  state.json  DONE
+    spec.json  env.json  log.txt  ckpt/  {metrics,timing,losses,movement,similarity}.csv  state.json  DONE
 
-DONE is written last and holds the digest of metrics.csv: a cell counts only if both agree.
+DONE is written last and holds the digests of the tables and of state.json: a cell counts only if all agree.
 """
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
 import hashlib
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench import faults
 from bench.config.spec import SECTIONS, RunSpec, UsageError, plain
 from bench.store.files import sha256_of, write_text
 from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, write_csv
+
+
+class Busy(Exception):
+    """Another process runs this cell now."""
 
 
 @dataclass(frozen=True)
@@ -29,9 +36,22 @@ class RunDir:
     def of(cls, results: Path, spec: RunSpec) -> RunDir:
         return cls(results / spec.suite / "runs" / spec.run_id)
 
-    @property
-    def checkpoint(self) -> Path:
-        return self.path / "ckpt" / "task.pt"
+    @contextlib.contextmanager
+    def lock(self) -> Iterator[None]:
+        """Only one process runs a cell; the lock of a process that died is free. Raises Busy."""
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            stream = (self.path / ".lock").open("w")
+        except OSError as error:
+            raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
+        with stream:
+            try:
+                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError:
+                raise Busy(f"{self.path}: another process is running this cell") from None
+            except OSError as error:  # a file system without locks
+                self.log(f"not locked: {error.strerror}")
+            yield
 
     def open(self, spec: RunSpec, environment: dict[str, Any]) -> None:
         """Create the directory and record what is run where. Raises UsageError where it cannot be written."""
@@ -67,16 +87,20 @@ class RunDir:
         for name, columns in TABLES.items():
             write_csv(self.path / f"{name}.csv", columns, tables[name])
         self.save_state(state)
-        write_text(self.path / "DONE", sha256_of(self.path / "metrics.csv") + "\n")
+        names = [*(f"{name}.csv" for name in TABLES), "state.json"]
+        faults.point("done")
+        write_text(self.path / "DONE", "".join(f"{sha256_of(self.path / name)}  {name}\n" for name in names))
 
     def done(self) -> bool:
-        """True if finished and intact. Raises UsageError if metrics.csv is not the one that DONE vouches for."""
+        """True if finished and intact. Raises UsageError if a file is not the one that DONE vouches for."""
         mark = self.path / "DONE"
         if not mark.exists():
             return False
-        table = self.path / "metrics.csv"
-        if not table.exists() or sha256_of(table) != mark.read_text().strip():
-            raise UsageError(f"{table}: altered since the run ended (DONE holds another digest); delete {self.path}")
+        vouched = dict(line.split("  ")[::-1] for line in mark.read_text().splitlines() if line.count("  ") == 1)
+        for name in (*(f"{name}.csv" for name in TABLES), "state.json"):
+            file = self.path / name
+            if not file.exists() or sha256_of(file) != vouched.get(name):
+                raise UsageError(f"{file}: altered since the run ended (DONE holds another digest); delete {self.path}")
         return True
 
 

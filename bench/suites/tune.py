@@ -8,13 +8,13 @@ no reported run uses. Rows are NAME@PROMPT_LR+HEAD_LR; the chosen setting of a r
 _base_ = ["./_base_/glyph_methods.py"]
 
 order_seeds = [11]
-seeds = [11]
+seeds = [11, 12]
 
 data = dict(name="glyphs-tune", classes=60, tasks=3, evaluate="validation", test_per_class=20)
 benchmarks = {"glyphs-tune": dict()}
 
-prompt_rates = (0.006, 0.02, 0.06)
-head_rates = (0.004, 0.01, 0.025, 0.06)
+prompt_rates = (0.003, 0.01, 0.03, 0.1)
+head_rates = (0.006, 0.015, 0.04)
 searched = {}
 for name, row in _base_.methods.items():
     if name == "ncm":

@@ -1,0 +1,72 @@
+"""Arrays that are made once and kept: decoded images and frozen features, shared by all runs and processes.
+
+An entry's name is a digest of everything it depends on. It is written whole or not at all and used only if the digest at its
+end agrees. Where all entries together pass the limit, those not used for longest go.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+
+from bench.config.spec import UsageError
+from bench.paths import cache_dir
+from bench.store.files import load_array, save_array
+
+KINDS = ("images", "queries")
+GIB = 1 << 30
+
+
+def limit() -> int:
+    """Bytes: $BENCH_CACHE_LIMIT in GiB, 50 where it is not set. Raises UsageError for what is no number."""
+    text = os.environ.get("BENCH_CACHE_LIMIT", "50")
+    try:
+        value = float(text)
+        if not 0 <= value < float("inf"):
+            raise ValueError
+    except ValueError:
+        raise UsageError(f"BENCH_CACHE_LIMIT={text}: a number of GiB from 0 is expected") from None
+    return int(value * GIB)
+
+
+def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
+    """The array of this kind and key, made and kept where there is none that is intact."""
+    most = limit()
+    path = cache_dir() / kind / f"{key}.npy"
+    stored = load_array(path)
+    if stored is None:
+        stored = make()
+        save_array(path, stored)
+        trim(most)
+    return stored
+
+
+def entries() -> list[tuple[Path, int, float]]:
+    """File, bytes and time of last use, longest unused first."""
+    found = []
+    for kind in KINDS:
+        for file in (cache_dir() / kind).glob("*.npy"):
+            try:
+                facts = file.stat()
+            except OSError:  # another process has just dropped it
+                continue
+            found.append((file, facts.st_size, facts.st_mtime))
+    return sorted(found, key=lambda entry: entry[2])
+
+
+def trim(most: int) -> int:
+    """Drop entries, longest unused first, until the rest fits into `most` bytes; how many went.
+
+    A process that has mapped an entry keeps its pages until it lets go.
+    """
+    kept = entries()
+    total, dropped = sum(size for _, size, _ in kept), 0
+    for file, size, _ in kept:
+        if total <= most:
+            break
+        file.unlink(missing_ok=True)
+        total, dropped = total - size, dropped + 1
+    return dropped

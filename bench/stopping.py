@@ -1,0 +1,34 @@
+"""SIGINT and SIGTERM: the first asks a run to stop at its next step, with everything saved; a second one ends it at once."""
+
+from __future__ import annotations
+
+import signal
+from typing import Any
+
+_asked: int | None = None
+
+
+def on_signals(*numbers: int) -> None:
+    """From now on these signals ask; the second one does what it does by default."""
+    for number in numbers:
+        signal.signal(number, _ask)
+
+
+def _ask(number: int, frame: Any) -> None:
+    global _asked
+    _asked = number
+    for each in (signal.SIGINT, signal.SIGTERM):
+        if signal.getsignal(each) is _ask:
+            signal.signal(each, signal.SIG_DFL)
+
+
+def asked() -> bool:
+    return _asked is not None
+
+
+def check() -> None:
+    """Raises SystemExit with the code of the signal that asked (130, 143), at a place where stopping loses nothing."""
+    global _asked
+    if _asked is not None:
+        number, _asked = _asked, None
+        raise SystemExit(128 + number)

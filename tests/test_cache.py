@@ -1,0 +1,57 @@
+"""The cache of arrays: what is in it is used, what passes its limit goes, longest unused first."""
+
+import os
+
+import numpy as np
+import pytest
+
+from bench import cache
+from bench.config.spec import UsageError
+
+
+@pytest.fixture
+def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path))
+    return tmp_path
+
+
+def test_made_once(folder):
+    calls = []
+
+    def make():
+        calls.append(1)
+        return np.arange(12.0).reshape(3, 4)
+
+    first, second = (cache.cached("queries", "key", make) for _ in range(2))
+    assert len(calls) == 1
+    assert np.array_equal(first, second)
+    assert isinstance(second, np.memmap)
+
+
+def test_what_was_not_used_for_longest_goes_first(folder, monkeypatch):
+    size = (1 << 20) / 4
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", str(2.5 / 1024))  # two and a half MiB
+    for age, name in ((30, "a"), (20, "b"), (10, "c")):
+        if name == "c":
+            cache.cached("queries", "a", lambda: pytest.fail("it is there"))  # now b is the longest unused
+        cache.cached("queries", name, lambda: np.zeros(int(size), dtype=np.float32))
+        if name != "c":
+            os.utime(folder / "queries" / f"{name}.npy", (1e9 - age, 1e9 - age))
+    assert {file.stem for file, _, _ in cache.entries()} == {"a", "c"}
+
+
+@pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])
+def test_a_limit_that_is_no_number(folder, monkeypatch, text):
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", text)
+    with pytest.raises(UsageError, match="a number of GiB"):
+        cache.cached("queries", "key", lambda: np.zeros(3))
+    assert not list(folder.iterdir())
+
+
+def test_the_command_shows_and_clears(folder, command):
+    cache.cached("images", "one", lambda: np.zeros((8, 4, 4, 3), dtype=np.uint8))
+    said = command("bench.data", "cache", check=0).stdout
+    assert "limit 50 GiB" in said
+    assert "images        1 entries" in said
+    assert "1 entries dropped" in command("bench.data", "cache", "--clear", check=0).stdout
+    assert cache.entries() == []

@@ -1,0 +1,413 @@
+"""Stop it anywhere, lose nothing: real processes and real signals, faults in every step of writing, broken files.
+
+The ordinary tests run a selection; `pytest -m fault` runs every method, every point and every kind.
+"""
+
+import multiprocessing
+import os
+import random
+import re
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, TINY, with_method
+from fault_cell import run as run_here
+
+from bench import engine, faults
+from bench.config.spec import UsageError
+from bench.method import method_names
+from bench.store.rundir import RunDir
+from bench.store.tables import TABLES
+
+MODEL = {"coda_prompt": {"pool": 6, "length": 4}, "l2p": {"length": 2}}
+POINTS = ("step:1", "step:6", "step:12", "epoch:1", "epoch:4", "task:1", "task:3", "save:9", "saved:4", "saved:12", "done:1")
+SELECTED = [
+    ("hlgp", "step:6"),
+    ("hlgp", "epoch:4"),
+    ("finetune", "step:12"),
+    ("coda_prompt", "save:9"),
+    ("dualprompt", "done:1"),
+]
+every = pytest.mark.fault
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["bench.engine"])
+
+
+def cell_of(spec, name):
+    return with_method(spec, name, **MODEL.get(name, {}))
+
+
+def process(spec, results, **environment):
+    """The cell in a process of its own: its exit code, negative for the signal that ended it."""
+    child = forks.Process(target=run_here, args=(spec, results), kwargs=environment)
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def files_of(results, spec):
+    """What a run leaves that must not depend on where it was stopped."""
+    folder = RunDir.of(results, spec).path
+    return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES.keys() - {"timing"}}
+
+
+@pytest.fixture(scope="module")
+def undisturbed(tmp_path_factory):
+    """The files of a method's cell that nothing happened to."""
+    known = {}
+
+    def of(spec):
+        if spec.method not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            assert engine.run_cell(spec, folder)["status"] == "done"
+            known[spec.method] = files_of(folder, spec)
+        return known[spec.method]
+
+    return of
+
+
+def killed_at(point, spec, folder, expected):
+    """True if the process came to the point. It is killed there, and the next one must end as if nothing had happened."""
+    code = process(spec, folder, BENCH_CRASH_AT=point)
+    assert code in (0, -signal.SIGKILL)
+    assert process(spec, folder) == 0
+    assert files_of(folder, spec) == expected, f"{spec.method} killed at {point}"
+    return code != 0
+
+
+@pytest.mark.parametrize(("name", "point"), SELECTED)
+def test_killed_at_a_point_it_continues_to_the_same_bytes(name, point, tiny_spec, tmp_path, undisturbed):
+    spec = cell_of(tiny_spec, name)
+    assert killed_at(point, spec, tmp_path, undisturbed(spec))
+
+
+@every
+@pytest.mark.parametrize("name", method_names())
+def test_killed_at_each_point_every_method_continues_to_the_same_bytes(name, tiny_spec, tmp_path, undisturbed):
+    spec = cell_of(tiny_spec, name)
+    died = [killed_at(point, spec, tmp_path / point, undisturbed(spec)) for point in POINTS]
+    assert sum(died) >= (4 if name == "ncm" else len(POINTS)), "ncm has no steps, and no epochs to save"
+
+
+def killed_at_random(spec, folder, kills, expected, generator):
+    """Start, kill after a random time, start again, until a run ends by itself; every kill at another instant."""
+    done = 0
+    while True:
+        child = forks.Process(target=run_here, args=(spec, folder))
+        child.start()
+        child.join(generator.uniform(0.0, 0.7) if done < kills else None)
+        if child.exitcode is None:
+            child.kill()
+            child.join()
+            done += 1
+            continue
+        assert child.exitcode == 0
+        assert files_of(folder, spec) == expected
+        return done
+
+
+def test_killed_at_random_instants(tiny_spec, tmp_path, undisturbed):
+    spec = cell_of(tiny_spec, "hlgp")
+    generator = random.Random(5)
+    assert sum(killed_at_random(spec, tmp_path / str(n), 2, undisturbed(spec), generator) for n in range(2)) >= 1
+
+
+@every
+@pytest.mark.parametrize("name", ["hlgp", "l2p", "finetune", "linear_ncm"])
+def test_killed_at_twenty_random_instants(name, tiny_spec, tmp_path, undisturbed):
+    spec, generator, kills, round_ = cell_of(tiny_spec, name), random.Random(name), 0, 0
+    while kills < 20:
+        kills += killed_at_random(spec, tmp_path / str(round_), 20 - kills, undisturbed(spec), generator)
+        round_ += 1
+
+
+def failing_io(kind, spec, folder, expected, stride=1):
+    """Fail the first step of writing, then the second, ... until a run comes through: how many were tried."""
+    tried = 0
+    for number in range(1, 10_000, stride):
+        results = folder / f"{kind}{number}"
+        faults.restart()
+        os.environ["BENCH_FAIL_IO"] = f"{number}:{kind}"
+        try:
+            state = engine.run_cell(spec, results)
+        except (OSError, UsageError):
+            state = {"status": "refused"}
+        finally:
+            del os.environ["BENCH_FAIL_IO"]
+        came_through = faults.steps_of_writing() < number
+        tried += not came_through
+        assert engine.run_cell(spec, results)["status"] == "done", f"after the failure of step {number}"
+        assert files_of(results, spec) == expected, f"after the failure of step {number}"
+        if came_through:
+            assert state["status"] == "done"
+            return tried
+    raise AssertionError("it never came through")
+
+
+def test_a_failing_disk_at_some_steps_of_writing(tiny_spec, tmp_path, undisturbed):
+    spec = cell_of(tiny_spec, "linear")
+    assert failing_io("SHORT", spec, tmp_path, undisturbed(spec), stride=17) >= 4
+
+
+@every
+@pytest.mark.parametrize("kind", ["ENOSPC", "EIO", "SHORT"])
+@pytest.mark.parametrize("name", ["linear", "hlgp"])
+def test_a_failing_disk_at_every_step_of_writing(name, kind, tiny_spec, tmp_path, undisturbed):
+    spec = cell_of(tiny_spec, name)
+    assert failing_io(kind, spec, tmp_path, undisturbed(spec)) >= 60
+
+
+# --- signals ----------------------------------------------------------------------------------------------------------
+
+LONG = ("--set", "data.classes=12", "data.tasks=6", "train.epochs=12")
+
+
+def start(*words, cwd):
+    return subprocess.Popen(
+        [sys.executable, "-m", *words], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+
+
+def end_of(process, seconds=240):
+    """Its exit code and what it said."""
+    said, _ = process.communicate(timeout=seconds)
+    return process.returncode, said
+
+
+def wait_for(folder, pattern, text="", seconds=90):
+    """Until a file is there, with that text in it."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        for file in folder.glob(pattern):
+            if text in file.read_text():
+                return file
+        time.sleep(0.01)
+    raise AssertionError(f"{pattern} did not come")
+
+
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=every)])
+def test_a_signal_stops_at_the_next_step_with_everything_saved(number, code, tmp_path):
+    words = ("bench.run", str(TINY), "--method", "hlgp", "--benchmark", "glyphs", *LONG, "--name", "s")
+    victim = start(*words, cwd=tmp_path)
+    log = wait_for(tmp_path, "results/s/runs/*/log.txt", "task 2 epoch 1")
+    victim.send_signal(number)
+    ended, said = end_of(victim)
+    assert ended == code, said
+    assert "the same command continues" in said
+    assert "Traceback" not in said
+    assert '"interrupted"' in (log.parent / "state.json").read_text()
+    before = len(log.read_text().splitlines())
+    assert end_of(start(*words, cwd=tmp_path))[0] == 0
+    lines = log.read_text().splitlines()
+    assert len({line for line in lines if " epoch " in line}) == len([x for x in lines if " epoch " in x]), "no epoch ran twice"
+    assert before < len(lines)
+    assert end_of(start(*words, "--results", "whole", cwd=tmp_path))[0] == 0
+    (whole,) = tmp_path.glob("whole/s/runs/*/metrics.csv")
+    assert (log.parent / "metrics.csv").read_bytes() == whole.read_bytes()
+
+
+@every
+def test_a_grid_passes_the_signal_on_and_continues(tmp_path):
+    words = ("bench.grid", str(TINY), *LONG, "--name", "g", "--jobs", "2")
+    victim = start(*words, cwd=tmp_path)
+    log = wait_for(tmp_path, "results/g/runs/hlgp--*/log.txt", "task 1 epoch 2")
+    victim.send_signal(signal.SIGTERM)
+    ended, said = end_of(victim)
+    assert ended == 143, said
+    assert '"interrupted"' in (log.parent / "state.json").read_text()
+    ended, said = end_of(start(*words, cwd=tmp_path))
+    assert ended == 0, said
+    lines = [line for line in log.read_text().splitlines() if " epoch " in line]
+    assert len(set(lines)) == len(lines) == 72, "no epoch ran twice, none is missing"
+
+
+@every
+def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_path):
+    words = ("bench.grid", str(TINY), *LONG, "--name", "t", "--methods", "hlgp", "--benchmarks", "glyphs", "--order-seeds", "1")
+    done = command(*words, "--time-limit", "0.06", check=3)
+    assert "past its limit of 0.06 minutes" in done.stderr
+    assert "past its limit" in (tmp_path / "results" / "t" / "runs.csv").read_text()
+    for _ in range(40):  # every start comes a little further
+        if command(*words, "--time-limit", "0.08").returncode == 0:
+            break
+    else:
+        raise AssertionError("it never came to an end")
+
+
+# --- two at once ------------------------------------------------------------------------------------------------------
+
+
+@every
+def test_two_grids_run_every_cell_once(tmp_path, monkeypatch):
+    words = ("bench.grid", str(TINY), "--set", "train.epochs=3", "--name", "race", "--jobs", "2")
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cold"))  # for which they race as well
+    both = [start(*words, cwd=tmp_path) for _ in range(2)]
+    for grid in both:
+        ended, said = end_of(grid)
+        assert ended == 0, said
+    logs = list(tmp_path.glob("results/race/runs/*/log.txt"))
+    assert len(logs) == 8
+    for log in logs:
+        epochs = re.findall(r"task \d epoch \d", log.read_text())
+        assert len(epochs) == len(set(epochs)) == 6, f"{log}: run twice"
+    assert (tmp_path / "results" / "race" / "metrics.csv").read_text().count("\n") == 1 + 8 * 2 * 3
+
+
+@every
+def test_a_cell_that_another_process_runs_is_left_alone(tiny_spec, tmp_path, command):
+    words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "busy")
+    folder = Path(command(*words, check=0).stdout.splitlines()[-1])
+    (tmp_path / folder / "DONE").unlink()
+    with RunDir(tmp_path / folder).lock():
+        assert "another process" in command(*words, check=3).stderr
+    command(*words, check=0)  # the lock of a process that is gone is no lock
+
+
+# --- broken files -----------------------------------------------------------------------------------------------------
+
+
+def flip(content):
+    changed = bytearray(content)
+    changed[len(changed) // 2] ^= 1
+    return bytes(changed)
+
+
+HARM = {"empty": lambda c: b"", "half": lambda c: c[: len(c) // 2], "flipped": flip, "longer": lambda c: c + b"x"}
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("name", ["metrics.csv", "losses.csv", "state.json", "DONE"])
+def test_a_finished_run_that_was_altered_is_named(harm, name, tiny_spec, run):
+    _, folder = run(tiny_spec)
+    file = folder / name
+    file.write_bytes(HARM[harm](file.read_bytes()))
+    if (name, harm) == ("DONE", "longer"):
+        file.write_bytes(file.read_bytes().replace(b"a", b"b"))
+    with pytest.raises(UsageError, match=r"altered since the run ended"):
+        run(tiny_spec)
+
+
+@pytest.mark.parametrize("harm", HARM)
+@pytest.mark.parametrize("names", [("within.pt",), ("task-2.pt",), ("task-2.pt", "task-1.pt"), ("task-1.pt", "within.pt")])
+def test_a_broken_checkpoint_is_named_and_an_earlier_one_used(harm, names, tiny_spec, tmp_path, monkeypatch, undisturbed):
+    spec = cell_of(tiny_spec, "linear")
+    assert process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL  # in the second epoch of the third task
+    folder = RunDir.of(tmp_path, spec).path
+    for name in names:
+        file = folder / "ckpt" / name
+        file.write_bytes(HARM[harm](file.read_bytes()))
+    assert engine.run_cell(spec, tmp_path)["status"] == "done"
+    log = (folder / "log.txt").read_text()
+    used = {"task-1.pt": "task-2.pt" in names, "task-2.pt": True, "within.pt": "task-2.pt" not in names}
+    for name in names:
+        assert (f"{name}: not used" in log) == used[name], "an older state that nobody needs is not read"
+    assert files_of(tmp_path, spec) == undisturbed(spec)
+
+
+def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(tiny_spec, tmp_path, monkeypatch, undisturbed):
+    spec = cell_of(tiny_spec, "linear")
+    monkeypatch.setattr("bench.checkpoint.FORMAT", 99)
+    assert engine.run_cell(spec, tmp_path)["status"] == "done"
+    monkeypatch.undo()
+    folder = RunDir.of(tmp_path, spec).path
+    (folder / "DONE").unlink()
+    (folder / "ckpt" / "task-3.pt").write_bytes((folder / "ckpt" / "task-2.pt").read_bytes())
+    assert engine.run_cell(spec, tmp_path)["status"] == "done"
+    log = (folder / "log.txt").read_text()
+    assert "task-3.pt: not used: torn or altered" in log
+    assert "task-2.pt: not used: format 99, this version reads 3" in log
+    assert files_of(tmp_path, spec) == undisturbed(spec)
+
+
+@pytest.mark.parametrize("harm", [*HARM, "foreign"])
+def test_a_broken_cache_entry_is_named_and_made_again(harm, tiny_spec, tmp_path, monkeypatch, capfd, undisturbed):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
+    spec = cell_of(tiny_spec, "dualprompt")
+    assert engine.run_cell(replace(spec, method="other"), tmp_path)["status"] == "done"
+    entries = sorted((tmp_path / "cache" / "queries").glob("*.npy"))
+    contents = {file: file.read_bytes() for file in entries}
+    assert len(entries) >= 3
+    for file, other in zip(entries, [*entries[1:], entries[0]], strict=True):
+        file.write_bytes(contents[other] if harm == "foreign" else HARM[harm](contents[file]))
+    assert engine.run_cell(spec, tmp_path)["status"] == "done"
+    assert capfd.readouterr().err.count("not used, made again") == len(entries)
+    assert {file: file.read_bytes() for file in entries} == contents
+    assert files_of(tmp_path, spec) == undisturbed(spec)
+
+
+# --- nothing that is read can run ---------------------------------------------------------------------------------------
+
+
+class Payload:
+    """Unpickling it creates a file."""
+
+    def __init__(self, marker):
+        self.marker = str(marker)
+
+    def __reduce__(self):
+        return (open, (self.marker, "w"))
+
+
+def test_no_pickle_is_executed(tiny_spec, tmp_path, monkeypatch, capfd):
+    import pickle
+
+    import numpy as np
+    import torch
+
+    from bench.backbone import load_backbone
+    from bench.config.spec import BackboneSpec
+    from bench.store.files import load_array, seal, write_bytes
+
+    marker = tmp_path / "marker"
+    poison = Payload(marker)
+    pickle.loads(pickle.dumps(poison)).close()
+    assert marker.exists(), "the payload works"
+    marker.unlink()
+
+    for name in ("evil.pth", "evil.pt", "evil.bin"):
+        torch.save({"cls_token": poison}, tmp_path / name)
+        with pytest.raises(UsageError, match="cannot be read"):
+            load_backbone(BackboneSpec(checkpoint=str(tmp_path / name)))
+    np.savez(tmp_path / "evil.npz", **{"embedding/kernel": np.array([poison], dtype=object)})
+    with pytest.raises(UsageError, match="cannot be read"):
+        load_backbone(BackboneSpec(checkpoint=str(tmp_path / "evil.npz")))
+
+    array = tmp_path / "evil.npy"
+    import io
+
+    stream = io.BytesIO()
+    np.save(stream, np.array([poison], dtype=object), allow_pickle=True)
+    import hashlib
+
+    digest = hashlib.sha256(b"evil.npy\n" + stream.getvalue()).digest()
+    array.write_bytes(stream.getvalue() + digest)
+    assert load_array(array) is None
+
+    spec = cell_of(tiny_spec, "linear")
+    folder = RunDir.of(tmp_path, spec).path
+    buffer = io.BytesIO()
+    torch.save({"method": poison, "format": 3, "spec_sha": spec.sha}, buffer)
+    write_bytes(folder / "ckpt" / "task-1.pt", seal("task-1.pt", buffer.getvalue()))
+    assert engine.run_cell(spec, tmp_path)["status"] == "done"
+    assert "task-1.pt: not used" in (folder / "log.txt").read_text()
+    assert not marker.exists()
+
+
+# --- what must not matter -----------------------------------------------------------------------------------------------
+
+
+@every
+def test_jobs_order_folder_locale_and_hash_seed_do_not_matter(command, tmp_path):
+    words = ("bench.grid", str(TINY), "--name", "d")
+    command(*words, "--jobs", "1", check=0, PYTHONHASHSEED="1", LC_ALL="C", BENCH_CACHE=str(tmp_path / "cold"))
+    first = (tmp_path / "results" / "d" / "metrics.csv").read_bytes()
+    for method in ("hlgp", "linear"):  # one after the other, the later row first
+        command(*words, "--jobs", "3", "--methods", method, "--results", "again", check=0, PYTHONHASHSEED="2", LC_ALL="C.UTF-8")
+    assert (tmp_path / "again" / "d" / "metrics.csv").read_bytes() == first
