@@ -3,7 +3,9 @@
 import argparse
 import importlib
 import os
+import struct
 import sys
+import zlib
 
 import numpy as np
 import pytest
@@ -15,8 +17,10 @@ from PIL import Image
 from bench import cli
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
 from bench.config.suite import add_suite_arguments, load_suite, suite_names
+from bench.data.folder import load_folder
 from bench.method import method_class
 
+PACKAGES = ("bench.report", "bench.data")
 GRID = ("bench.grid", str(TINY))
 WRONG = [
     (("bench.grid", "mimi"), "did you mean 'mini'"),
@@ -46,6 +50,25 @@ WRONG = [
     ((*GRID, "--set", "backbone.name=vit_tini_patch16_224"), "did you mean"),
     ((*GRID, "--set", "backbone.checkpoint=none.pth"), "not found"),
     ((*GRID, "--set", "backbone.image_size=33"), "backbone"),
+    ((*GRID, "--set", "train.head_lr=nan"), "a finite number is expected"),
+    ((*GRID, "--set", "train.prompt_lr=-1"), "at least 0"),
+    ((*GRID, "--set", "train.batch_size=0"), "at least 1"),
+    ((*GRID, "--set", "train.precision=fp16"), "accepted: fp32, bf16, auto"),
+    ((*GRID, "--set", "train.schedule=cosin"), "did you mean 'cosine'"),
+    ((*GRID, "--set", "train.joint=maybe"), "bool is expected"),
+    ((*GRID, "--set", "train.threads=0"), "at least 1"),
+    ((*GRID, "--set", "data.crop_low=0"), "at least 0.01"),
+    ((*GRID, "--set", "data.crop_low=1.5"), "at most 1.0"),
+    ((*GRID, "--set", "data.class_order=[0,0,1,2]"), "each of 0..3 once"),
+    ((*GRID, "--set", "data.class_order=[0,1]"), "each of 0..3 once"),
+    ((*GRID, "--set", "data.order=codda"), "did you mean 'coda'"),
+    ((*GRID, "--set", "backbone.normalise=imagenet"), "accepted: zero_one, timm"),
+    ((*GRID, "--set", "methods.hlgp.model.weights=maen"), "did you mean 'mean'"),
+    ((*GRID, "--set", "methods.hlgp.model.layers=[0,12]"), "model of hlgp"),
+    ((*GRID, "--set", "methods.hlgp.model.length=0"), "model of hlgp"),
+    ((*GRID, "--time-limit", "soon"), "invalid float"),
+    (("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--seed", "9"), "accepted: 1"),
+    (("bench.data", "cash"), "invalid choice"),
     ((*GRID, "--results", "/proc/none"), "cannot be written"),
     ((*GRID, "--jobs", "0"), "whole number from 1"),
     ((*GRID, "--shard", "3/2"), "are expected"),
@@ -65,7 +88,7 @@ def refused(tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [module, *words])
         with pytest.raises(SystemExit) as ended:
-            cli.run(importlib.import_module("bench.report.__main__" if module == "bench.report" else module).main)
+            cli.run(importlib.import_module(f"{module}.__main__" if module in PACKAGES else module).main)
         said = capfd.readouterr().err
         assert ended.value.code == 2, said
         assert "Traceback" not in said
@@ -115,7 +138,46 @@ FOLDERS = [
     (lambda r: write_images(r / "test" / "z"), "class 'z' is in test but not in train"),
     (lambda r: write_images(r / "train" / "z"), "class 'z' is in train but not in test"),
     (lambda r: (r / "test").rename(r / "tset"), "'test' is missing"),
+    (lambda r: (r / "train" / "a" / "x.jpg").symlink_to("x.jpg"), "x.jpg: cannot be read"),
+    (lambda r: (r / "train" / "a" / "x.jpg").symlink_to("nowhere.jpg"), "x.jpg: cannot be read"),
+    (lambda r: (r / "train" / "a" / "x.png").write_bytes(bomb()), "DecompressionBomb"),
+    (lambda r: (r / "train" / "a" / "0.png").write_bytes((r / "train" / "a" / "0.png").read_bytes()[:200]), "a readable image"),
+    (lambda r: Image.fromarray(np.zeros((9, 9), np.float32)).save(r / "train" / "a" / "x.tif"), "more than 8 bits"),
+    (lambda r: [f.rename(r.parent / f.name) for f in r.iterdir()], "at least two class folders"),
 ]
+
+
+def bomb():
+    """A PNG of some bytes that says it has 20,000 x 20,000 pixels."""
+    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
+    return (
+        b"\x89PNG\r\n\x1a\n"
+        + struct.pack(">I", 13)
+        + header
+        + struct.pack(">I", zlib.crc32(header))
+        + struct.pack(">I", 9)
+        + b"IDAT"
+    )
+
+
+def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
+    """Grey, palette, CMYK, alpha, animated, one pixel; and what is in train and in test is counted."""
+    root = good_folder(tmp_path / "pictures")
+    colour = Image.new("RGB", (12, 12), (200, 10, 30))
+    kinds = {"grey.png": colour.convert("L"), "palette.png": colour.convert("P"), "cmyk.jpg": colour.convert("CMYK"),
+             "alpha.png": colour.convert("RGBA"), "one.png": colour.resize((1, 1)), "bw.png": colour.convert("1")}  # fmt: skip
+    for name, image in kinds.items():
+        image.save(root / "train" / "a" / name)
+    colour.save(root / "train" / "a" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (12, 12))])
+    names, (images, labels), _ = load_folder(root, 16)
+    assert names == ("a", "b", "c", "d")
+    assert images.shape == (8 + len(kinds) + 1, 16, 16, 3)
+    assert np.bincount(labels).tolist() == [2 + len(kinds) + 1, 2, 2, 2]
+    listed = sorted(f.name for f in (root / "train" / "a").iterdir())
+    for name in ("palette.png", "cmyk.jpg", "alpha.png", "one.png", "moving.gif"):
+        pixel = images[listed.index(name)].astype(int).mean(axis=(0, 1))
+        assert np.abs(pixel - (200, 10, 30)).max() < 20, name
+    assert "8 test images are in train too" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(("breaks", "says"), FOLDERS, ids=[says for _, says in FOLDERS])

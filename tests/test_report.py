@@ -52,7 +52,9 @@ def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
     for method, bonus in (("hlgp", 10), ("other_row", 0)):
         for order in (1, 2):
             name = identity(method, order)
-            runs.append({**name, "status": "done", "params_trainable": 100, "gflops_train": 1, "gflops_infer": 1})
+            runs.append(
+                {**name, "status": "done", "stream_sha": order, "params_trainable": 100, "gflops_train": 1, "gflops_infer": 1}
+            )
             timing += [{"run_id": name["run_id"], "task": t, "train_seconds": 1, "eval_seconds": 1} for t in (1, 2)]
             for scenario in ("class", "task"):
                 for after, eval_task, correct in ((1, 1, 80), (2, 1, 50 + order), (2, 2, 70)):
@@ -171,6 +173,9 @@ BROKEN = [
     (lambda m, r: r.pop(0), "does not list as done"),
     (lambda m, r: m[:] == [] or m.__delitem__(slice(0, 6)), "has no rows of it"),
     (lambda m, r: r.append({**r[0], "run_id": "again", "status": "missing"}), "two runs of one cell"),
+    (lambda m, r: r[0].update(data_sha="another"), "data_sha of .* differ"),
+    (lambda m, r: r[0].update(weights_sha="another"), "need the same weights"),
+    (lambda m, r: r[0].update(precision="bf16"), "need the same precision"),
 ]
 
 
@@ -178,6 +183,21 @@ BROKEN = [
 def test_tables_that_contradict_themselves_are_refused(change, says, tmp_path):
     with pytest.raises(UsageError, match=says):
         load(write_suite(tmp_path / "s", change))
+
+
+def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):
+    folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
+
+    def protocol(*epochs):
+        rows = [("hlgp", epochs[0]), ("other_row", epochs[1])]
+        write_csv(folder / "protocol.csv", PROTOCOL,
+                  [{"benchmark": "b<script>", "method": m, "key": "train.epochs", "value": e} for m, e in rows])  # fmt: skip
+
+    protocol(2, 3)
+    load(folder)
+    protocol(2, 2)
+    with pytest.raises(UsageError, match="need the same class order, batches or views"):
+        load(folder)
 
 
 def test_missing_columns_and_torn_files(tmp_path):

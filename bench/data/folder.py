@@ -1,9 +1,16 @@
-"""Any folder of images as arrays: listed, checked, decoded once, and kept in the cache under its digest."""
+"""Any folder of images as arrays: listed, checked, decoded once, and kept in the cache under its digest.
+
+What happens to unusual files: grey, palette, CMYK and transparent ones become RGB, of an animation the first frame is taken,
+EXIF orientation is applied. More than 8 bits a channel, more pixels than Pillow takes for sane, links that lead nowhere and
+whatever cannot be decoded are refused by name. Files that are both in train and in test are counted on stderr.
+"""
 
 from __future__ import annotations
 
 import hashlib
 import json
+import sys
+import warnings
 from pathlib import Path
 
 import numpy as np
@@ -36,7 +43,12 @@ def load_folder(root: Path, side: int) -> tuple[tuple[str, ...], tuple[Array, Ar
         train, test = _divide(_list(root))
     if len(train) < 2:
         raise UsageError(f"data.root={root}: at least two class folders are expected, found {len(train)}")
-    return tuple(sorted(train)), _arrays(root, train, side), _arrays(root, test, side)
+    seen, tested = _digests(root, train), _digests(root, test)
+    known = set(seen.values())
+    both = [name for name, digest in tested.items() if digest in known]
+    if both:
+        print(f"data.root={root}: {len(both)} test images are in train too, byte for byte (first: {both[0]})", file=sys.stderr)
+    return tuple(sorted(train)), _arrays(root, train, seen, side), _arrays(root, test, tested, side)
 
 
 def _other(part: str) -> str:
@@ -51,7 +63,7 @@ def _list(folder: Path) -> dict[str, list[Path]]:
             continue
         if not entry.name.isprintable():  # undecodable bytes, control characters: names go into digests and tables
             raise UsageError(f"{folder}: class folder {entry.name!a} has no printable UTF-8 name")
-        files = sorted(f for f in entry.rglob("*") if f.suffix.lower() in SUFFIXES and f.is_file())
+        files = sorted(f for f in entry.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
         if not files:
             raise UsageError(f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})")
         found[entry.name] = files
@@ -72,25 +84,31 @@ def _divide(classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict
     return train, test
 
 
-def _arrays(root: Path, classes: dict[str, list[Path]], side: int) -> tuple[Array, Array]:
+def _digests(root: Path, classes: dict[str, list[Path]]) -> dict[str, str]:
+    """sha256 of each file by its name below root, in the order of classes and files."""
+    found = {}
+    for name in sorted(classes):
+        for file in classes[name]:
+            try:
+                found[str(file.relative_to(root))] = hashlib.sha256(file.read_bytes()).hexdigest()
+            except OSError as error:
+                raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
+    return found
+
+
+def _arrays(root: Path, classes: dict[str, list[Path]], digests: dict[str, str], side: int) -> tuple[Array, Array]:
     """Decoded images and labels; decoded once, then memory-mapped from the cache by the digest of all files."""
-    names = sorted(classes)
-    files = [file for name in names for file in classes[name]]
-    labels = np.repeat(np.arange(len(names)), [len(classes[name]) for name in names])
-    listing = []
-    for file in files:
-        try:
-            listing.append([str(file.relative_to(root)), hashlib.sha256(file.read_bytes()).hexdigest()])
-        except OSError as error:
-            raise UsageError(f"{file}: cannot be read ({error.strerror})") from error
+    labels = np.repeat(np.arange(len(classes)), [len(classes[name]) for name in sorted(classes)])
+    listing = [list(item) for item in digests.items()]
     key = hashlib.sha256(json.dumps(["decode-1", side, listing]).encode()).hexdigest()
-    return cached("images", key, lambda: np.stack([_decode(file, side) for file in files])), labels
+    return cached("images", key, lambda: np.stack([_decode(root / name, side) for name in digests])), labels
 
 
 def _decode(file: Path, side: int) -> Array:
     """One image as RGB: EXIF orientation applied, shorter side resized to `side`, centre cut. (side, side, 3) uint8."""
     try:
-        with Image.open(file) as opened:
+        sane = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
+        with sane, Image.open(file) as opened:
             if opened.mode.startswith("I") or opened.mode == "F":  # more than 8 bits a channel: RGB would clip it
                 raise ValueError(f"mode {opened.mode} has more than 8 bits a channel; convert it")
             image = ImageOps.exif_transpose(opened).convert("RGB")

@@ -85,6 +85,8 @@ def load(folder: Path) -> Results:
     twice = runs[runs.duplicated(CELL[1:], keep=False)]
     if len(twice):
         raise UsageError(f"{folder}/runs.csv: two runs of one cell: {', '.join(twice['run_id'][:2])}")
+    protocol = _protocol(folder)
+    _refuse_mixed(folder, runs[runs["status"] == "done"], protocol)
     frame = pd.DataFrame(rows)
     cells, curves, matrices = [], [], {}
     for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False) if len(frame) else []:
@@ -100,9 +102,34 @@ def load(folder: Path) -> Results:
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
     beside = {name: _beside(folder, name, runs) for name in ("losses", "movement", "similarity")}
     curve = pd.DataFrame(curves)
-    return Results(
-        folder.name, runs, timing, pd.DataFrame(cells), curve, **beside, protocol=_protocol(folder), matrices=matrices
-    )
+    return Results(folder.name, runs, timing, pd.DataFrame(cells), curve, **beside, protocol=protocol, matrices=matrices)
+
+
+STREAM = ("train.epochs", "train.batch_size", "train.joint")  # what the batches served depend on besides data and seeds
+
+
+def _refuse_mixed(folder: Path, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
+    """Raises UsageError where cells of one table were not run on the same images, weights and views.
+
+    Rows of one benchmark must share data and weights; rows of one order, seed and training length the digest of every batch.
+    """
+    keys = protocol[protocol["key"].str.startswith("data.") | protocol["key"].isin(STREAM)]
+    served = keys.groupby(["benchmark", "method"])["value"].agg(tuple).rename("served")
+    done = done.join(served, on=["benchmark", "method"])
+    groups = {
+        "data_sha": ("images", ["benchmark"]),
+        "weights_sha": ("weights", ["benchmark"]),
+        "precision": ("precision", ["benchmark"]),
+        "stream_sha": ("class order, batches or views", ["benchmark", "order_seed", "seed", "served"]),
+    }
+    for column, (what, by) in groups.items():
+        for _, part in done.groupby(by, sort=False):
+            if part[column].nunique() > 1:
+                one = part.drop_duplicates(column)
+                raise UsageError(
+                    f"{folder}/runs.csv: {column} of '{one['run_id'].iloc[0]}' and '{one['run_id'].iloc[1]}' differ: "
+                    f"rows of one table need the same {what}"
+                )
 
 
 def _protocol(folder: Path) -> pd.DataFrame:
