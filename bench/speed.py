@@ -25,10 +25,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import cli
 from bench.backbone import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError
-from bench.engine import build_optimiser
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
 from bench.store.tables import Rows, write_csv
+from bench.training import build_optimiser
 from bench.worker import choose_device
 
 CLASSES, TASKS = 100, 10

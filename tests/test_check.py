@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 
 from bench import check, engine
+from bench.cell import _backbone
 from bench.cli import CHECK_FAILED, FINE
 
 ROWS = ("hlgp", "coda-prompt", "linear", "ncm", "linear-ncm")
@@ -39,7 +40,7 @@ def test_a_broken_backbone_is_caught(in_this_process, monkeypatch, capsys):
 
     attend = backbone.attend
     monkeypatch.setattr(backbone, "attend", lambda attn, x, prefix, *rest: attend(attn, x, None, *rest))
-    engine._backbone.cache_clear()
+    _backbone.cache_clear()
     assert check.main() == CHECK_FAILED
     table = capsys.readouterr().out
     failed = {line.split("|")[2].strip() for line in table.splitlines() if "DIFFERS" in line}

@@ -6,7 +6,7 @@ import pytest
 import torch
 from conftest import with_method
 
-from bench import engine
+from bench import engine, training
 from bench.backbone import weights_digest
 from bench.method import build_method, method_names
 
@@ -89,7 +89,7 @@ def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
     cell = prepared(tiny_spec, name)
     part = cell.stream.tasks[0]
     torch.manual_seed(0)
-    task = engine.contract_task(cell, part)
+    task = training.contract_task(cell, part)
     cell.method.begin_task(task)
     batch = next(iter(cell.stream.batches(part, 0)))
     images = cell.backbone.prepare(batch.images)

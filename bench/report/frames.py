@@ -18,8 +18,10 @@ LABELS = {
     "hlgp-independent": "independent prompts",
     "l2p": "L2P",
     "l2p++": "L2P++",
+    "deep-l2p++": "deep L2P++",
     "dualprompt": "DualPrompt",
     "coda-prompt": "CODA-Prompt",
+    "oneprompt": "one prompt (OnePrompt)",
     "linear": "linear",
     "ncm": "class means (NCM)",
     "linear-ncm": "linear + NCM routing",
@@ -115,11 +117,12 @@ def _refuse_mixed(folder: Path, done: pd.DataFrame, protocol: pd.DataFrame) -> N
     """
     keys = protocol[protocol["key"].str.startswith("data.") | protocol["key"].isin(STREAM)]
     served = keys.groupby(["benchmark", "method"])["value"].agg(tuple).rename("served")
-    done = done.join(served, on=["benchmark", "method"])
+    wanted = protocol[protocol["key"] == "train.precision"].set_index(["benchmark", "method"])["value"].rename("wanted")
+    done = done.join(served, on=["benchmark", "method"]).join(wanted, on=["benchmark", "method"]).fillna({"wanted": ""})
     groups = {
         "data_sha": ("images", ["benchmark"]),
         "weights_sha": ("weights", ["benchmark"]),
-        "precision": ("precision", ["benchmark"]),
+        "precision": ("precision", ["benchmark", "wanted"]),
         "stream_sha": ("class order, batches or views", ["benchmark", "order_seed", "seed", "served"]),
     }
     for column, (what, by) in groups.items():
