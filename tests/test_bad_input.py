@@ -17,7 +17,7 @@ from PIL import Image
 from bench import cli
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
 from bench.config.suite import add_suite_arguments, load_suite, suite_names
-from bench.data.folder import load_folder
+from bench.data.folder import _decode, load_folder
 from bench.method import method_class
 
 PACKAGES = ("bench.report", "bench.data")
@@ -185,6 +185,22 @@ def test_broken_folders_are_named(breaks, says, refused, tmp_path):
     root = good_folder(tmp_path / "pictures")
     breaks(root)
     assert says in refused(*GRID, "--set", f"data.root={root}", "data.classes=4")
+
+
+@given(where=st.floats(0, 1), what=st.binary(max_size=8), cut=st.integers(0, 64), kind=st.sampled_from(["PNG", "JPEG", "GIF"]))
+def test_a_damaged_image_is_decoded_or_refused_in_one_line(where, what, cut, kind, tmp_path_factory):
+    file = tmp_path_factory.mktemp("i") / "x.png"
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(file, kind)
+    content = file.read_bytes()
+    at = int(where * len(content))
+    file.write_bytes(content[:at] + what + content[at + cut :])
+    try:
+        assert _decode(file, 8).shape == (8, 8, 3)
+        return
+    except UsageError as error:
+        said = str(error)
+    assert said.startswith(f"{file}: not a readable image")
+    assert "\n" not in said
 
 
 # --- the configuration, by fuzzing ------------------------------------------------------------------------------------

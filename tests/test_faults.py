@@ -411,3 +411,21 @@ def test_jobs_order_folder_locale_and_hash_seed_do_not_matter(command, tmp_path)
     for method in ("hlgp", "linear"):  # one after the other, the later row first
         command(*words, "--jobs", "3", "--methods", method, "--results", "again", check=0, PYTHONHASHSEED="2", LC_ALL="C.UTF-8")
     assert (tmp_path / "again" / "d" / "metrics.csv").read_bytes() == first
+
+
+def test_altered_embedded_weights_are_named(tmp_path, monkeypatch):
+    from bench import backbone
+    from bench.config.spec import BackboneSpec
+
+    for suffix in (".safetensors", ".json"):
+        file = backbone.GLYPH_WEIGHTS.with_suffix(suffix)
+        (tmp_path / file.name).write_bytes(file.read_bytes())
+    copy = tmp_path / backbone.GLYPH_WEIGHTS.name
+    monkeypatch.setattr(backbone, "GLYPH_WEIGHTS", copy)
+    backbone.load_backbone(BackboneSpec())
+    copy.write_bytes(flip(copy.read_bytes()))
+    with pytest.raises(UsageError, match="altered"):
+        backbone.load_backbone(BackboneSpec())
+    copy.write_bytes(copy.read_bytes()[:5000])
+    with pytest.raises(UsageError, match="cannot be read"):
+        backbone.load_backbone(BackboneSpec())

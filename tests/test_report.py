@@ -7,6 +7,8 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
 
 from bench.config.spec import UsageError
 from bench.report import tables
@@ -183,6 +185,24 @@ BROKEN = [
 def test_tables_that_contradict_themselves_are_refused(change, says, tmp_path):
     with pytest.raises(UsageError, match=says):
         load(write_suite(tmp_path / "s", change))
+
+
+@given(where=st.floats(0, 1), what=st.binary(max_size=3), cut=st.integers(0, 4), name=st.sampled_from(["metrics", "runs"]))
+def test_a_damaged_table_is_read_or_refused_in_one_line(where, what, cut, name, tmp_path_factory):
+    folder = write_suite(tmp_path_factory.mktemp("s"))
+    file = folder / f"{name}.csv"
+    content = file.read_bytes()
+    at = int(where * len(content))
+    file.write_bytes(content[:at] + what + content[at + cut :])
+    try:
+        results = load(folder)
+    except UsageError as error:
+        said = str(error)
+    else:
+        assert (results.cells[["faa", "caa"]].to_numpy() <= 100).all()
+        return
+    assert str(folder) in said
+    assert "\n" not in said.strip()
 
 
 def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):

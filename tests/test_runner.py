@@ -21,6 +21,7 @@ from bench.data.stream import TaskStream
 from bench.method import Method
 from bench.store.rundir import RunDir, collect
 from bench.store.tables import TABLES
+from bench.training import schedule_factor
 from methods.hlgp import HLGP
 
 CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
@@ -117,6 +118,17 @@ def test_other_files_under_a_finished_cell_are_noticed(tmp_path, command):
     command(*words, check=0)
     Image.new("RGB", (8, 8), (0, 9, 0)).save(tmp_path / "pictures" / "train" / "a" / "0.png")
     assert "begun with other images" in command(*words, check=2).stderr
+
+
+def test_schedules():
+    def rates(kind, points, epochs):
+        return [round(schedule_factor(kind, done, epochs), 3) for done in points]
+
+    assert rates("constant", (0, 1.5, 3.9), 4) == [1, 1, 1]
+    assert rates("coda", (0, 1, 2, 2.5, 3), 4) == [1, 1, 0.869, 0.869, 0.509], "the first two epochs share the full rate"
+    assert rates("cosine", (0, 1, 2, 3.9), 4) == [1, 0.869, 0.509, 0.016]
+    assert rates("cosine_step", (0, 1, 2, 3, 3.99), 4) == [1, 0.924, 0.707, 0.383, 0.004]
+    assert rates("cosine_step", (0, 0.5), 1) == [1, 0.707]
 
 
 @pytest.mark.parametrize("name", CELLS)
