@@ -180,6 +180,11 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
     return "bf16" if any(there.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
 
 
+def device_name(device: torch.device) -> str:
+    """'cpu', or which GPU it is: two models' last bits differ."""
+    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
 def pretrained_config(vit: nn.Module) -> dict:
     """What timm states about a model's weights (mean, std, ...); empty for networks built from the configuration."""
     return getattr(vit, "pretrained_cfg", None) or {}
@@ -281,7 +286,12 @@ def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
         read_weights(find_weights(spec.checkpoint), vit)
     elif spec.name == "vit_glyphs":
         read_weights(GLYPH_WEIGHTS, vit)
-        if weights_digest(vit) != json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())["weights_sha256"]:
+        try:
+            recipe = json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())
+            intact = weights_digest(vit) == recipe["weights_sha256"]
+        except (OSError, ValueError, KeyError):
+            intact = False
+        if not intact:
             raise UsageError(f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it")
     elif spec.name == "vit":
         raise UsageError("backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)")

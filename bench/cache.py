@@ -6,7 +6,9 @@ end agrees. Where all entries together pass the limit, those not used for longes
 
 from __future__ import annotations
 
+import contextlib
 import os
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from bench.store.files import load_array, save_array
 
 KINDS = ("images", "queries")
 GIB = 1 << 30
+DAY = 86_400  # seconds
 
 
 def limit() -> int:
@@ -62,6 +65,11 @@ def trim(most: int) -> int:
 
     A process that has mapped an entry keeps its pages until it lets go.
     """
+    for kind in KINDS:
+        for torn in (cache_dir() / kind).glob(".*.npy.*"):  # of a process that was killed while it wrote, if it is old
+            with contextlib.suppress(OSError):
+                if most == 0 or time.time() - torn.stat().st_mtime > DAY:
+                    torn.unlink()
     kept = entries()
     total, dropped = sum(size for _, size, _ in kept), 0
     for file, size, _ in kept:

@@ -22,10 +22,13 @@ KEPT = 2  # finished tasks
 
 
 class Checkpoints:
-    """The checkpoints of one cell. say: where a file that cannot be used is named."""
+    """The checkpoints of one cell. same: digests that must be those of the run that wrote them. say: names unusable files."""
 
-    def __init__(self, run: RunDir, spec: RunSpec, say: Callable[[str], None]) -> None:
-        self.folder, self.sha, self.say = run.path / "ckpt", spec.sha, say
+    def __init__(self, run: RunDir, spec: RunSpec, same: dict[str, str], say: Callable[[str], None]) -> None:
+        self.folder, self.say = run.path / "ckpt", say
+        self.same = {"spec_sha": spec.sha, **same}
+        for torn in self.folder.glob(".*.pt.*"):  # of a process that was killed while it wrote
+            torn.unlink(missing_ok=True)
 
     def save_task(self, finished: int, content: dict[str, Any]) -> None:
         """State after `finished` tasks: tensors and plain values only."""
@@ -67,7 +70,7 @@ class Checkpoints:
 
     def _write(self, name: str, content: dict[str, Any]) -> None:
         buffer = io.BytesIO()
-        torch.save({**content, "format": FORMAT, "spec_sha": self.sha}, buffer)
+        torch.save({**content, "format": FORMAT, **self.same}, buffer)
         write_bytes(self.folder / name, seal(name, buffer.getvalue()))
 
     def _read(self, path: Path) -> dict[str, Any] | None:
@@ -75,8 +78,9 @@ class Checkpoints:
             content = torch.load(io.BytesIO(unseal(path.name, path.read_bytes())), map_location="cpu", weights_only=True)
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-            if content["spec_sha"] != self.sha:
-                raise ValueError("it belongs to another spec")
+            for key, value in self.same.items():
+                if content[key] != value:
+                    raise ValueError(f"it was written with another {key}")
         except Exception as error:  # whatever is wrong with it, there is an earlier state to continue from
             self.say(f"{path}: not used: {str(error).splitlines()[0]}")
             return None

@@ -13,6 +13,17 @@ from bench.config.spec import UsageError
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3
 
 
+def above_zero(text: str) -> float:
+    """argparse type of an amount."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 0 < value < float("inf"):
+        raise argparse.ArgumentTypeError(f"'{text}': a number above 0 is expected")
+    return value
+
+
 def positive(text: str) -> int:
     """argparse type of a count."""
     if not text.isdigit() or int(text) < 1:
@@ -25,6 +36,7 @@ DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
 
 def run(main: Callable[[], int]) -> None:
     """Call a command's main and exit with its code: 2 and one line for a UsageError, 3 for a disk, 130 or 143 for a signal."""
+    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = main()
     except UsageError as error:

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 
 from bench import faults, stopping
+from bench.backbone import device_name
 from bench.cell import Cell, Diverged, inputs, prepare
 from bench.checkpoint import Checkpoints
 from bench.config.spec import RunSpec, UsageError
@@ -83,7 +84,7 @@ def environment(cell: Cell) -> dict[str, Any]:
         "machine": platform.machine(),
         "cpu": torch.backends.cpu.get_cpu_capability(),
         "cores": os.cpu_count(),
-        "device": cell.device.type if cell.device.type == "cpu" else torch.cuda.get_device_name(cell.device),
+        "device": device_name(cell.device),
     }
 
 
@@ -118,7 +119,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     run.open(spec, where)
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
-        _run_tasks(cell, run, progress)
+        _run_tasks(cell, run, identifying, progress)
         state = {"status": "done", "reason": "", **identifying, **_closing_facts(cell)}
         run.finish({name: getattr(cell, name) for name in TABLES}, state)
     except (KeyboardInterrupt, SystemExit):
@@ -127,27 +128,30 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     except UsageError:
         raise
     except Exception as error:
-        state = {**_failure(error), **identifying}
+        state = {**failure(error), **identifying}
         run.log(f"{state['status']}: {state['reason']}")
         run.save_state(state)
     return state
 
 
-def _failure(error: Exception) -> dict[str, str]:
+def failure(error: Exception) -> dict[str, str]:
+    """Status and reason of a cell that ended with an exception."""
     reason = (str(error).splitlines() or [""])[0]
     if isinstance(error, Diverged):
         return {"status": "diverged", "reason": reason}
+    if isinstance(error, OSError) and error.filename:
+        return {"status": "error", "reason": f"{error.filename}: {error.strerror}"}
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
         return {"status": "oom", "reason": reason or "out of memory"}
     return {"status": "error", "reason": f"{type(error).__name__}: {reason}"}
 
 
-def _run_tasks(cell: Cell, run: RunDir, progress: Progress) -> None:
+def _run_tasks(cell: Cell, run: RunDir, identity: dict[str, Any], progress: Progress) -> None:
     def say(line: str) -> None:
         run.log(line)
         progress(line)
 
-    kept = Checkpoints(run, cell.spec, say)
+    kept = Checkpoints(run, cell.spec, {k: identity[k] for k in ("data_sha", "weights_sha", "precision")}, say)
     _restore_tasks(cell, kept)
     if cell.finished_tasks:
         run.log(f"continued after task {cell.finished_tasks}")

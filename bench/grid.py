@@ -45,6 +45,7 @@ class Worker:
         Raises UsageError if the cell cannot be run at all, Busy while another process runs it.
         """
         if self.process is None or self.process.poll() is not None:
+            self.close()
             threads = str(spec.train.threads)
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "bench.worker"],
@@ -59,8 +60,8 @@ class Worker:
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
-        except BrokenPipeError:
-            pass  # it died: the empty answer below says so
+        except (BrokenPipeError, ValueError):
+            pass  # it died or was stopped: the empty answer below says so
         watch = threading.Timer(60 * (limit or 0), self.process.terminate)
         if limit:
             watch.start()
@@ -97,7 +98,7 @@ class Worker:
             self.process.kill()
 
     def close(self) -> None:
-        """After stop, and after whoever reads its answers has seen their end."""
+        """After it ended, and after whoever reads its answers has seen their end."""
         if self.process is not None:
             with contextlib.suppress(BrokenPipeError), self.process:  # closes the pipes
                 pass
@@ -163,7 +164,8 @@ def run_local(
                 failed[cell.run_id] = f"{status}: {reason}"
                 state = RunDir.of(results, cell).state()
                 if state["status"] in ("running", "missing", status):  # it died or refused before it could say so, or why
-                    RunDir.of(results, cell).save_state({**state, "status": status, "reason": reason})
+                    with contextlib.suppress(OSError, UsageError):  # a full disk: what can be said is said below
+                        RunDir.of(results, cell).save_state({**state, "status": status, "reason": reason})
                 tqdm.write(f"{cell.run_id}: {failed[cell.run_id]}", file=sys.stderr)
             bar.update()
 
@@ -236,7 +238,8 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-    parser.add_argument("--time-limit", type=float, metavar="MINUTES", help="a cell that takes longer is stopped, resumable")
+    parser.add_argument("--time-limit", type=cli.above_zero, metavar="MINUTES",
+                        help="local: a cell that takes longer is stopped, resumable")  # fmt: skip
     parser.add_argument("--dry-run", action="store_true", help="list the cells and their state, run nothing")
     parser.add_argument("--where", action="store_true", help="print where this command's results are, for bench.report")
     return parser.parse_args()
@@ -244,7 +247,6 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     suite = load_suite(args.suite, args.overrides, args.name)
     if args.where:
         if not args.dry_run and args.launcher == "local":
@@ -262,7 +264,7 @@ def main() -> int:
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     for place in (folder, runs, cache_dir()):  # an unwritable folder is found now, not after the first cell
         write_text(place / ".writable", "")
-        (place / ".writable").unlink()
+        (place / ".writable").unlink(missing_ok=True)  # another grid may have
     if args.launcher == "slurm":
         if left:
             submit_slurm(left, args, folder)

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench import stopping
-from bench.backbone import FrozenViT
+from bench.backbone import FrozenViT, device_name
 from bench.cache import cached
 from bench.config.spec import RunSpec
 from bench.data.stream import TaskStream
@@ -36,7 +36,7 @@ class Queries:
             "view": [backbone.image_size, stream.dataset.side],
             "precision": backbone.precision,
             "threads": spec.train.threads,
-            "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device.type],
+            "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device_name(device)],
         }
         self._held: dict[str, np.ndarray] = {}
 

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cli
@@ -31,24 +31,28 @@ from bench.store.tables import Rows, write_csv
 from bench.training import build_optimiser
 from bench.worker import choose_device
 
-CLASSES, TASKS = 100, 10
-COLUMNS = ("device", "precision", "step", "ratio", "ms", "images_per_second", "gflops_per_image", "share_of_matmul")
+CLASSES = 100
+COLUMNS = ("device", "precision", "tasks", "step", "ratio", "ms", "images_per_second", "gflops_per_image", "share_of_matmul",
+           "kept_mib")  # fmt: skip
 Step = Callable[[], object]
 
 
-def learner(name: str, backbone: FrozenViT, finished: bool) -> tuple[Method, Task]:
-    """A method in its third task, where prompts of earlier tasks take part, or having finished it."""
-    model = {"pool": min(100, backbone.width // TASKS * TASKS)} if name == "coda_prompt" else {}
-    method = build_method(name, backbone, CLASSES, TASKS, model, 0).to(backbone.device)
-    size = CLASSES // TASKS
-    for index in range(3):
+def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple[Method, Task]:
+    """A method in the last of its tasks, where prompts of all earlier ones take part, or having finished it.
+
+    CODA-Prompt has ten components a task, as in its paper, or as many as can be orthogonal in this width.
+    """
+    model = {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
+    method = build_method(name, backbone, CLASSES, tasks, model, 0).to(backbone.device)
+    size = CLASSES // tasks
+    for index in range(tasks):
         start = index * size
         labels = torch.arange(start, start + size, device=backbone.device)
         queries = torch.randn(size, backbone.width, device=labels.device)
         task = Task(index, start, start + size, start, lambda q=queries, y=labels: (q, y))  # type: ignore[misc]
         method.train()
         method.begin_task(task)
-        if index < 2 or finished:
+        if index < tasks - 1 or finished:
             method.end_task(task)
     return method, task
 
@@ -69,7 +73,7 @@ def eval_step(method: Method, images: Tensor, query: Tensor | None) -> None:
     method(images, query)  # type: ignore[arg-type]
 
 
-def steps(backbone: FrozenViT, names: list[str], batch: int) -> dict[str, Step]:
+def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict[str, Step]:
     """Everything that is measured, by its name in the table."""
     device = backbone.device
     side = backbone.image_size
@@ -86,8 +90,8 @@ def steps(backbone: FrozenViT, names: list[str], batch: int) -> dict[str, Step]:
 
     found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
     for name in names:
-        method, task = learner(name, backbone, finished=False)
-        done = learner(name, backbone, finished=True)[0].eval()
+        method, task = learner(name, backbone, False, tasks)
+        done = learner(name, backbone, True, tasks)[0].eval()
         labels = torch.full((batch,), task.start, device=device)
         optimiser = build_optimiser(method.param_groups(), TrainSpec())
         kinds = {"warm": query, "cold": None} if method.needs_query else {"": query}
@@ -121,14 +125,31 @@ def matmul_rate(device: torch.device, precision: str, repeats: int) -> float:
     return 2 * side**3 / best
 
 
-def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int) -> Rows:
+def kept_for_backward(step: Step) -> int:
+    """Bytes of the tensors that a step keeps for its backward pass, each storage once; frozen weights are not counted."""
+    kept: dict[int, int] = {}
+
+    def keep(tensor: Tensor) -> Tensor:
+        if not isinstance(tensor, nn.Parameter) and tensor.grad_fn is not None:
+            storage = tensor.untyped_storage()
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
+        step()
+    return sum(kept.values())
+
+
+def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tasks: int) -> Rows:
+    """Rows of the table, in the last of so many tasks."""
     device = backbone.device
-    todo = steps(backbone, names, batch)
-    flops = {}
+    todo = steps(backbone, names, batch, tasks)
+    flops, kept = {}, {}
     for name, step in todo.items():  # the first run also warms up; the counter cannot follow inference mode
         with nullcontext() if " eval" in name else FlopCounterMode(display=False) as counter:
             step()
         flops[name] = counter.get_total_flops() if counter else 0
+        kept[name] = 0 if " eval" in name else kept_for_backward(step)
     best = dict.fromkeys(todo, float("inf"))
     for _ in range(repeats):
         for name, step in todo.items():
@@ -138,15 +159,33 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int) -> 
         {
             "device": device.type,
             "precision": backbone.precision,
+            "tasks": tasks,
             "step": name,
             "ratio": round(value / best["plain forward"], 2),
             "ms": round(1000 * value, 2),
             "images_per_second": round(batch / value, 1),
             "gflops_per_image": round(flops[name] / batch / 1e9, 3) if flops[name] else "",
             "share_of_matmul": round(flops[name] / value / rate, 2) if flops[name] else "",
+            "kept_mib": round(kept[name] / 2**20, 1) if kept[name] else "",
         }
         for name, value in best.items()
     ]
+
+
+def save_growth(table: Any, file: Path) -> None:
+    """A step's cost against the number of tasks, training and test, query features from the cache."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    import seaborn as sns
+
+    table = table[table["step"].str.contains(" train| eval") & ~table["step"].str.endswith("cold")]
+    table = table.assign(method=table["step"].str.split().str[0], kind=table["step"].str.split().str[1])
+    grid = sns.relplot(
+        table, x="tasks", y="ratio", hue="method", style="method", col="kind", kind="line", markers=True, height=3.5
+    )
+    grid.set(ylim=(0, None), ylabel="plain forward passes")
+    grid.savefig(file, dpi=110)
 
 
 def main() -> int:
@@ -159,8 +198,12 @@ def main() -> int:
     parser.add_argument("--precision", default="fp32", help="comma-separated: fp32, bf16")
     parser.add_argument("--device", default="cpu", help="comma-separated: cpu, cuda")
     parser.add_argument("--methods", nargs="+", default=[], help="default: all")
-    parser.add_argument("--out", type=Path, help="a CSV file for the table")
+    parser.add_argument("--tasks", default="10", help="comma-separated: measure in the last of so many tasks, e.g. 5,10,20,50")
+    parser.add_argument("--out", type=Path, help="a CSV file for the table; with several --tasks also a figure beside it")
     args = parser.parse_args()
+    counts = [int(text) if text.isdigit() else 0 for text in args.tasks.split(",")]
+    if not all(1 <= count <= CLASSES // 2 for count in counts):
+        raise UsageError(f"--tasks {args.tasks}: whole numbers from 1 to {CLASSES // 2}, separated by commas, are expected")
     torch.set_num_threads(args.threads)
     rows: Rows = []
     for place in args.device.split(","):
@@ -172,12 +215,16 @@ def main() -> int:
             for name in args.methods:
                 if name not in method_names():
                     raise UsageError.unknown("--methods", name, method_names())
-            rows += measure(backbone, args.methods or method_names(), args.batch, args.repeats)
+            for tasks in counts:
+                rows += measure(backbone, args.methods or method_names(), args.batch, args.repeats, tasks)
     import pandas as pd
 
-    print(markdown(pd.DataFrame(rows, columns=list(COLUMNS))))
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    print(markdown(table))
     if args.out:
         write_csv(args.out, COLUMNS, rows)
+        if len(counts) > 1:
+            save_growth(table, args.out.with_suffix(".png"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"batch {args.batch}, {args.threads} thread(s), {os.cpu_count()} cores; peak memory of the process {peak:.0f} MiB")
     return cli.FINE

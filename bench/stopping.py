@@ -8,18 +8,17 @@ from typing import Any
 _asked: int | None = None
 
 
-def on_signals(*numbers: int) -> None:
-    """From now on these signals ask; the second one does what it does by default."""
-    for number in numbers:
-        signal.signal(number, _ask)
+def on_signals(*numbers: int, again: bool = True) -> None:
+    """From now on these signals ask. again: the second one does what it does by default; otherwise it only asks again."""
 
-
-def _ask(number: int, frame: Any) -> None:
-    global _asked
-    _asked = number
-    for each in (signal.SIGINT, signal.SIGTERM):
-        if signal.getsignal(each) is _ask:
+    def ask(number: int, frame: Any) -> None:
+        global _asked
+        _asked = number
+        for each in numbers if again else ():
             signal.signal(each, signal.SIG_DFL)
+
+    for number in numbers:
+        signal.signal(number, ask)
 
 
 def asked() -> bool:

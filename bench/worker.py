@@ -35,19 +35,23 @@ def choose_device(wanted: str) -> str:
 def serve() -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grid's to handle: it ends its workers
-    stopping.on_signals(signal.SIGTERM)
+    stopping.on_signals(signal.SIGTERM, again=False)  # to a process group it comes twice: from outside, and from the grid
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # anything that prints must not disturb the answers
 
     def answer(**content: Any) -> None:
-        answers.write(json.dumps(content) + "\n")
-        answers.flush()
+        try:
+            answers.write(json.dumps(content) + "\n")
+            answers.flush()
+        except BrokenPipeError:  # the grid is gone: as if it had asked to stop
+            os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
+            raise SystemExit(128 + signal.SIGTERM) from None
 
     for line in sys.stdin:
+        from bench import engine
+
         request = json.loads(line)
         try:
-            from bench import engine
-
             spec = spec_from_json(json.dumps(request["spec"]))
             device = choose_device(request["device"])
             if request["do"] == "check":
@@ -60,8 +64,9 @@ def serve() -> None:
             answer(kind="usage", reason=str(error))
         except Busy as error:
             answer(kind="busy", reason=str(error))
-        except OSError as error:  # the disk is full: not even the state could be written
-            answer(kind="state", status="error", reason=f"{error.strerror or error}: {error.filename}")
+        except Exception as error:  # while building the cell, or the disk is full and not even the state could be written
+            answer(kind="state", **engine.failure(error))
+        stopping.check()  # asked while the last answer was on its way: not the next cell's
 
 
 if __name__ == "__main__":

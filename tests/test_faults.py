@@ -19,6 +19,7 @@ from conftest import ROOT, TINY, with_method
 from fault_cell import run as run_here
 
 from bench import engine, faults
+from bench.checkpoint import FORMAT
 from bench.config.spec import UsageError
 from bench.method import method_names
 from bench.store.rundir import RunDir
@@ -393,7 +394,7 @@ def test_no_pickle_is_executed(tiny_spec, tmp_path, monkeypatch, capfd):
     spec = cell_of(tiny_spec, "linear")
     folder = RunDir.of(tmp_path, spec).path
     buffer = io.BytesIO()
-    torch.save({"method": poison, "format": 3, "spec_sha": spec.sha}, buffer)
+    torch.save({"method": poison, "format": FORMAT, "spec_sha": spec.sha}, buffer)
     write_bytes(folder / "ckpt" / "task-1.pt", seal("task-1.pt", buffer.getvalue()))
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
     assert "task-1.pt: not used" in (folder / "log.txt").read_text()
@@ -411,6 +412,50 @@ def test_jobs_order_folder_locale_and_hash_seed_do_not_matter(command, tmp_path)
     for method in ("hlgp", "linear"):  # one after the other, the later row first
         command(*words, "--jobs", "3", "--methods", method, "--results", "again", check=0, PYTHONHASHSEED="2", LC_ALL="C.UTF-8")
     assert (tmp_path / "again" / "d" / "metrics.csv").read_bytes() == first
+
+
+def test_a_disk_that_is_full_is_named(command, tmp_path):
+    """/dev/full says which call failed, not which file."""
+    (tmp_path / "full").symlink_to("/dev/full")
+    from bench.store import files
+
+    with pytest.raises(OSError, match="No space left") as failed:
+        files.write_atomic(tmp_path / "x.csv", lambda stream: (tmp_path / "full").open("wb", buffering=0).write(b"x"))
+    assert failed.value.filename
+    words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "full")
+    done = command(*words, check=3, BENCH_FAIL_IO="1:ENOSPC")
+    assert "No space left on device; what was finished is safe" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "spec.json" in done.stderr
+
+
+@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"status": 3}', "\xff"])
+def test_a_broken_state_is_as_none(text, tiny_spec, run):
+    _, folder = run(tiny_spec)
+    expected = (folder / "metrics.csv").read_bytes()
+    (folder / "DONE").unlink()
+    (folder / "state.json").write_text(text, encoding="latin1")
+    assert run(tiny_spec)[0]["status"] == "done"
+    assert (folder / "metrics.csv").read_bytes() == expected
+
+
+def test_a_checkpoint_of_other_images_is_not_used(tiny_spec, run):
+    _, folder = run(tiny_spec)
+    (folder / "DONE").unlink()
+    (folder / "state.json").unlink()
+    other = replace(tiny_spec, data=replace(tiny_spec.data, root="elsewhere"))  # a path is no part of the spec's digest
+    assert other.run_id == tiny_spec.run_id
+    from bench.data import datasets
+
+    loader = datasets.LOADERS["glyphs"]
+    try:
+        datasets.LOADERS["glyphs"] = lambda spec, size: (
+            (raw := loader(spec, size)) and replace(raw, train=(255 - raw.train[0], raw.train[1]))
+        )
+        run(other)
+    finally:
+        datasets.LOADERS["glyphs"] = loader
+    assert "it was written with another data_sha" in (folder / "log.txt").read_text()
 
 
 def test_altered_embedded_weights_are_named(tmp_path, monkeypatch):

@@ -36,7 +36,9 @@ def checkpoints(folder):
     """Of a run directory, and what they say of files that cannot be used."""
     said = []
     spec = spec_from_json((folder / "spec.json").read_text())
-    return Checkpoints(RunDir(folder), spec, said.append), said
+    state = json.loads((folder / "state.json").read_text())
+    same = {key: state[key] for key in ("data_sha", "weights_sha", "precision")}
+    return Checkpoints(RunDir(folder), spec, same, said.append), said
 
 
 def trained_state(folder):

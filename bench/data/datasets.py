@@ -222,7 +222,7 @@ def load_cifar100(spec: DataSpec, image_size: int) -> Raw:
         file = root / name
         try:
             return _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
-        except (OSError, pickle.UnpicklingError, EOFError, ValueError, IndexError, AttributeError) as error:
+        except Exception as error:  # a damaged pickle fails in many ways
             raise UsageError(f"data.root: {file} is not a readable CIFAR-100 file ({error})") from error
 
     def arrays(name: str) -> tuple[Array, Array]:
@@ -233,7 +233,10 @@ def load_cifar100(spec: DataSpec, image_size: int) -> Raw:
         except (KeyError, ValueError) as error:
             raise UsageError(f"data.root: {root / name}: 'data' (n, 3072) and 'fine_labels' expected ({error})") from error
 
-    return Raw(tuple(read("meta")["fine_label_names"]), arrays("train"), arrays("test"))
+    names = read("meta").get("fine_label_names")
+    if not isinstance(names, list):
+        raise UsageError(f"data.root: {root / 'meta'}: 'fine_label_names' expected")
+    return Raw(tuple(names), arrays("train"), arrays("test"))
 
 
 def _cifar_folder(spec: DataSpec) -> Path:

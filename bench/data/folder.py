@@ -11,11 +11,13 @@ import hashlib
 import json
 import sys
 import warnings
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageOps
 
+from bench import stopping
 from bench.cache import cached
 from bench.config.spec import UsageError
 from bench.data.keyed import derive
@@ -101,7 +103,13 @@ def _arrays(root: Path, classes: dict[str, list[Path]], digests: dict[str, str],
     labels = np.repeat(np.arange(len(classes)), [len(classes[name]) for name in sorted(classes)])
     listing = [list(item) for item in digests.items()]
     key = hashlib.sha256(json.dumps(["decode-1", side, listing]).encode()).hexdigest()
-    return cached("images", key, lambda: np.stack([_decode(root / name, side) for name in digests])), labels
+    return cached("images", key, lambda: np.stack(list(_decoded(root, digests, side)))), labels
+
+
+def _decoded(root: Path, names: Iterable[str], side: int) -> Iterator[Array]:
+    for name in names:
+        stopping.check()  # nothing is lost but this folder's array
+        yield _decode(root / name, side)
 
 
 def _decode(file: Path, side: int) -> Array:

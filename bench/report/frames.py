@@ -131,7 +131,7 @@ def _refuse_mixed(folder: Path, done: pd.DataFrame, protocol: pd.DataFrame) -> N
                 one = part.drop_duplicates(column)
                 raise UsageError(
                     f"{folder}/runs.csv: {column} of '{one['run_id'].iloc[0]}' and '{one['run_id'].iloc[1]}' differ: "
-                    f"rows of one table need the same {what}"
+                    f"rows of one table need the same {what} (run the suite anew under another --name)"
                 )
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import os
@@ -46,8 +47,10 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         faults.point("save")
         os.chmod(name, 0o644)
         os.replace(name, path)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:  # write and fsync do not say which file
+            error.filename = str(path)
         raise
     faults.io_step(path)
     folder = os.open(path.parent, os.O_RDONLY)
@@ -124,7 +127,8 @@ def load_array(path: Path) -> np.ndarray | None:
                 left -= len(block)
             if left or stream.read() != digest.digest():
                 raise ValueError("its digest differs")
-        os.utime(path)  # the cache's limit drops what was not used for longest
+        with contextlib.suppress(PermissionError):  # another user's entry
+            os.utime(path)  # the cache's limit drops what was not used for longest
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         print(f"{path}: not used, made again ({error})", file=sys.stderr)

@@ -68,9 +68,11 @@ class RunDir:
 
     def state(self) -> dict[str, Any]:
         try:
-            return json.loads((self.path / "state.json").read_text())
+            state = json.loads((self.path / "state.json").read_text())
         except (OSError, ValueError):
-            return {"status": "missing", "reason": "not run"}
+            state = None
+        whole = isinstance(state, dict) and isinstance(state.get("status"), str)
+        return state if whole else {"status": "missing", "reason": "not run"}
 
     def refuse_other(self, identity: dict[str, Any]) -> None:
         """Raises UsageError if this cell was begun or finished with other images, weights or precision."""
@@ -96,7 +98,9 @@ class RunDir:
         mark = self.path / "DONE"
         if not mark.exists():
             return False
-        vouched = dict(line.split("  ")[::-1] for line in mark.read_text().splitlines() if line.count("  ") == 1)
+        vouched = dict(
+            line.split("  ")[::-1] for line in mark.read_text(errors="replace").splitlines() if line.count("  ") == 1
+        )
         for name in (*(f"{name}.csv" for name in TABLES), "state.json"):
             file = self.path / name
             if not file.exists() or sha256_of(file) != vouched.get(name):
@@ -129,10 +133,14 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
         states.append(state)
         runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
     folder = results / cells[0].suite
-    write_csv(folder / "runs.csv", RUNS, runs)
-    write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
-    for name, columns in TABLES.items():
-        write_csv(folder / f"{name}.csv", columns, tables[name])
+    folder.mkdir(parents=True, exist_ok=True)
+    with (folder / ".lock").open("w") as lock:  # the tables of two grids that end together must not mix
+        with contextlib.suppress(OSError):  # a file system without locks
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        write_csv(folder / "runs.csv", RUNS, runs)
+        write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
+        for name, columns in TABLES.items():
+            write_csv(folder / f"{name}.csv", columns, tables[name])
     counts: dict[str, int] = {}
     for row in runs:
         counts[row["status"]] = counts.get(row["status"], 0) + 1
