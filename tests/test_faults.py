@@ -3,6 +3,7 @@
 The ordinary tests run a selection; `pytest -m fault` runs every method, every point and every kind.
 """
 
+import errno
 import multiprocessing
 import os
 import random
@@ -415,13 +416,16 @@ def test_jobs_order_folder_locale_and_hash_seed_do_not_matter(command, tmp_path)
 
 
 def test_a_disk_that_is_full_is_named(command, tmp_path):
-    """/dev/full says which call failed, not which file."""
-    (tmp_path / "full").symlink_to("/dev/full")
+    """A real one does not say itself which file it was."""
     from bench.store import files
 
+    def full(stream):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
     with pytest.raises(OSError, match="No space left") as failed:
-        files.write_atomic(tmp_path / "x.csv", lambda stream: (tmp_path / "full").open("wb", buffering=0).write(b"x"))
-    assert failed.value.filename
+        files.write_atomic(tmp_path / "x.csv", full)
+    assert failed.value.filename == str(tmp_path / "x.csv")
+    assert not list(tmp_path.iterdir())
     words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "full")
     done = command(*words, check=3, BENCH_FAIL_IO="1:ENOSPC")
     assert "No space left on device; what was finished is safe" in done.stderr

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bench.config.spec import UsageError
+from bench.config.suite import load_suite
 from bench.report import tables
 from bench.report.__main__ import build
 from bench.report.frames import load
@@ -35,8 +36,9 @@ def test_the_committed_mini_is_whole():
     results = load(ROOT / "results" / "mini")
     assert not len(results.missing())
     assert set(results.benchmarks) == {"glyphs", "glyphs-r", "glyphs-a", "glyphs-v", "digits"}
-    rows = {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "linear", "ncm", "linear-ncm", "finetune", "finetune++"}
+    rows = {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "linear", "ncm", "linear-ncm", "finetune"}
     assert rows < set(results.methods)
+    assert {cell.run_id for cell in load_suite("mini").cells} == set(results.runs["run_id"]), "it is of the present recipe"
     streams = results.runs[~results.runs["method"].str.startswith("joint") & (results.runs["method"] != "ncm")]
     assert (streams.groupby(["benchmark", "order_seed", "seed"])["stream_sha"].nunique() == 1).all(), "one stream for all"
     assert results.runs["weights_sha"].nunique() == 1
