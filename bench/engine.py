@@ -123,14 +123,14 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
         state = {"status": "done", "reason": "", **identifying, **_closing_facts(cell)}
         run.finish({name: getattr(cell, name) for name in TABLES}, state)
     except (KeyboardInterrupt, SystemExit):
-        run.save_state({"status": "interrupted", "reason": "stopped by a signal", **identifying})
+        run.give_up({"status": "interrupted", "reason": "stopped by a signal", **identifying})
         raise
     except UsageError:
         raise
     except Exception as error:
         state = {**failure(error), **identifying}
         run.log(f"{state['status']}: {state['reason']}")
-        run.save_state(state)
+        run.give_up(state)
     return state
 
 

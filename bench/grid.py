@@ -165,7 +165,7 @@ def run_local(
                 state = RunDir.of(results, cell).state()
                 if state["status"] in ("running", "missing", status):  # it died or refused before it could say so, or why
                     with contextlib.suppress(OSError, UsageError):  # a full disk: what can be said is said below
-                        RunDir.of(results, cell).save_state({**state, "status": status, "reason": reason})
+                        RunDir.of(results, cell).give_up({**state, "status": status, "reason": reason})
                 tqdm.write(f"{cell.run_id}: {failed[cell.run_id]}", file=sys.stderr)
             bar.update()
 

@@ -158,8 +158,7 @@ def test_a_failing_disk_at_some_steps_of_writing(tiny_spec, tmp_path, undisturbe
 
 
 @every
-@pytest.mark.parametrize("kind", ["ENOSPC", "EIO", "SHORT"])
-@pytest.mark.parametrize("name", ["linear", "hlgp"])
+@pytest.mark.parametrize(("name", "kind"), [("linear", "ENOSPC"), ("linear", "EIO"), ("linear", "SHORT"), ("hlgp", "EIO")])
 def test_a_failing_disk_at_every_step_of_writing(name, kind, tiny_spec, tmp_path, undisturbed):
     spec = cell_of(tiny_spec, name)
     assert failing_io(kind, spec, tmp_path, undisturbed(spec)) >= 60

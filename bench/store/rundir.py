@@ -66,6 +66,11 @@ class RunDir:
         """Status, reason and the facts that go into runs.csv."""
         write_text(self.path / "state.json", json.dumps(state, indent=1, sort_keys=True) + "\n")
 
+    def give_up(self, state: dict[str, Any]) -> None:
+        """Status and reason of a run that stopped; one whose DONE is there has finished, whatever failed after that."""
+        if not (self.path / "DONE").exists():
+            self.save_state(state)
+
     def state(self) -> dict[str, Any]:
         try:
             state = json.loads((self.path / "state.json").read_text())

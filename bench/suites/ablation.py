@@ -22,8 +22,8 @@ switches = {
 rows = {f"{switch}@{value}": dict(default, model=model) for switch, values in switches.items() for value, model in values}
 control = dict(type="hlgp", model=dict(generator=False))
 rows |= {
-    "generator@off": dict(control, train=dict(prompt_lr=0.02, head_lr=0.01)),
-    "generator@off-matched": dict(control, train=dict(prompt_lr=0.06, head_lr=0.01)),
+    "generator@off": dict(control, train=dict(prompt_lr=0.1, head_lr=0.015)),
+    "generator@off-matched": dict(control, train=dict(prompt_lr=0.03, head_lr=0.015)),
 }
 methods = dict(_delete_=True, hlgp=default, **rows)
 del default, switches, control, rows
