@@ -137,7 +137,7 @@ def test_state_round_trips(name, tiny_spec):
 def test_building_in_another_order_gives_the_same_weights(small_vit):
     def build(order):
         return {
-            n: build_method(n, small_vit, 6, 3, {**MODEL.get(n, {}), **({"layers": (0, 1)} if n == "coda_prompt" else {}),
+            n: build_method(n, small_vit, 6, 3, {**MODEL.get(n, {}), **({"layers": (0, 1)} if n in ("coda_prompt", "deep_l2p") else {}),
                             **({"g_layers": (0,), "e_layers": (1, 2)} if n == "dualprompt" else {}),
                             **({"groups": 2} if n == "hlgp" else {})}, seed=5).state_dict()
             for n in order

@@ -8,10 +8,10 @@ import torch
 from conftest import with_method
 from test_methods import MODEL, prepared, trained
 
-from bench import engine, movement
+from bench import movement, training
 from bench.method import method_names
 
-WITH_PROMPTS = ["hlgp", "l2p", "l2p_plus", "dualprompt", "coda_prompt", "oneprompt"]
+WITH_PROMPTS = ["hlgp", "l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt", "oneprompt"]
 
 
 @pytest.mark.parametrize("name", [*WITH_PROMPTS, "finetune"])
@@ -56,7 +56,7 @@ def test_movement_of_every_method(name, tiny_spec, run):
 def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
     spec = with_method(tiny_spec, "hlgp")
     _, with_it = run(spec, "with")
-    monkeypatch.setattr(engine, "_old_features", lambda cell, part: None)
+    monkeypatch.setattr(training, "_old_features", lambda cell, part: None)
     _, without = run(spec, "without")
     assert (with_it / "metrics.csv").read_bytes() == (without / "metrics.csv").read_bytes()
 
