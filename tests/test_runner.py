@@ -3,10 +3,7 @@
 import csv
 import json
 import os
-import signal
 import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import pytest
@@ -159,33 +156,6 @@ def test_stopped_after_a_task_it_continues_to_the_same_bytes(name, tiny_spec, ru
     }
     assert_same_weights(folder, whole)
     assert state["stream_sha"] == RunDir.of(tmp_path / "whole", spec).state()["stream_sha"]
-
-
-def test_killed_at_any_moment_it_continues_to_the_same_bytes(tmp_path):
-    """Real processes, real SIGKILL, at several moments of a cell."""
-    words = [sys.executable, "-m", "bench.run", str(TINY), "--method", "hlgp", "--benchmark", "glyphs",
-             "--set", "data.classes=12", "data.tasks=6", "train.epochs=3", "--name", "k"]  # fmt: skip
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-
-    def start(folder):
-        return subprocess.Popen([*words, "--results", str(folder)], env=env, stdout=-3, stderr=-3, cwd=tmp_path)
-
-    assert start(tmp_path / "whole").wait() == 0
-    (reference,) = (tmp_path / "whole").glob("k/runs/*/metrics.csv")
-    kills = 0
-    for after in (0.05, 0.6, 1.4):
-        victim = start(tmp_path / "killed")
-        begun = time.monotonic()
-        while not list((tmp_path / "killed").glob("k/runs/*/spec.json")) and time.monotonic() - begun < 60:
-            time.sleep(0.01)
-        time.sleep(after)
-        kills += victim.poll() is None
-        victim.send_signal(signal.SIGKILL)
-        victim.wait()
-    assert kills >= 1
-    assert start(tmp_path / "killed").wait() == 0
-    (again,) = (tmp_path / "killed").glob("k/runs/*/metrics.csv")
-    assert again.read_bytes() == reference.read_bytes()
 
 
 def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(tiny_spec, run, monkeypatch):
