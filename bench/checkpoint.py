@@ -6,6 +6,7 @@ cell; a state within a task stands on the state before that task. No pickle is e
 
 from __future__ import annotations
 
+import copy
 import io
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -14,7 +15,8 @@ from typing import Any
 import torch
 
 from bench.config.spec import RunSpec
-from bench.store.files import seal, unseal, write_bytes
+from bench.method import Method
+from bench.store.files import check_seal, write_sealed
 from bench.store.rundir import RunDir
 
 FORMAT = 3
@@ -53,9 +55,18 @@ class Checkpoints:
         content = self._read(self._within) if self._within.exists() else None
         return content if content and content["finished"] == finished else None
 
-    def reject(self, error: Exception) -> None:
-        """For a state that was read but does not fit."""
-        self.say(f"{self.folder}: not used: {str(error).splitlines()[0]}")
+    def restore(self, content: dict[str, Any], method: Method, optimiser: torch.optim.Optimizer | None = None) -> bool:
+        """Load a state that was read; one that does not fit (the method was changed) is named and leaves nothing behind."""
+        before = copy.deepcopy(method.state_dict())
+        try:
+            method.load_state_dict(content["method"])
+            if optimiser is not None:
+                optimiser.load_state_dict(content["optimiser"])
+        except Exception as error:  # torch raises many kinds
+            method.load_state_dict(before)
+            self.say(f"{self.folder}: not used: {str(error).splitlines()[0]}")
+            return False
+        return True
 
     @property
     def _within(self) -> Path:
@@ -71,11 +82,12 @@ class Checkpoints:
     def _write(self, name: str, content: dict[str, Any]) -> None:
         buffer = io.BytesIO()
         torch.save({**content, "format": FORMAT, **self.same}, buffer)
-        write_bytes(self.folder / name, seal(name, buffer.getvalue()))
+        write_sealed(self.folder / name, lambda stream: stream.write(buffer.getvalue()))
 
     def _read(self, path: Path) -> dict[str, Any] | None:
         try:
-            content = torch.load(io.BytesIO(unseal(path.name, path.read_bytes())), map_location="cpu", weights_only=True)
+            whole = path.read_bytes()[: check_seal(path)]
+            content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
             if content["format"] != FORMAT:
                 raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
             for key, value in self.same.items():

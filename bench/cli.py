@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 
 from bench.config.spec import UsageError
+from bench.store.files import DISK
 
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3
 
@@ -31,9 +32,6 @@ def positive(text: str) -> int:
     return int(text)
 
 
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EROFS)
-
-
 def run(main: Callable[[], int]) -> None:
     """Call a command's main and exit with its code: 2 and one line for a UsageError, 3 for a disk, 130 or 143 for a signal."""
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
@@ -52,7 +50,7 @@ def run(main: Callable[[], int]) -> None:
         sys.stderr.close()
         code = FINE
     except OSError as error:
-        if error.errno not in DISK:
+        if error.errno not in (*DISK, errno.EROFS):
             raise
         print(
             f"error: {error.filename}: {error.strerror}; what was finished is safe, the same command continues", file=sys.stderr

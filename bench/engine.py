@@ -25,7 +25,7 @@ from bench.checkpoint import Checkpoints
 from bench.config.spec import RunSpec, UsageError
 from bench.cost import inference_gflops
 from bench.data.stream import TaskSlice
-from bench.store.rundir import RunDir, environment_digest, identity
+from bench.store.rundir import SAME, RunDir, environment_digest, identity
 from bench.store.tables import TABLES, Rows
 from bench.training import train_task
 
@@ -119,7 +119,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     run.open(spec, where)
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
-        _run_tasks(cell, run, identifying, progress)
+        _run_tasks(cell, run, {key: identifying[key] for key in SAME}, progress)
         state = {"status": "done", "reason": "", **identifying, **_closing_facts(cell)}
         run.finish({name: getattr(cell, name) for name in TABLES}, state)
     except (KeyboardInterrupt, SystemExit):
@@ -146,12 +146,14 @@ def failure(error: Exception) -> dict[str, str]:
     return {"status": "error", "reason": f"{type(error).__name__}: {reason}"}
 
 
-def _run_tasks(cell: Cell, run: RunDir, identity: dict[str, Any], progress: Progress) -> None:
+def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], progress: Progress) -> None:
+    """same: what a checkpoint to continue from must share with this run."""
+
     def say(line: str) -> None:
         run.log(line)
         progress(line)
 
-    kept = Checkpoints(run, cell.spec, {k: identity[k] for k in ("data_sha", "weights_sha", "precision")}, say)
+    kept = Checkpoints(run, cell.spec, same, say)
     _restore_tasks(cell, kept)
     if cell.finished_tasks:
         run.log(f"continued after task {cell.finished_tasks}")
@@ -185,18 +187,12 @@ def _run_tasks(cell: Cell, run: RunDir, identity: dict[str, Any], progress: Prog
 
 def _restore_tasks(cell: Cell, kept: Checkpoints) -> None:
     """Continue after the newest finished task whose state can be read and fits."""
-    fresh = {key: value.clone() for key, value in cell.method.state_dict().items()}
     for content in kept.tasks():
-        try:
-            cell.method.load_state_dict(content["method"])
-        except Exception as error:  # the method was changed; what fitted of its old state must not stay
-            cell.method.load_state_dict(fresh)
-            kept.reject(error)
-            continue
-        for name, value in json.loads(content["rest"]).items():
-            setattr(cell, name, value)
-        cell.stream.digest = content["stream"]
-        return
+        if kept.restore(content, cell.method):
+            for name, value in json.loads(content["rest"]).items():
+                setattr(cell, name, value)
+            cell.stream.digest = content["stream"]
+            return
 
 
 def _closing_facts(cell: Cell) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import json
 import math
 import time
@@ -185,15 +184,7 @@ def _state_within(cell: Cell, optimiser: torch.optim.Optimizer, at: Position) ->
 def _restore_within(cell: Cell, optimiser: torch.optim.Optimizer, kept: Checkpoints) -> Position | None:
     """Continue within a task whose begin_task has run; None where there is no state to continue from."""
     content = kept.within(cell.finished_tasks)
-    if content is None:
-        return None
-    before = copy.deepcopy(cell.method.state_dict())
-    try:
-        cell.method.load_state_dict(content["method"])
-        optimiser.load_state_dict(content["optimiser"])
-    except Exception as error:  # a method that was changed meanwhile: the task starts again
-        cell.method.load_state_dict(before)
-        kept.reject(error)
+    if content is None or not kept.restore(content, cell.method, optimiser):
         return None
     torch.set_rng_state(content["random"][0])
     if len(content["random"]) > 1:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from fault_cell import files_of
 
 from bench import engine
 from bench.backbone import FrozenViT, load_backbone
@@ -70,6 +71,34 @@ def command(tmp_path) -> Command:
         return done
 
     return go
+
+
+@pytest.fixture(scope="session")
+def undisturbed(tmp_path_factory) -> Callable[[RunSpec], dict[str, bytes]]:
+    """The files of a cell that nothing happened to."""
+    known: dict[str, dict[str, bytes]] = {}
+
+    def of(spec: RunSpec) -> dict[str, bytes]:
+        if spec.run_id not in known:
+            folder = tmp_path_factory.mktemp("undisturbed")
+            assert engine.run_cell(spec, folder)["status"] == "done"
+            known[spec.run_id] = files_of(folder, spec)
+        return known[spec.run_id]
+
+    return of
+
+
+MODEL: dict[str, dict] = {  # smaller pools, so that six classes are enough; everything else as by default
+    "l2p": {"pool": 4, "length": 2, "top_n": 2},
+    "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
+    "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
+    "coda_prompt": {"pool": 6, "length": 4},
+}
+
+
+def cell_of(spec: RunSpec, name: str) -> RunSpec:
+    """The same cell with another method, of a size for few classes."""
+    return with_method(spec, name, **MODEL.get(name, {}))
 
 
 def with_method(spec: RunSpec, kind: str, **model: object) -> RunSpec:

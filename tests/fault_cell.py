@@ -1,7 +1,8 @@
-"""What the fault tests run in processes of their own: one cell, with faults on demand from the environment."""
+"""What the tests of stopping and of broken files share: a cell in a process of its own, and what it must leave."""
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 from pathlib import Path
 
@@ -9,10 +10,15 @@ import torch
 
 from bench import engine, faults
 from bench.config.spec import RunSpec, UsageError
+from bench.store.rundir import RunDir
+from bench.store.tables import TABLES
+
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["bench.engine"])
 
 
 def run(spec: RunSpec, results: Path, **environment: str) -> None:
-    """Exit code 0: done. 3: another status. 4: refused or the disk failed, with nothing invented."""
+    """In this process. Exit code 0: done. 3: another status. 4: refused or the disk failed, with nothing invented."""
     os.environ.update(environment)
     torch.set_num_threads(1)
     faults.restart()
@@ -21,3 +27,17 @@ def run(spec: RunSpec, results: Path, **environment: str) -> None:
     except (UsageError, OSError):
         raise SystemExit(4) from None
     raise SystemExit(0 if state["status"] == "done" else 3)
+
+
+def process(spec: RunSpec, results: Path, **environment: str) -> int | None:
+    """In a process of its own: its exit code, negative for the signal that ended it."""
+    child = forks.Process(target=run, args=(spec, results), kwargs=environment)
+    child.start()
+    child.join()
+    return child.exitcode
+
+
+def files_of(results: Path, spec: RunSpec) -> dict[str, bytes]:
+    """What a run leaves that must not depend on where it was stopped."""
+    folder = RunDir.of(results, spec).path
+    return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES.keys() - {"timing"}}

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import with_method
+from conftest import MODEL, with_method
 
 from bench import engine, training
 from bench.backbone import weights_digest
@@ -12,11 +12,6 @@ from bench.method import build_method, method_names
 
 METHODS = method_names()
 pytestmark = pytest.mark.contract
-MODEL = {  # smaller pools, so that six classes are enough; everything else as by default
-    "l2p": {"pool": 4, "length": 2, "top_n": 2},
-    "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
-    "coda_prompt": {"pool": 6, "length": 4},
-}
 TRAINED = [name for name in METHODS if name != "ncm"]
 
 

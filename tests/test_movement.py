@@ -5,8 +5,8 @@ import csv
 import numpy as np
 import pytest
 import torch
-from conftest import with_method
-from test_methods import MODEL, prepared, trained
+from conftest import cell_of, with_method
+from test_methods import prepared, trained
 
 from bench import movement, training
 from bench.method import method_names
@@ -41,7 +41,7 @@ def test_blocks_are_in_their_order(tiny_spec):
 
 @pytest.mark.parametrize("name", method_names())
 def test_movement_of_every_method(name, tiny_spec, run):
-    state, folder = run(with_method(tiny_spec, name, **MODEL.get(name, {})))
+    state, folder = run(cell_of(tiny_spec, name))
     assert state["status"] == "done"
     with (folder / "movement.csv").open() as stream:
         rows = list(csv.DictReader(stream))

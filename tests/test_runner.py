@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, TINY, with_method
+from conftest import ROOT, TINY, cell_of, with_method
 from PIL import Image
 
 from bench import engine
@@ -16,13 +16,12 @@ from bench.checkpoint import Checkpoints
 from bench.config.spec import UsageError, spec_from_json
 from bench.data.stream import TaskStream
 from bench.method import Method
-from bench.store.rundir import RunDir, collect
+from bench.store.rundir import SAME, RunDir, collect
 from bench.store.tables import TABLES
 from bench.training import schedule_factor
 from methods.hlgp import HLGP
 
 CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
-MODEL = {"coda_prompt": {"pool": 6, "length": 4}, "l2p": {"length": 2}}
 
 
 def table(path):
@@ -34,7 +33,7 @@ def checkpoints(folder):
     said = []
     spec = spec_from_json((folder / "spec.json").read_text())
     state = json.loads((folder / "state.json").read_text())
-    same = {key: state[key] for key in ("data_sha", "weights_sha", "precision")}
+    same = {key: state[key] for key in SAME}
     return Checkpoints(RunDir(folder), spec, same, said.append), said
 
 
@@ -47,10 +46,6 @@ def assert_same_weights(first, second):
     one, two = trained_state(first), trained_state(second)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
-
-
-def cell_of(spec, name):
-    return with_method(spec, name, **MODEL.get(name, {}))
 
 
 @pytest.mark.parametrize("name", CELLS)

@@ -26,8 +26,26 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     assert "peak memory" in capsys.readouterr().out
 
 
+def test_growth_with_the_tasks_is_drawn(tmp_path, monkeypatch):
+    words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1", "--tasks", "2,4"]
+    monkeypatch.setattr(sys, "argv", [*words, "--methods", "coda_prompt", "--out", str(tmp_path / "growth.csv")])
+    assert speed.main() == 0
+    table = pd.read_csv(tmp_path / "growth.csv")
+    assert table["tasks"].unique().tolist() == [2, 4]
+    warm = table[table["step"] == "coda_prompt train warm"]
+    assert (warm["kept_mib"] > 0).all()
+    assert warm["gflops_per_image"].is_monotonic_increasing
+    assert (tmp_path / "growth.png").stat().st_size > 1000
+
+
 @pytest.mark.parametrize(
-    ("words", "says"), [(["--methods", "hlpg"], "did you mean 'hlgp'"), (["--precision", "fp8"], "accepted: fp32, bf16")]
+    ("words", "says"),
+    [
+        (["--methods", "hlpg"], "did you mean 'hlgp'"),
+        (["--precision", "fp8"], "accepted: fp32, bf16"),
+        (["--tasks", "5,some"], "whole numbers from 1 to 50"),
+        (["--tasks", "51"], "whole numbers from 1 to 50"),
+    ],
 )
 def test_wrong_words(words, says, monkeypatch):
     monkeypatch.setattr(sys, "argv", ["speed", "--backbone", "vit_glyphs", "--image-size", "32", *words])

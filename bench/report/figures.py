@@ -31,7 +31,7 @@ REFERENCES: dict[str, tuple[Colour, Any]] = {  # rows to compare with: dark or p
     "joint-linear": ("#a0a0a0", JOINT_DASH),
     "joint-prompt": ("#111111", JOINT_DASH),
 }
-MOST_ROWS = 16
+MOST_ROWS, MOST_PANELS = 16, 24  # more of them in one figure cannot be read
 
 
 def style() -> None:
@@ -206,7 +206,7 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
         yield f"setting-{group}", caption, settings(results, group)
     if not groups and len(results.methods) <= MOST_ROWS:
         yield from _figures_of_rows(results)
-    if len(results.similarity):
+    if 0 < results.similarity["method"].nunique() <= MOST_PANELS:
         caption = "Cosine between the prompts of every two layers after the last task."
         yield "similarity", caption, prompt_similarity(results)
 

@@ -10,14 +10,14 @@ import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
 from bench import faults
 from bench.config.spec import UsageError
 
-SEAL = "hlgp-bench sha256"
+DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # it is full or broken; nothing that a user wrote is wrong
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -30,7 +30,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+        if error.errno in DISK:
             raise
         raise UsageError(f"{path.parent}: cannot be written ({error.strerror})") from error
     try:
@@ -75,43 +75,49 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-def seal(name: str, content: bytes) -> bytes:
-    """A line with a digest of name and content, then the content: half a file, or one of another name, opens no seal."""
-    return f"{SEAL} {_sealing(name, content)}\n".encode() + content
-
-
-def unseal(name: str, sealed: bytes) -> bytes:
-    """The content. Raises ValueError for what is torn, altered, or was sealed under another name."""
-    head, _, content = sealed.partition(b"\n")
-    if head.decode(errors="replace") != f"{SEAL} {_sealing(name, content)}":
-        raise ValueError("torn or altered (its digest differs)")
-    return content
-
-
-def _sealing(name: str, content: bytes) -> str:
-    return hashlib.sha256(name.encode() + b"\n" + content).hexdigest()
-
-
 class _Digesting:
     """A stream that hashes what is written through it."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
-        self.stream, self.digest = stream, hashlib.sha256(name.encode() + b"\n")
+        self.stream, self.digest = stream, _digest_of(name)
 
     def write(self, content: bytes) -> int:
         self.digest.update(content)
         return self.stream.write(content)
 
 
-def save_array(path: Path, array: np.ndarray) -> None:
-    """A .npy with a digest of its name and bytes at its end, where numpy does not look."""
+def _digest_of(name: str) -> Any:
+    """The digest of a file of this name, before its content: an entry under another's name does not agree."""
+    return hashlib.sha256(name.encode() + b"\n")
 
-    def write(stream: BinaryIO) -> None:
+
+def write_sealed(path: Path, write: Callable[[Any], object]) -> None:
+    """write_atomic, with a digest of the file's name and content at its end."""
+
+    def sealed(stream: BinaryIO) -> None:
         digesting = _Digesting(stream, path.name)
-        np.save(digesting, array, allow_pickle=False)  # type: ignore[arg-type]
+        write(digesting)
         stream.write(digesting.digest.digest())
 
-    write_atomic(path, write)
+    write_atomic(path, sealed)
+
+
+def check_seal(path: Path) -> int:
+    """Length of the content before the digest. Raises ValueError for a file that is torn, altered or of another name."""
+    digest = _digest_of(path.name)
+    length = left = path.stat().st_size - digest.digest_size
+    with path.open("rb") as stream:
+        while left > 0 and (block := stream.read(min(left, 1 << 20))):
+            digest.update(block)
+            left -= len(block)
+        if left or stream.read() != digest.digest():
+            raise ValueError("torn or altered (its digest differs)")
+    return length
+
+
+def save_array(path: Path, array: np.ndarray) -> None:
+    """A .npy, sealed; numpy does not look at what follows the array."""
+    write_sealed(path, lambda stream: np.save(stream, array, allow_pickle=False))
 
 
 def load_array(path: Path) -> np.ndarray | None:
@@ -119,17 +125,10 @@ def load_array(path: Path) -> np.ndarray | None:
     if not path.exists():
         return None
     try:
-        digest = hashlib.sha256(path.name.encode() + b"\n")
-        with path.open("rb") as stream:
-            left = os.fstat(stream.fileno()).st_size - digest.digest_size
-            while left > 0 and (block := stream.read(min(left, 1 << 20))):
-                digest.update(block)
-                left -= len(block)
-            if left or stream.read() != digest.digest():
-                raise ValueError("its digest differs")
+        check_seal(path)
         with contextlib.suppress(PermissionError):  # another user's entry
             os.utime(path)  # the cache's limit drops what was not used for longest
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
-        print(f"{path}: not used, made again ({error})", file=sys.stderr)
+        print(f"{path}: not used, made again: {error}", file=sys.stderr)
         return None

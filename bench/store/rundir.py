@@ -21,6 +21,10 @@ from bench.config.spec import SECTIONS, RunSpec, UsageError, plain
 from bench.store.files import sha256_of, write_text
 from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, write_csv
 
+# What one cell is run with from beginning to end: column of runs.csv, and its name for people.
+SAME = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
+VOUCHED = (*(f"{name}.csv" for name in TABLES), "state.json")  # files whose digests stand in DONE
+
 
 class Busy(Exception):
     """Another process runs this cell now."""
@@ -82,7 +86,7 @@ class RunDir:
     def refuse_other(self, identity: dict[str, Any]) -> None:
         """Raises UsageError if this cell was begun or finished with other images, weights or precision."""
         before = self.state()
-        for key, what in (("data_sha", "images"), ("weights_sha", "weights"), ("precision", "precision")):
+        for key, what in SAME.items():
             old, new = before.get(key, identity[key]), identity[key]
             if old != new:
                 raise UsageError(
@@ -94,21 +98,21 @@ class RunDir:
         for name, columns in TABLES.items():
             write_csv(self.path / f"{name}.csv", columns, tables[name])
         self.save_state(state)
-        names = [*(f"{name}.csv" for name in TABLES), "state.json"]
         faults.point("done")
-        write_text(self.path / "DONE", "".join(f"{sha256_of(self.path / name)}  {name}\n" for name in names))
+        write_text(self.path / "DONE", "".join(f"{self._line(name)}\n" for name in VOUCHED))
+
+    def _line(self, name: str) -> str:
+        return f"{sha256_of(self.path / name)}  {name}"
 
     def done(self) -> bool:
         """True if finished and intact. Raises UsageError if a file is not the one that DONE vouches for."""
         mark = self.path / "DONE"
         if not mark.exists():
             return False
-        vouched = dict(
-            line.split("  ")[::-1] for line in mark.read_text(errors="replace").splitlines() if line.count("  ") == 1
-        )
-        for name in (*(f"{name}.csv" for name in TABLES), "state.json"):
+        vouched = set(mark.read_text(errors="replace").splitlines())
+        for name in VOUCHED:
             file = self.path / name
-            if not file.exists() or sha256_of(file) != vouched.get(name):
+            if not file.exists() or self._line(name) not in vouched:
                 raise UsageError(f"{file}: altered since the run ended (DONE holds another digest); delete {self.path}")
         return True
 

@@ -1,10 +1,9 @@
-"""Stop it anywhere, lose nothing: real processes and real signals, faults in every step of writing, broken files.
+"""Stop it anywhere, lose nothing: real processes, real signals, and a disk that fails at any step of writing.
 
 The ordinary tests run a selection; `pytest -m fault` runs every method, every point and every kind.
 """
 
 import errno
-import multiprocessing
 import os
 import random
 import re
@@ -12,21 +11,19 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, TINY, with_method
+from conftest import ROOT, TINY, cell_of
+from fault_cell import files_of, forks, process
 from fault_cell import run as run_here
 
 from bench import engine, faults
-from bench.checkpoint import FORMAT
 from bench.config.spec import UsageError
 from bench.method import method_names
+from bench.store import files
 from bench.store.rundir import RunDir
-from bench.store.tables import TABLES
 
-MODEL = {"coda_prompt": {"pool": 6, "length": 4}, "l2p": {"length": 2}}
 POINTS = ("step:1", "step:6", "step:12", "epoch:1", "epoch:4", "task:1", "task:3", "save:9", "saved:4", "saved:12", "done:1")
 SELECTED = [
     ("hlgp", "step:6"),
@@ -36,42 +33,6 @@ SELECTED = [
     ("dualprompt", "done:1"),
 ]
 every = pytest.mark.fault
-
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["bench.engine"])
-
-
-def cell_of(spec, name):
-    return with_method(spec, name, **MODEL.get(name, {}))
-
-
-def process(spec, results, **environment):
-    """The cell in a process of its own: its exit code, negative for the signal that ended it."""
-    child = forks.Process(target=run_here, args=(spec, results), kwargs=environment)
-    child.start()
-    child.join()
-    return child.exitcode
-
-
-def files_of(results, spec):
-    """What a run leaves that must not depend on where it was stopped."""
-    folder = RunDir.of(results, spec).path
-    return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES.keys() - {"timing"}}
-
-
-@pytest.fixture(scope="module")
-def undisturbed(tmp_path_factory):
-    """The files of a method's cell that nothing happened to."""
-    known = {}
-
-    def of(spec):
-        if spec.method not in known:
-            folder = tmp_path_factory.mktemp("undisturbed")
-            assert engine.run_cell(spec, folder)["status"] == "done"
-            known[spec.method] = files_of(folder, spec)
-        return known[spec.method]
-
-    return of
 
 
 def killed_at(point, spec, folder, expected):
@@ -162,6 +123,23 @@ def test_a_failing_disk_at_some_steps_of_writing(tiny_spec, tmp_path, undisturbe
 def test_a_failing_disk_at_every_step_of_writing(name, kind, tiny_spec, tmp_path, undisturbed):
     spec = cell_of(tiny_spec, name)
     assert failing_io(kind, spec, tmp_path, undisturbed(spec)) >= 60
+
+
+def test_a_disk_that_is_full_is_named(command, tmp_path):
+    """A real one does not say itself which file it was."""
+
+    def full(stream):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with pytest.raises(OSError, match="No space left") as failed:
+        files.write_atomic(tmp_path / "x.csv", full)
+    assert failed.value.filename == str(tmp_path / "x.csv")
+    assert not list(tmp_path.iterdir())
+    words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "full")
+    done = command(*words, check=3, BENCH_FAIL_IO="1:ENOSPC")
+    assert "No space left on device; what was finished is safe" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert "spec.json" in done.stderr
 
 
 # --- signals ----------------------------------------------------------------------------------------------------------
@@ -271,136 +249,6 @@ def test_a_cell_that_another_process_runs_is_left_alone(tiny_spec, tmp_path, com
     command(*words, check=0)  # the lock of a process that is gone is no lock
 
 
-# --- broken files -----------------------------------------------------------------------------------------------------
-
-
-def flip(content):
-    changed = bytearray(content)
-    changed[len(changed) // 2] ^= 1
-    return bytes(changed)
-
-
-HARM = {"empty": lambda c: b"", "half": lambda c: c[: len(c) // 2], "flipped": flip, "longer": lambda c: c + b"x"}
-
-
-@pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("name", ["metrics.csv", "losses.csv", "state.json", "DONE"])
-def test_a_finished_run_that_was_altered_is_named(harm, name, tiny_spec, run):
-    _, folder = run(tiny_spec)
-    file = folder / name
-    file.write_bytes(HARM[harm](file.read_bytes()))
-    if (name, harm) == ("DONE", "longer"):
-        file.write_bytes(file.read_bytes().replace(b"a", b"b"))
-    with pytest.raises(UsageError, match=r"altered since the run ended"):
-        run(tiny_spec)
-
-
-@pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("names", [("within.pt",), ("task-2.pt",), ("task-2.pt", "task-1.pt"), ("task-1.pt", "within.pt")])
-def test_a_broken_checkpoint_is_named_and_an_earlier_one_used(harm, names, tiny_spec, tmp_path, monkeypatch, undisturbed):
-    spec = cell_of(tiny_spec, "linear")
-    assert process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL  # in the second epoch of the third task
-    folder = RunDir.of(tmp_path, spec).path
-    for name in names:
-        file = folder / "ckpt" / name
-        file.write_bytes(HARM[harm](file.read_bytes()))
-    assert engine.run_cell(spec, tmp_path)["status"] == "done"
-    log = (folder / "log.txt").read_text()
-    used = {"task-1.pt": "task-2.pt" in names, "task-2.pt": True, "within.pt": "task-2.pt" not in names}
-    for name in names:
-        assert (f"{name}: not used" in log) == used[name], "an older state that nobody needs is not read"
-    assert files_of(tmp_path, spec) == undisturbed(spec)
-
-
-def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(tiny_spec, tmp_path, monkeypatch, undisturbed):
-    spec = cell_of(tiny_spec, "linear")
-    monkeypatch.setattr("bench.checkpoint.FORMAT", 99)
-    assert engine.run_cell(spec, tmp_path)["status"] == "done"
-    monkeypatch.undo()
-    folder = RunDir.of(tmp_path, spec).path
-    (folder / "DONE").unlink()
-    (folder / "ckpt" / "task-3.pt").write_bytes((folder / "ckpt" / "task-2.pt").read_bytes())
-    assert engine.run_cell(spec, tmp_path)["status"] == "done"
-    log = (folder / "log.txt").read_text()
-    assert "task-3.pt: not used: torn or altered" in log
-    assert "task-2.pt: not used: format 99, this version reads 3" in log
-    assert files_of(tmp_path, spec) == undisturbed(spec)
-
-
-@pytest.mark.parametrize("harm", [*HARM, "foreign"])
-def test_a_broken_cache_entry_is_named_and_made_again(harm, tiny_spec, tmp_path, monkeypatch, capfd, undisturbed):
-    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    spec = cell_of(tiny_spec, "dualprompt")
-    assert engine.run_cell(replace(spec, method="other"), tmp_path)["status"] == "done"
-    entries = sorted((tmp_path / "cache" / "queries").glob("*.npy"))
-    contents = {file: file.read_bytes() for file in entries}
-    assert len(entries) >= 3
-    for file, other in zip(entries, [*entries[1:], entries[0]], strict=True):
-        file.write_bytes(contents[other] if harm == "foreign" else HARM[harm](contents[file]))
-    assert engine.run_cell(spec, tmp_path)["status"] == "done"
-    assert capfd.readouterr().err.count("not used, made again") == len(entries)
-    assert {file: file.read_bytes() for file in entries} == contents
-    assert files_of(tmp_path, spec) == undisturbed(spec)
-
-
-# --- nothing that is read can run ---------------------------------------------------------------------------------------
-
-
-class Payload:
-    """Unpickling it creates a file."""
-
-    def __init__(self, marker):
-        self.marker = str(marker)
-
-    def __reduce__(self):
-        return (open, (self.marker, "w"))
-
-
-def test_no_pickle_is_executed(tiny_spec, tmp_path, monkeypatch, capfd):
-    import pickle
-
-    import numpy as np
-    import torch
-
-    from bench.backbone import load_backbone
-    from bench.config.spec import BackboneSpec
-    from bench.store.files import load_array, seal, write_bytes
-
-    marker = tmp_path / "marker"
-    poison = Payload(marker)
-    pickle.loads(pickle.dumps(poison)).close()
-    assert marker.exists(), "the payload works"
-    marker.unlink()
-
-    for name in ("evil.pth", "evil.pt", "evil.bin"):
-        torch.save({"cls_token": poison}, tmp_path / name)
-        with pytest.raises(UsageError, match="cannot be read"):
-            load_backbone(BackboneSpec(checkpoint=str(tmp_path / name)))
-    np.savez(tmp_path / "evil.npz", **{"embedding/kernel": np.array([poison], dtype=object)})
-    with pytest.raises(UsageError, match="cannot be read"):
-        load_backbone(BackboneSpec(checkpoint=str(tmp_path / "evil.npz")))
-
-    array = tmp_path / "evil.npy"
-    import io
-
-    stream = io.BytesIO()
-    np.save(stream, np.array([poison], dtype=object), allow_pickle=True)
-    import hashlib
-
-    digest = hashlib.sha256(b"evil.npy\n" + stream.getvalue()).digest()
-    array.write_bytes(stream.getvalue() + digest)
-    assert load_array(array) is None
-
-    spec = cell_of(tiny_spec, "linear")
-    folder = RunDir.of(tmp_path, spec).path
-    buffer = io.BytesIO()
-    torch.save({"method": poison, "format": FORMAT, "spec_sha": spec.sha}, buffer)
-    write_bytes(folder / "ckpt" / "task-1.pt", seal("task-1.pt", buffer.getvalue()))
-    assert engine.run_cell(spec, tmp_path)["status"] == "done"
-    assert "task-1.pt: not used" in (folder / "log.txt").read_text()
-    assert not marker.exists()
-
-
 # --- what must not matter -----------------------------------------------------------------------------------------------
 
 
@@ -412,68 +260,3 @@ def test_jobs_order_folder_locale_and_hash_seed_do_not_matter(command, tmp_path)
     for method in ("hlgp", "linear"):  # one after the other, the later row first
         command(*words, "--jobs", "3", "--methods", method, "--results", "again", check=0, PYTHONHASHSEED="2", LC_ALL="C.UTF-8")
     assert (tmp_path / "again" / "d" / "metrics.csv").read_bytes() == first
-
-
-def test_a_disk_that_is_full_is_named(command, tmp_path):
-    """A real one does not say itself which file it was."""
-    from bench.store import files
-
-    def full(stream):
-        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-
-    with pytest.raises(OSError, match="No space left") as failed:
-        files.write_atomic(tmp_path / "x.csv", full)
-    assert failed.value.filename == str(tmp_path / "x.csv")
-    assert not list(tmp_path.iterdir())
-    words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "full")
-    done = command(*words, check=3, BENCH_FAIL_IO="1:ENOSPC")
-    assert "No space left on device; what was finished is safe" in done.stderr
-    assert "Traceback" not in done.stderr
-    assert "spec.json" in done.stderr
-
-
-@pytest.mark.parametrize("text", ["[]", "{}", "null", '{"status": 3}', "\xff"])
-def test_a_broken_state_is_as_none(text, tiny_spec, run):
-    _, folder = run(tiny_spec)
-    expected = (folder / "metrics.csv").read_bytes()
-    (folder / "DONE").unlink()
-    (folder / "state.json").write_text(text, encoding="latin1")
-    assert run(tiny_spec)[0]["status"] == "done"
-    assert (folder / "metrics.csv").read_bytes() == expected
-
-
-def test_a_checkpoint_of_other_images_is_not_used(tiny_spec, run):
-    _, folder = run(tiny_spec)
-    (folder / "DONE").unlink()
-    (folder / "state.json").unlink()
-    other = replace(tiny_spec, data=replace(tiny_spec.data, root="elsewhere"))  # a path is no part of the spec's digest
-    assert other.run_id == tiny_spec.run_id
-    from bench.data import datasets
-
-    loader = datasets.LOADERS["glyphs"]
-    try:
-        datasets.LOADERS["glyphs"] = lambda spec, size: (
-            (raw := loader(spec, size)) and replace(raw, train=(255 - raw.train[0], raw.train[1]))
-        )
-        run(other)
-    finally:
-        datasets.LOADERS["glyphs"] = loader
-    assert "it was written with another data_sha" in (folder / "log.txt").read_text()
-
-
-def test_altered_embedded_weights_are_named(tmp_path, monkeypatch):
-    from bench import backbone
-    from bench.config.spec import BackboneSpec
-
-    for suffix in (".safetensors", ".json"):
-        file = backbone.GLYPH_WEIGHTS.with_suffix(suffix)
-        (tmp_path / file.name).write_bytes(file.read_bytes())
-    copy = tmp_path / backbone.GLYPH_WEIGHTS.name
-    monkeypatch.setattr(backbone, "GLYPH_WEIGHTS", copy)
-    backbone.load_backbone(BackboneSpec())
-    copy.write_bytes(flip(copy.read_bytes()))
-    with pytest.raises(UsageError, match="altered"):
-        backbone.load_backbone(BackboneSpec())
-    copy.write_bytes(copy.read_bytes()[:5000])
-    with pytest.raises(UsageError, match="cannot be read"):
-        backbone.load_backbone(BackboneSpec())
