@@ -36,6 +36,12 @@ def ranged(default: Any, low: float | None = None, high: float | None = None, do
     return field(default=default, metadata={"low": low, "high": high, "doc": doc})
 
 
+def later(default: Any, doc: str) -> Any:
+    """A field that came after results had been published: at its default it is left out of the spec's text, so that
+    those cells keep their digests. Its default must be what was done before it came."""
+    return field(default=default, metadata={"later": True, "doc": doc})
+
+
 @dataclass(frozen=True)
 class DataSpec:
     """What is learned, in which order and from which views."""
@@ -52,6 +58,7 @@ class DataSpec:
     decode: int = ranged(0, 0, 4096, doc="files are decoded to squares of this side: shorter side resized, centre cut")
     crop_low: float = ranged(0.6, 0.01, 1.0, doc="training crops cover at least this share of the area")
     flip: bool = False  # mirror half of the training views
+    split: str = later("", "name of a split manifest in the root, instead of its folders (python -m bench.data prepare)")
 
 
 @dataclass(frozen=True)
@@ -101,11 +108,19 @@ class RunSpec:
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
 
-    def canonical(self) -> str:
-        """JSON with sorted keys, without the two paths: equal specs on two machines are equal text."""
+    def described(self) -> dict[str, Any]:
+        """All that can change a number: no paths, and no later field that is at its default."""
         tree = dataclasses.asdict(self)
         del tree["data"]["root"], tree["backbone"]["checkpoint"]
-        return json.dumps(tree, sort_keys=True, separators=(",", ":"))
+        for name, section in SECTIONS.items():
+            for entry in dataclasses.fields(section):
+                if entry.metadata.get("later") and tree[name][entry.name] == entry.default:
+                    del tree[name][entry.name]
+        return tree
+
+    def canonical(self) -> str:
+        """That as JSON with sorted keys: equal specs on two machines are equal text."""
+        return json.dumps(self.described(), sort_keys=True, separators=(",", ":"))
 
     @property
     def sha(self) -> str:

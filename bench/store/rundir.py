@@ -164,13 +164,11 @@ def protocol(cells: Iterable[RunSpec], states: list[dict[str, Any]]) -> Rows:
         if (spec.benchmark, spec.method) in seen:
             continue
         seen.add((spec.benchmark, spec.method))
-        tree = plain(spec)
+        tree = spec.described()  # where files lie is no part of a protocol; their digests are
         values = {"type": spec.type, "precision used": run.get("precision", ""), "weights": run.get("weights_sha", "")[:12]}
         values |= {f"{section}.{key}": tree[section][key] for section in SECTIONS for key in tree[section]}
         values |= {f"model.{key}": value for key, value in run.get("model", spec.model).items()}
         values["selection of prompts at test"] = "per image, task unknown"
-        for path in ("data.root", "backbone.checkpoint"):  # where files lie is no part of a protocol; their digests are
-            del values[path]
         rows += [{"benchmark": spec.benchmark, "method": spec.method, "key": k, "value": v} for k, v in values.items()]
     return rows
 
