@@ -20,7 +20,7 @@ import bench.torchvision_guard, matplotlib, mmengine, pandas, safetensors, scipy
 for name, least in (("torch", (2, 6, 0)), ("timm", (1, 0, 28))):
     assert tuple(int(part) for part in version(name).split("+")[0].split(".")[:3]) >= least
 if sys.argv[1:]:
-    import hypothesis, pytest, pytest_timeout
+    import hypothesis, pytest, pytest_timeout, xdist
 PY
 }
 
@@ -41,7 +41,7 @@ fi
 
 if [ "$extra" = test ]; then
     cd "$root"
-    exec "$python" -m pytest "${@:2}"
+    exec "$python" -m pytest -n auto "${@:2}"  # a worker for each core
 fi
 suite=mini
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then suite=$1; shift; fi

@@ -15,7 +15,7 @@ from bench.backbone import FrozenViT, load_backbone, resolve_precision
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec
 from bench.data.datasets import Dataset, load_dataset
 from bench.data.keyed import derive
-from bench.data.stream import Batch, TaskStream
+from bench.data.stream import Batch, TaskStream, to_device
 from bench.method import Method, build_method
 from bench.queries import Queries
 from bench.store.tables import Rows
@@ -67,16 +67,16 @@ def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
     backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, place)).to(place)
     dataset = _dataset(spec.data, backbone.image_size)
     stream = TaskStream(
-        dataset, spec.data, spec.order_seed, spec.seed, backbone.image_size, spec.train.batch_size, spec.train.joint
+        dataset, spec.data, spec.order_seed, spec.seed, backbone.image_size, spec.train.batch_size, spec.train.joint, place
     )
     method = build_method(
         spec.type, backbone, len(dataset.classes), len(stream.tasks), spec.model, derive(spec.seed, "init", spec.type)
     ).to(place)
-    return Cell(spec, place, backbone, stream, Queries(backbone, stream, spec, place), method)
+    return Cell(spec, place, backbone, stream, Queries(backbone, stream, spec), method)
 
 
 def inputs(cell: Cell, batch: Batch, features: np.ndarray | None) -> tuple[Any, Any, Tensor]:
     """images, query, labels as a method takes them, on the device; None for what it does not need."""
-    images = None if batch.images is None else cell.backbone.prepare(batch.images.to(cell.device))
-    query = None if features is None else torch.from_numpy(np.array(features[batch.rows])).to(cell.device)
-    return images, query, batch.labels.to(cell.device)
+    images = None if batch.images is None else cell.backbone.prepare(batch.images)
+    query = None if features is None else to_device(features[batch.rows], cell.device)
+    return images, query, batch.labels

@@ -20,7 +20,7 @@ IMAGES = 64  # of earlier tasks, evenly spaced: enough for a mean
 
 
 @torch.inference_mode()
-def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor | None, device: torch.device) -> Tensor:
+def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor | None) -> Tensor:
     """(depth + 1, n, D): the class token after each block but the last, then what the head reads before and after the norm.
 
     Of a method that runs the network more than once the last pass counts.
@@ -46,7 +46,7 @@ def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor
     hooks.append(network.norm.register_forward_hook(lambda module, inputs, result: out.append(result)))
     try:
         images = torch.cat(list(stream.plain_chunks("test", rows)))
-        method(method.backbone.prepare(images.to(device)), query)
+        method(method.backbone.prepare(images), query)
     finally:
         for hook in hooks:
             hook.remove()

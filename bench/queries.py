@@ -26,8 +26,8 @@ from bench.data.stream import TaskStream
 class Queries:
     """Features (n, D) float32 of a part, from the cache where they are there."""
 
-    def __init__(self, backbone: FrozenViT, stream: TaskStream, spec: RunSpec, device: torch.device) -> None:
-        self.backbone, self.stream, self.device = backbone, stream, device
+    def __init__(self, backbone: FrozenViT, stream: TaskStream, spec: RunSpec) -> None:
+        self.backbone, self.stream = backbone, stream
         self._identity = {
             "format": 1,
             "weights": backbone.sha256,
@@ -36,7 +36,7 @@ class Queries:
             "view": [backbone.image_size, stream.dataset.side],
             "precision": backbone.precision,
             "threads": spec.train.threads,
-            "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device_name(device)],
+            "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device_name(stream.device)],
         }
         self._held: dict[str, np.ndarray] = {}
 
@@ -63,5 +63,5 @@ class Queries:
         parts = []
         for images in chunks:
             stopping.check()  # nothing is lost but this array
-            parts.append(self.backbone.cls(self.backbone.prepare(images.to(self.device))).cpu().numpy())
+            parts.append(self.backbone.cls(self.backbone.prepare(images)).cpu().numpy())
         return np.concatenate(parts)

@@ -3,6 +3,7 @@
 1.00x is a plain forward pass of the timm network. The floor of a training step is a forward pass and the backward pass through
 activations only, with one prompt row in the first block. Everything is measured interleaved, best of several; CPU seconds of
 this process on a CPU, events on a GPU. Warm: query features come from the cache; cold: the step computes them itself.
+Views: the random crops of a batch, resized and mirrored.
 Weights are random: speed does not depend on them, and nothing is downloaded.
 """
 
@@ -18,6 +19,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
@@ -25,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import cli
 from bench.backbone import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError
+from bench.data.views import resample, training_views
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
 from bench.store.tables import Rows, write_csv
@@ -89,6 +92,10 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
         backbone.cls(images, {0: prompt}).square().sum().backward()
 
     found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
+    for source in dict.fromkeys((32, round(side / 0.875))):  # small images enlarged, and decoded ones as by default
+        squares = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8, device=device)
+        views = training_views(0, np.arange(batch), 0, np.full((batch, 2), source), 0.08, True)
+        found[f"views {source} to {side} pixels"] = partial(resample, squares, views, side)
     for name in names:
         method, task = learner(name, backbone, False, tasks)
         done = learner(name, backbone, True, tasks)[0].eval()
@@ -146,10 +153,11 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tas
     todo = steps(backbone, names, batch, tasks)
     flops, kept = {}, {}
     for name, step in todo.items():  # the first run also warms up; the counter cannot follow inference mode
-        with nullcontext() if " eval" in name else FlopCounterMode(display=False) as counter:
+        counted = " eval" not in name and not name.startswith("views ")
+        with FlopCounterMode(display=False) if counted else nullcontext() as counter:
             step()
         flops[name] = counter.get_total_flops() if counter else 0
-        kept[name] = 0 if " eval" in name else kept_for_backward(step)
+        kept[name] = kept_for_backward(step) if counted else 0
     best = dict.fromkeys(todo, float("inf"))
     for _ in range(repeats):
         for name, step in todo.items():

@@ -208,6 +208,6 @@ def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:
     cell.method.eval()
     rows = movement.old_rows(cell.stream, part.start)
     query = torch.from_numpy(cell.queries.plain("test")[rows]).to(cell.device) if cell.method.needs_query else None
-    features = movement.features(cell.method, cell.stream, rows, query, cell.device)
+    features = movement.features(cell.method, cell.stream, rows, query)
     cell.measuring += time.perf_counter() - began
     return features

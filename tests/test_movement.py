@@ -19,7 +19,7 @@ def test_the_last_row_is_what_the_head_reads(name, tiny_spec):
     cell = trained(tiny_spec, name, tasks=2)
     rows = movement.old_rows(cell.stream, 2)
     query = torch.from_numpy(np.array(cell.queries.plain("test")[rows])) if cell.method.needs_query else None
-    features = movement.features(cell.method, cell.stream, rows, query, cell.device)
+    features = movement.features(cell.method, cell.stream, rows, query)
     assert features.shape == (cell.backbone.depth + 1, 8, cell.backbone.width)
     images = cell.backbone.prepare(torch.cat(list(cell.stream.plain_chunks("test", rows))))
     with torch.inference_mode():
@@ -30,7 +30,7 @@ def test_blocks_are_in_their_order(tiny_spec):
     """A method without prompts has the features of the frozen network, block by block."""
     cell = prepared(tiny_spec, "finetune")
     rows = movement.old_rows(cell.stream, 2)
-    features = movement.features(cell.method, cell.stream, rows, None, cell.device)
+    features = movement.features(cell.method, cell.stream, rows, None)
     vit = cell.backbone.vit
     with torch.inference_mode():
         x = vit._pos_embed(vit.patch_embed(cell.backbone.prepare(torch.cat(list(cell.stream.plain_chunks("test", rows))))))

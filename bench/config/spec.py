@@ -58,6 +58,9 @@ class DataSpec:
     decode: int = ranged(0, 0, 4096, doc="files are decoded to squares of this side: shorter side resized, centre cut")
     crop_low: float = ranged(0.6, 0.01, 1.0, doc="training crops cover at least this share of the area")
     flip: bool = False  # mirror half of the training views
+    crops_of: Literal["square", "whole"] = later(
+        "square", "training crops come from the decoded square, or from the whole image: of shorter side `decode`; 0 = original"
+    )
     split: str = later("", "name of a split manifest in the root, instead of its folders (python -m bench.data prepare)")
 
 

@@ -20,6 +20,7 @@ from bench.config.spec import DataSpec, UsageError
 from bench.data import glyphs
 from bench.data.folder import load_folder
 from bench.data.keyed import derive
+from bench.data.views import Whole
 from bench.paths import find_data
 
 Array = np.ndarray
@@ -29,11 +30,17 @@ HELD_OUT = 5  # one training image in five is the validation image of datasets w
 
 @dataclass(frozen=True)
 class Part:
-    """Images (n, S, S, 3) uint8 (possibly memory-mapped), labels (n,), and each image's number for keyed views."""
+    """Images (n, S, S, 3) uint8 (possibly memory-mapped) or of any size, labels (n,), each image's number for keyed views."""
 
-    images: Array
+    images: Array | Whole
     labels: Array
     numbers: Array
+
+    def sizes(self, rows: Array) -> Array:
+        """(len(rows), 2): height and width in pixels."""
+        if isinstance(self.images, Whole):
+            return self.images.sizes[rows]
+        return np.tile(np.array(self.images.shape[1:3]), (len(rows), 1))
 
     def select(self, rows: Array) -> Part:
         return Part(self.images[rows], self.labels[rows], self.numbers[rows])
@@ -41,19 +48,15 @@ class Part:
 
 @dataclass(frozen=True)
 class Dataset:
-    """Parts of one dataset, class names, the domain of each class (all 0 where there is one), and a digest."""
+    """Parts of one dataset, class names, the domain of each class (all 0 where there is one), and a digest of all."""
 
     name: str
     classes: tuple[str, ...]
     train: Part
     test: Part
     domains: tuple[int, ...]
+    side: int  # pixels of an image's shorter side for the test view, whose middle is cut out
     sha256: str
-
-    @property
-    def side(self) -> int:
-        """Pixels of the stored square images, from which views are cut."""
-        return self.train.images.shape[1]
 
 
 Loader = Callable[[DataSpec, int], "Raw"]
@@ -62,13 +65,17 @@ LOADERS: dict[str, Loader] = {}
 
 @dataclass(frozen=True)
 class Raw:
-    """What a loader returns: class names, train and test arrays, optional validation arrays and domains."""
+    """What a loader returns: class names, train and test arrays, optional validation arrays and domains.
+
+    side: as in Dataset, where training images are of any size; else they are squares of it.
+    """
 
     classes: tuple[str, ...]
-    train: tuple[Array, Array]
+    train: tuple[Array | Whole, Array]
     test: tuple[Array, Array]
     validation: tuple[Array, Array] | None = None
     domains: tuple[int, ...] | None = None
+    side: int = 0
 
 
 def dataset(name: str) -> Callable[[Loader], Loader]:
@@ -105,10 +112,11 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
         if len(empty):
             raise UsageError(f"{spec.name}: class '{names[empty[0]]}' has no {label} images")
     domains = (raw.domains or (0,) * len(names))[:count]
-    return Dataset(spec.name, names[:count], train, test, domains, _digest(names[:count], train, test))
+    side = raw.side or int(train.sizes(np.array([0]))[0, 0])
+    return Dataset(spec.name, names[:count], train, test, domains, side, _digest(names[:count], train, test))
 
 
-def _part(images: Array, labels: Array) -> Part:
+def _part(images: Array | Whole, labels: Array) -> Part:
     return Part(images, labels.astype(np.int64), np.arange(len(labels)))
 
 
@@ -137,7 +145,12 @@ def _digest(names: tuple[str, ...], *parts: Part) -> str:
     digest = hashlib.sha256("\n".join(names).encode())
     for part in parts:
         digest.update(part.labels.astype("<i8").tobytes() + part.numbers.astype("<i8").tobytes())
-        digest.update(np.ascontiguousarray(part.images).data)
+        if isinstance(part.images, Whole):
+            digest.update(part.images.sizes.astype("<i8").tobytes())
+            for row in range(len(part.images)):
+                digest.update(np.ascontiguousarray(part.images.image(row)).data)
+        else:
+            digest.update(np.ascontiguousarray(part.images).data)
     return digest.hexdigest()
 
 

@@ -20,15 +20,20 @@ from torch import Tensor
 from bench.config.spec import DataSpec, UsageError
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
-from bench.data.views import centre_views, resample, training_views
+from bench.data.views import Views, Whole, centre_views, resample, training_views
 
 Array = np.ndarray
+CPU = torch.device("cpu")
+SHARE = 0.25  # of a GPU's free memory that the images of one part may take; larger ones stay with the host
 CHUNK = 256  # images of one block when a whole part is read: fixed, so that cached and fresh features are equal
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (b, H, W, 3) uint8 or None where a method needs only queries; labels (b,); rows (b,) of the part."""
+    """images (b, H, W, 3) uint8 or None where a method needs only queries; labels (b,); rows (b,) of the part.
+
+    Images and labels lie on the stream's device, rows with the host.
+    """
 
     images: Tensor | None
     labels: Tensor
@@ -43,6 +48,17 @@ class TaskSlice:
     start: int
     stop: int
     rows: Array
+
+
+def free_bytes(device: torch.device) -> int:
+    """Of a GPU's memory."""
+    return torch.cuda.mem_get_info(device)[0]
+
+
+def to_device(values: Array, device: torch.device) -> Tensor:
+    """A copy on the device; to a GPU from page-locked memory, so that nothing waits for it."""
+    copy = torch.from_numpy(np.array(values))
+    return copy if device.type == "cpu" else copy.pin_memory().to(device, non_blocking=True)
 
 
 def class_order(kind: str, order_seed: int, classes: int, domains: tuple[int, ...] | None = None) -> list[int]:
@@ -79,9 +95,19 @@ class TaskStream:
     """Serves one cell's images. joint=True trains all classes as one task but evaluates on the tasks of the order."""
 
     def __init__(
-        self, dataset: Dataset, spec: DataSpec, order_seed: int, seed: int, image_size: int, batch: int, joint: bool
+        self,
+        dataset: Dataset,
+        spec: DataSpec,
+        order_seed: int,
+        seed: int,
+        image_size: int,
+        batch: int,
+        joint: bool,
+        device: torch.device = CPU,
     ) -> None:
         classes = len(dataset.classes)
+        self.device = device
+        self._resident: dict[str, Tensor] = {}
         self.dataset, self.spec, self.seed, self.image_size, self.batch = dataset, spec, seed, image_size, batch
         self.order = list(spec.class_order) or class_order(spec.order, order_seed, classes, dataset.domains)
         if sorted(self.order) != list(range(classes)):
@@ -112,28 +138,38 @@ class TaskStream:
             views = self._views(chosen, epoch)
             served = self.digest.encode() + chosen.astype("<i8").tobytes() + views.bytes()
             self.digest = hashlib.sha256(served).hexdigest()
-            images = self._resampled(self.dataset.train.images, chosen, views) if with_images else None
-            yield Batch(images, torch.from_numpy(self.train_labels[chosen]), chosen)
+            images = self._resampled("train", chosen, views) if with_images else None
+            yield Batch(images, to_device(self.train_labels[chosen], self.device), chosen)
 
-    def _views(self, rows: Array, epoch: int):
-        numbers = self.dataset.train.numbers[rows]
-        return training_views(self.seed, numbers, epoch, self.dataset.side, self.spec.crop_low, self.spec.flip)
+    def _views(self, rows: Array, epoch: int) -> Views:
+        train = self.dataset.train
+        return training_views(self.seed, train.numbers[rows], epoch, train.sizes(rows), self.spec.crop_low, self.spec.flip)
 
-    def _resampled(self, images: Array, rows: Array, views) -> Tensor:
-        return resample(torch.from_numpy(np.ascontiguousarray(images[rows])), views, self.image_size)
+    def _resampled(self, part: str, rows: Array, views: Views) -> Tensor:
+        """On the stream's device, where the pixels are resampled too."""
+        images = getattr(self.dataset, part).images
+        if isinstance(images, Whole):
+            squares, views = images.cut(rows, views)
+            return resample(to_device(squares, self.device), views, self.image_size)
+        if self.device.type != "cpu" and part not in self._resident and images.nbytes < SHARE * free_bytes(self.device):
+            self._resident[part] = to_device(images, self.device)
+        if part in self._resident:
+            return resample(self._resident[part][to_device(rows, self.device)], views, self.image_size)
+        return resample(to_device(images[rows], self.device), views, self.image_size)
 
     def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:
         """All training images in stored order, each in its view of this epoch, in blocks of CHUNK."""
         for rows in self._chunks(len(self.train_labels)):
-            yield self._resampled(self.dataset.train.images, rows, self._views(rows, epoch))
+            yield self._resampled("train", rows, self._views(rows, epoch))
 
     def plain_chunks(self, part: str, rows: Array | None = None) -> Iterator[Tensor]:
         """Images of 'train' or 'test' in the test view, in blocks of CHUNK."""
-        images = getattr(self.dataset, part).images
-        rows = np.arange(len(images)) if rows is None else rows
+        held = getattr(self.dataset, part)
+        rows = np.arange(len(held.labels)) if rows is None else rows
+        share = min(1.0, self.image_size / self.dataset.side)
         for block in self._chunks(len(rows)):
             chosen = rows[block]
-            yield self._resampled(images, chosen, centre_views(len(chosen), self.dataset.side, self.image_size))
+            yield self._resampled(part, chosen, centre_views(held.sizes(chosen), share))
 
     @staticmethod
     def _chunks(count: int) -> Iterator[Array]:
@@ -146,4 +182,4 @@ class TaskStream:
         blocks = [rows[block] for block in self._chunks(len(rows))]
         pixels = self.plain_chunks("test", rows) if with_images else [None] * len(blocks)
         for block, images in zip(blocks, pixels, strict=True):
-            yield Batch(images, torch.from_numpy(self.test_labels[block]), block)
+            yield Batch(images, to_device(self.test_labels[block], self.device), block)
