@@ -1,0 +1,23 @@
+"""Does bf16 change what is measured? Five rows in fp32 and in bf16, the same orders and seeds, on validation images.
+
+The gate: in no row may the mean difference exceed the spread over the seeds. Where it holds, `precision=auto` may take bf16 on
+hardware that has it. On a processor without bf16 instructions the bf16 cells take about ten times as long.
+"""
+
+_base_ = ["./_base_/glyph_methods.py"]
+
+order_seeds = [11, 12, 13]
+seeds = [11]
+
+benchmarks = {"glyphs-r": dict(data=dict(name="glyphs-r", tasks=3, evaluate="validation"))}
+
+rows = _base_.methods
+methods = dict(
+    _delete_=True,
+    **{
+        f"{name}@{precision}": dict(rows[name], train=dict(rows[name]["train"], precision=precision))
+        for name in ("hlgp", "l2p", "dualprompt", "coda-prompt", "linear")
+        for precision in ("fp32", "bf16")
+    },
+)
+del rows
