@@ -9,7 +9,7 @@ _base_ = ["./_base_/glyph_methods.py"]
 order_seeds = [11, 12, 13]
 seeds = [11]
 
-benchmarks = {"glyphs-r": dict(data=dict(name="glyphs-r", tasks=3, evaluate="validation"))}
+benchmarks = {"glyphs-r": dict(data=dict(name="glyphs-r", tasks=3, evaluate="validation", test_per_class=20))}
 
 rows = _base_.methods
 methods = dict(
