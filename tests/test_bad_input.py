@@ -17,7 +17,7 @@ from PIL import Image
 from bench import cli
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
 from bench.config.suite import add_suite_arguments, load_suite, suite_names
-from bench.data.folder import _decode, load_folder
+from bench.data.folder import decode_image, load_folder
 from bench.method import method_class
 
 PACKAGES = ("bench.report", "bench.data")
@@ -195,7 +195,7 @@ def test_a_damaged_image_is_decoded_or_refused_in_one_line(where, what, cut, kin
     at = int(where * len(content))
     file.write_bytes(content[:at] + what + content[at + cut :])
     try:
-        assert _decode(file, 8).shape == (8, 8, 3)
+        assert decode_image(file, 8).shape == (8, 8, 3)
         return
     except UsageError as error:
         said = str(error)

@@ -18,7 +18,7 @@ import numpy as np
 
 from bench.config.spec import DataSpec, UsageError
 from bench.data import glyphs
-from bench.data.folder import load_folder
+from bench.data.folder import load_folder, load_split
 from bench.data.keyed import derive
 from bench.paths import find_data
 
@@ -62,13 +62,14 @@ LOADERS: dict[str, Loader] = {}
 
 @dataclass(frozen=True)
 class Raw:
-    """What a loader returns: class names, train and test arrays, optional validation arrays and domains."""
+    """What a loader returns: class names, train and test arrays, optional validation arrays, domains, digest of a manifest."""
 
     classes: tuple[str, ...]
     train: tuple[Array, Array]
     test: tuple[Array, Array]
     validation: tuple[Array, Array] | None = None
     domains: tuple[int, ...] | None = None
+    manifest: str = ""
 
 
 def dataset(name: str) -> Callable[[Loader], Loader]:
@@ -85,6 +86,8 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
     """Load, check, limit and digest a dataset. Raises UsageError in one line."""
     if spec.name not in LOADERS:
         raise UsageError.unknown("data.name", spec.name, LOADERS)
+    if spec.split and spec.name != "folder":
+        raise UsageError(f"data.split={spec.split}: for data.name=folder, not '{spec.name}'")
     raw = LOADERS[spec.name](spec, image_size)
     names = raw.classes
     count = spec.classes or len(names)
@@ -105,7 +108,7 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
         if len(empty):
             raise UsageError(f"{spec.name}: class '{names[empty[0]]}' has no {label} images")
     domains = (raw.domains or (0,) * len(names))[:count]
-    return Dataset(spec.name, names[:count], train, test, domains, _digest(names[:count], train, test))
+    return Dataset(spec.name, names[:count], train, test, domains, _digest(names[:count], train, test, raw.manifest))
 
 
 def _part(images: Array, labels: Array) -> Part:
@@ -133,9 +136,9 @@ def _limit(part: Part, classes: int, per_class: int) -> Part:
     return part if keep.all() else part.select(np.flatnonzero(keep))
 
 
-def _digest(names: tuple[str, ...], *parts: Part) -> str:
-    digest = hashlib.sha256("\n".join(names).encode())
-    for part in parts:
+def _digest(names: tuple[str, ...], train: Part, test: Part, manifest: str) -> str:
+    digest = hashlib.sha256("\n".join(names).encode() + manifest.encode())
+    for part in (train, test):
         digest.update(part.labels.astype("<i8").tobytes() + part.numbers.astype("<i8").tobytes())
         digest.update(np.ascontiguousarray(part.images).data)
     return digest.hexdigest()
@@ -264,11 +267,14 @@ def _cifar_folder(spec: DataSpec) -> Path:
 
 @dataset("folder")
 def load_image_folder(spec: DataSpec, image_size: int) -> Raw:
-    """Any ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg, or a flat ROOT/CLASS/*.jpg with a seeded 80/20 split."""
+    """ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg, a flat ROOT/CLASS/*.jpg with a seeded 80/20 split, or a manifest."""
     if not spec.root:
         raise UsageError("data.root: a folder of images is needed (--set data.root=DIR)")
-    classes, train, test = load_folder(find_data(spec.root), spec.decode or round(image_size / 0.875))
-    return Raw(classes, train, test)
+    root, side = find_data(spec.root), spec.decode or round(image_size / 0.875)
+    if spec.split:
+        classes, train, test, sha = load_split(root, spec.split, side)
+        return Raw(classes, train, test, manifest=sha)
+    return Raw(*load_folder(root, side))
 
 
 def with_root(spec: DataSpec, root: str) -> DataSpec:

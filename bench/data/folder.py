@@ -1,5 +1,7 @@
 """Any folder of images as arrays: listed, checked, decoded once, and kept in the cache under its digest.
 
+Its parts are its train and test folders, a seeded split, or those of a split manifest (manifest.py).
+
 What happens to unusual files: grey, palette, CMYK and transparent ones become RGB, of an animation the first frame is taken,
 EXIF orientation is applied. More than 8 bits a channel, more pixels than Pillow takes for sane, links that lead nowhere and
 whatever cannot be decoded are refused by name. Files that are both in train and in test are counted on stderr.
@@ -20,9 +22,11 @@ from PIL import Image, ImageOps
 from bench import stopping
 from bench.cache import cached
 from bench.config.spec import UsageError
+from bench.data import manifest
 from bench.data.keyed import derive
 
 Array = np.ndarray
+Listed = tuple[dict[str, list[Path]], dict[str, str]]  # files by class; sha256 by name below the root, in that order
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 TEST_SHARE = 0.2  # of a flat folder
 
@@ -36,32 +40,59 @@ def load_folder(root: Path, side: int) -> tuple[tuple[str, ...], tuple[Array, Ar
         for part in ("train", "test"):
             if not (root / part).is_dir():
                 raise UsageError(f"data.root={root}: '{part}' is missing beside '{_other(part)}'")
-        train, test = _list(root / "train"), _list(root / "test")
+        train, test = list_classes(root / "train"), list_classes(root / "test")
         alone = sorted(train.keys() ^ test.keys())
         if alone:
             part = "train" if alone[0] in train else "test"
             raise UsageError(f"data.root={root}: class '{alone[0]}' is in {part} but not in {_other(part)}")
     else:
-        train, test = _divide(_list(root))
+        train, test = divide(list_classes(root))
     if len(train) < 2:
         raise UsageError(f"data.root={root}: at least two class folders are expected, found {len(train)}")
-    seen, tested = _digests(root, train), _digests(root, test)
-    known = set(seen.values())
-    both = [name for name, digest in tested.items() if digest in known]
-    if both:
-        print(f"data.root={root}: {len(both)} test images are in train too, byte for byte (first: {both[0]})", file=sys.stderr)
-    return tuple(sorted(train)), _arrays(root, train, seen, side), _arrays(root, test, tested, side)
+    return tuple(sorted(train)), *_both(root, side, (train, _digests(root, train)), (test, _digests(root, test)))
+
+
+def load_split(root: Path, split: str, side: int) -> tuple[tuple[str, ...], tuple[Array, Array], tuple[Array, Array], str]:
+    """The same by ROOT/split-SPLIT.csv, images of a class in the order of their paths; and the sha256 of the manifest.
+
+    Raises UsageError for a split that is not there, and for files that are missing or not those of the manifest.
+    """
+    if not (file := manifest.path_of(root, split)).is_file():
+        there = manifest.splits_in(root)
+        if not there:
+            raise UsageError(f"data.split={split}: no split is prepared in {root} (python -m bench.data prepare)")
+        raise UsageError.unknown(f"data.split in {root}", split, there)
+    rows = manifest.read(file)
+    if lines := manifest.compare(root, rows, progress=False).lines():
+        raise UsageError(f"data.split={split}: {root} is not what {file.name} says: {'; '.join(lines)}")
+    parts: dict[str, Listed] = {part: ({}, {}) for part in manifest.PARTS}
+    for row in sorted(rows, key=lambda row: (row.label, row.path)):
+        files, digests = parts[row.part]
+        files.setdefault(row.label, []).append(root / row.path)
+        digests[row.path] = row.sha256
+    return tuple(sorted(parts["train"][0])), *_both(root, side, parts["train"], parts["test"]), manifest.digest_of(rows)
+
+
+def _both(root: Path, side: int, train: Listed, test: Listed) -> tuple[tuple[Array, Array], tuple[Array, Array]]:
+    """Arrays of the two parts; images that are in both are counted on stderr."""
+    known = set(train[1].values())
+    twice = [name for name, digest in test[1].items() if digest in known]
+    if twice:
+        print(
+            f"data.root={root}: {len(twice)} test images are in train too, byte for byte (first: {twice[0]})", file=sys.stderr
+        )
+    return _arrays(root, *train, side), _arrays(root, *test, side)
 
 
 def _other(part: str) -> str:
     return {"train": "test", "test": "train"}[part]
 
 
-def _list(folder: Path) -> dict[str, list[Path]]:
-    """Image files of each class folder, by name."""
+def list_classes(folder: Path, leave: Iterable[str] = ()) -> dict[str, list[Path]]:
+    """Image files of each class folder, by name; folders named in `leave` are none."""
     found = {}
     for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith("."):
+        if not entry.is_dir() or entry.name.startswith(".") or entry.name in leave:
             continue
         if not entry.name.isprintable():  # undecodable bytes, control characters: names go into digests and tables
             raise UsageError(f"{folder}: class folder {entry.name!a} has no printable UTF-8 name")
@@ -72,7 +103,7 @@ def _list(folder: Path) -> dict[str, list[Path]]:
     return found
 
 
-def _divide(classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+def divide(classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
     """A seeded 80/20 split of a flat folder, at least one image of each class on each side."""
     train: dict[str, list[Path]] = {}
     test: dict[str, list[Path]] = {}
@@ -109,10 +140,10 @@ def _arrays(root: Path, classes: dict[str, list[Path]], digests: dict[str, str],
 def _decoded(root: Path, names: Iterable[str], side: int) -> Iterator[Array]:
     for name in names:
         stopping.check()  # nothing is lost but this folder's array
-        yield _decode(root / name, side)
+        yield decode_image(root / name, side)
 
 
-def _decode(file: Path, side: int) -> Array:
+def decode_image(file: Path, side: int) -> Array:
     """One image as RGB: EXIF orientation applied, shorter side resized to `side`, centre cut. (side, side, 3) uint8."""
     try:
         sane = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
