@@ -67,8 +67,8 @@ class Entry:
 def _pilot(fetch: str, classes: int, images: int | None = None) -> Split:
     """train/CLASS and test/CLASS as PILOT distributes them; its README offers them on Google Drive and OneDrive only."""
     return Split(
-        "pilot", "folders", "the train and test folders of LAMDA-PILOT", classes, images=images, source="PILOT's utils/data.py; the papers",
-        download=False, needs=("train/*/*", "test/*/*"),
+        "pilot", "folders", "the train and test folders of LAMDA-PILOT", classes, images=images,
+        source="utils/data.py of PILOT; the papers", download=False, needs=("train/*/*", "test/*/*"),
         fetch=f"{fetch} (linked in README.md of github.com/LAMDA-CL/LAMDA-PILOT), and unpack it",
         put="train/CLASS/IMAGES and test/CLASS/IMAGES",
     )  # fmt: skip

@@ -57,9 +57,7 @@ def fetch(
         except _Broken as error:
             if not left:
                 kept = part.stat().st_size if part.exists() else 0
-                raise UsageError(
-                    f"{url}: {error}, {tries} times; {kept} bytes are kept in {part}, the same command continues"
-                ) from error
+                raise UsageError(f"{url}: {error}; {tries} tries, {kept} bytes are kept in {part}: run it again") from error
             print(f"{url}: {error}; again in {pause:g} s", file=sys.stderr)
         time.sleep(pause)
         pause *= 2
@@ -141,8 +139,8 @@ def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int 
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
-    """Here an OSError is the network's; where it is written, the disk's."""
+    """What has come, so that nothing of it is lost if no more does. Here an OSError is the network's, in _write the disk's."""
     try:
-        return answer.read(BLOCK)
+        return answer.read1(BLOCK)
     except OSError as error:
         raise _Broken(str(error) or type(error).__name__) from error

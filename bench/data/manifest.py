@@ -11,7 +11,7 @@ import hashlib
 import io
 import re
 from collections.abc import Iterable
-from dataclasses import astuple, dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
 from bench.config.spec import UsageError
@@ -105,7 +105,7 @@ def text_of(rows: list[Row]) -> str:
     stream = io.StringIO(newline="")
     writer = csv.writer(stream, lineterminator="\n")
     writer.writerow(field.name for field in fields(Row))
-    writer.writerows(astuple(row) for row in sorted(rows))
+    writer.writerows((row.path, row.sha256, row.label, row.part) for row in sorted(rows))
     return stream.getvalue()
 
 
@@ -130,15 +130,16 @@ def write(file: Path, rows: list[Row]) -> bool:
 
 
 def hashed(root: Path, files: list[tuple[str, str, str]], progress: bool = True) -> list[Row]:
-    """Rows of (path, label, part). Raises UsageError for files that cannot be read."""
+    """Rows of (path, label, part). Raises UsageError for unreadable files and, before any is read, for what is no split."""
 
-    def row(entry: tuple[str, str, str]) -> Row:
+    def row(entry: Row) -> Row:
         try:
-            return Row(entry[0], sha256_of(root / entry[0]), *entry[1:])
+            return replace(entry, sha256=sha256_of(root / entry.path))
         except OSError as error:
-            raise UsageError(f"{root / entry[0]}: cannot be read ({error.strerror})") from error
+            raise UsageError(f"{root / entry.path}: cannot be read ({error.strerror})") from error
 
-    return checked(in_threads(row, files, "sha256" if progress else ""), str(root))
+    named = checked((Row(path, "", label, part) for path, label, part in files), str(root))
+    return in_threads(row, named, "sha256" if progress else "")
 
 
 def compare(root: Path, rows: list[Row], progress: bool = True) -> Difference:

@@ -56,20 +56,12 @@ def _images(root: Path, classes: dict[str, list[Path]], part: str) -> Iterator[t
 
 
 def coda(root: Path) -> Found:
-    """imagenet-r_{train,test}.yaml of the CODA-Prompt repository; images in the official layout or in PILOT's folders.
-
-    The first entries of the test list must be the published ones.
-    """
+    """imagenet-r_{train,test}.yaml of the CODA-Prompt repository; the first entries of the test list must be the published."""
     lists = {part: _yaml_list(root / f"imagenet-r_{part}.yaml", 2) for part in PARTS}
     head = "\n".join(path for path, _ in lists["test"][:HEAD])
     if hashlib.sha256(head.encode()).hexdigest() != catalogue.CODA_HEAD:
         raise UsageError(f"{root / 'imagenet-r_test.yaml'}: not the published list (its first {HEAD} entries are others)")
-    bases = [base for base in ("", "train/", "test/") if any((root / base).glob("n*"))]
-
-    def locate(path: str) -> str:
-        return next((base + path for base in bases if (root / base / path).is_file()), path)
-
-    return _merged({part: [(locate(path), number) for path, number in entries] for part, entries in lists.items()}, root)
+    return _merged(lists, root)
 
 
 def domainnet_coda(root: Path) -> Found:
