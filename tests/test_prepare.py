@@ -66,6 +66,7 @@ def test_a_server_without_ranges_starts_again(get, site, tmp_path):
     site.ranges = False
     part_of(tmp_path, b"other bytes")
     assert get(md5=MD5).read_bytes() == CONTENT
+    assert len(site.asked) == 1
 
 
 def test_a_part_that_is_whole_is_taken(get, site, tmp_path):
@@ -124,6 +125,17 @@ def test_other_bytes_than_published_are_refused_and_removed(get, tmp_path):
 def test_a_server_that_is_not_there(tmp_path):
     with pytest.raises(UsageError, match="2 tries"):
         download.fetch("http://127.0.0.1:9/x", tmp_path / "x", tries=2, pause=0.01)
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(site, ask, small, tmp_path):
+    site.files["/tiny-imagenet-200.zip"] = CONTENT
+    part = tmp_path / "data" / "tiny-imagenet" / "tiny-imagenet-200.zip.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    small("tiny-imagenet")
+    code, _, said = ask("prepare", "tiny-imagenet", "--mirror", site.url)
+    assert (code, said.count("\n")) == (3, 1)
+    assert f"{part}: No space left" in said
 
 
 # --- the command ------------------------------------------------------------------------------------------------------

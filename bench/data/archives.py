@@ -41,6 +41,9 @@ def unpack(archive: Path, inner: str) -> None:
             temporary.rename(done)
         except DAMAGED as error:
             raise UsageError(f"{archive}: not a readable archive ({error}); remove it and fetch it again") from error
+        except OSError as error:
+            error.filename = error.filename or str(temporary)  # a full disk does not say where
+            raise
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
     for entry in sorted((done / inner).iterdir()):

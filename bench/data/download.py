@@ -127,10 +127,14 @@ def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int 
     except PermissionError as error:
         raise UsageError(f"{part.parent}: cannot be written ({error.strerror})") from error
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
-    with stream, bar:
-        while block := _read(answer):
-            stream.write(block)
-            bar.update(len(block))
+    try:
+        with stream, bar:
+            while block := _read(answer):
+                stream.write(block)
+                bar.update(len(block))
+    except OSError as error:
+        error.filename = str(part)  # writing does not say which file
+        raise
     received = part.stat().st_size
     if total is not None and received != total:
         if received > total:
