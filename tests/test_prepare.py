@@ -2,6 +2,7 @@
 
 import hashlib
 import os
+import shutil
 import stat
 import tarfile
 import zipfile
@@ -11,10 +12,12 @@ from types import SimpleNamespace
 
 import pytest
 from dataset_files import imagenet_r, picture, serving, tar_of, tiny, write, zip_of
+from test_datasets import write_cifar
 
-from bench.config.spec import UsageError
+from bench.config.spec import DataSpec, UsageError
 from bench.data import archives, catalogue, download
 from bench.data.catalogue import CATALOGUE
+from bench.data.datasets import load_dataset
 
 CONTENT = bytes(range(256)) * 4000  # 1 MB
 MD5 = hashlib.md5(CONTENT).hexdigest()
@@ -289,6 +292,38 @@ def test_cifar_is_checked_file_by_file(ask, tmp_path, monkeypatch):
     (root / "meta").unlink()
     code, said, _ = ask("verify", "cifar100")
     assert (code, said.count("\n"), "missing" in said) == (1, 1, True)
+
+
+def test_cifar_is_fetched_where_a_cell_needs_it(site, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    base = write_cifar(tmp_path / "theirs")
+    site.files["/cifar.tar.gz"] = tar_of({f"cifar-100-python/{f.name}": f.read_bytes() for f in base.iterdir()}, "w:gz")
+    small("cifar100")
+    entry = CATALOGUE["cifar100"]
+    archive = replace(entry.archives[0], url=f"{site.url}/cifar.tar.gz")
+    monkeypatch.setitem(CATALOGUE, "cifar100", replace(entry, archives=(archive,)))
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    with pytest.raises(UsageError, match="the network is off") as said:
+        load_dataset(DataSpec(name="cifar100"), 32)
+    assert "\n" not in str(said.value)
+    assert not site.asked
+    monkeypatch.delenv("BENCH_OFFLINE")
+    fetched = load_dataset(DataSpec(name="cifar100"), 32)
+    assert fetched.sha256 == load_dataset(DataSpec(name="cifar100", root=str(base)), 32).sha256
+
+
+def test_another_users_split_is_fetched_too(ask, small, site, tmp_path):
+    """Of a manifest alone: no lists, only what can be downloaded."""
+    images, _ = imagenet_r()
+    small("imagenet-r")
+    site.files["/imagenet-r.tar"] = tar_of({f"imagenet-r/{name}": content for name, content in images.items()})
+    root = write(tmp_path / "data" / "imagenet-r", images)
+    assert ask("prepare", "imagenet-r", "--split", "seeded")[0] == 0
+    given = (root / "split-seeded.csv").rename(tmp_path / "split-coda.csv")
+    shutil.rmtree(root)
+    code, said, _ = ask("prepare", "imagenet-r", "--manifest", str(given), "--mirror", site.url)
+    assert (code, (root / "split-coda.csv").read_bytes()) == (0, given.read_bytes()), said
 
 
 # --- archives ---------------------------------------------------------------------------------------------------------

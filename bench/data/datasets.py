@@ -18,9 +18,10 @@ import numpy as np
 
 from bench.config.spec import DataSpec, UsageError
 from bench.data import glyphs
+from bench.data.catalogue import CATALOGUE
 from bench.data.folder import load_folder, load_split
 from bench.data.keyed import derive
-from bench.paths import find_data
+from bench.paths import data_place, find_data
 
 Array = np.ndarray
 TRAIN_IMAGES, VALIDATION_IMAGES, TEST_IMAGES = 32, 50, 25  # glyphs per class
@@ -249,16 +250,13 @@ def _cifar_folder(spec: DataSpec) -> Path:
     except UsageError as missing:
         if spec.root:
             raise
-        from bench.torchvision_guard import ensure_torchvision
+        from bench.data import prepare
 
-        ensure_torchvision()
-        from torchvision.datasets import CIFAR100
-
+        base = data_place("cifar100")
         try:
-            CIFAR100("data/cifar100", download=True)
-        except Exception as error:  # network errors are many; each means the same to the user
-            raise UsageError(f"{missing}; the download failed too ({error})") from error
-        base = Path("data/cifar100")
+            prepare.obtain(CATALOGUE["cifar100"], base, prepare.Options())
+        except UsageError as error:
+            raise UsageError(f"{missing}; {' '.join(str(error).split())}") from error
     root = base if base.name == name else base / name
     if not (root / "train").is_file():
         raise UsageError(f"data.root: {root} has no 'train' file (the official CIFAR-100 python archive is expected)")

@@ -73,7 +73,7 @@ def adopt(entry: Entry, name: str, given: Path, options: Options) -> int:
     file = manifest.path_of(root, name)
     known = next((split for split in entry.splits if split.name == name), None)
     if (known is None or known.download) and not all((root / row.path).exists() for row in rows):
-        _obtain_all(entry, root, options)  # lists that are placed by hand are not needed: the manifest is the list
+        obtain(entry, root, options)  # lists that are placed by hand are not needed: the manifest is the list
     difference = manifest.compare(root, rows).lines()
     if difference:
         print("\n".join(f"{entry.name}: {line}" for line in difference))
@@ -115,19 +115,20 @@ def _provide(entry: Entry, split: Split, root: Path, options: Options) -> None:
             f"fetch: {split.fetch}\nput: {split.put} into {root}; then the same command again"
         )
     if split.download:
-        _obtain_all(entry, root, options)
+        obtain(entry, root, options)
 
 
-def _obtain_all(entry: Entry, root: Path, options: Options) -> None:
+def obtain(entry: Entry, root: Path, options: Options) -> None:
+    """The archives of a dataset, unpacked, as far as they are not there. Raises UsageError where that cannot be."""
     for archive in entry.archives:
-        _obtain(archive, root, options)
+        _obtain_one(archive, root, options)
 
 
 def _missing(root: Path, split: Split) -> list[str]:
     return [need for need in split.needs if not any(root.glob(need))]
 
 
-def _obtain(archive: Archive, root: Path, options: Options) -> None:
+def _obtain_one(archive: Archive, root: Path, options: Options) -> None:
     file = root / archive.name
     if archive.makes and archives.pending(file):
         archives.unpack(file, archive.inner)
