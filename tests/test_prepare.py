@@ -179,6 +179,16 @@ def test_prepare_fetches_unpacks_and_splits(ask, small, site, tmp_path):
     assert ask("verify", "imagenet-r")[:2] == (0, f"imagenet-r seeded: fine; {said.splitlines()[0].split('; ')[1]}\n")
 
 
+def test_prepare_finishes_a_stopped_extraction(ask, tmp_path):
+    """val was in place when it stopped, which is what tells that the archive is unpacked; train was not."""
+    files = tiny()
+    val = {name: content for name, content in files.items() if name.startswith("val/")}
+    rest = {f".unpacked-tiny-imagenet-200.zip/tiny-imagenet-200/{name}": files[name] for name in files.keys() - val.keys()}
+    write(tmp_path / "data" / "tiny-imagenet", val | rest)
+    code, said, _ = ask("prepare", "tiny-imagenet", "--partial", "--offline")
+    assert (code, "train 6, test 4" in said) == (0, True)
+
+
 @pytest.mark.parametrize("how", ["--offline", "BENCH_OFFLINE"])
 def test_offline_touches_nothing(how, ask, site, monkeypatch):
     if how == "BENCH_OFFLINE":
@@ -408,6 +418,18 @@ def test_a_damaged_archive_is_named(name, tmp_path):
         with pytest.raises(UsageError, match="not a readable archive"):
             archives.unpack(root / name, "in")
         assert [f.name for f in root.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_what_is_there_already_stays(name, tmp_path):
+    root = write(
+        tmp_path / "root", {name: ARCHIVES[name]({"in/a/x": b"theirs", "in/b/x": b"theirs"}), "a/x": b"mine", "b": b"mine"}
+    )
+    archives.unpack(root / name, "in")
+    assert {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob("*") if f.is_file() and f.name != name} == {
+        "a/x": b"mine",
+        "b": b"mine",
+    }
 
 
 @pytest.mark.parametrize("name", ARCHIVES)

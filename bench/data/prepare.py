@@ -200,7 +200,10 @@ def _write_orders(root: Path, split: str, published: list[int]) -> None:
 def describe(entry: Entry) -> list[str]:
     """What `list` says of one dataset."""
     root = data_place(entry.name)
-    sizes = [f"{archive.name} {f'{archive.bytes} bytes' if archive.bytes else 'of unknown size'}" for archive in entry.archives]
+    sizes = [
+        f"{archive.name} {f'{archive.bytes / 1e6:,.0f} MB' if archive.bytes else 'of unknown size'}"
+        for archive in entry.archives
+    ]
     there = manifest.splits_in(root)
     if entry.name == "cifar100" and (root / "cifar-100-python" / "train").is_file():
         there = ["official"]
