@@ -9,14 +9,14 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 
 from bench.config.spec import UsageError
 from bench.paths import cache_dir
-from bench.store.files import load_array, save_array
+from bench.store.files import load_array, save_array, save_pieces
 
 KINDS = ("images", "queries")
 GIB = 1 << 30
@@ -44,6 +44,20 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         stored = make()
         save_array(path, stored)
         trim(most)
+    return stored
+
+
+def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+    """The same for bytes that are made piece by piece and need not fit into memory."""
+    most = limit()
+    path = cache_dir() / kind / f"{key}.npy"
+    stored = load_array(path)
+    if stored is None:
+        save_pieces(path, shape, make())
+        stored = load_array(path)
+        trim(most)
+    if stored is None:  # another process, with a smaller limit, has dropped it already
+        stored = np.concatenate([piece.ravel() for piece in make()]).reshape(shape)
     return stored
 
 

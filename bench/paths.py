@@ -34,6 +34,12 @@ def find_data(name: str) -> Path:
     return path
 
 
+def data_place(name: str) -> Path:
+    """The folder of a known dataset: where it is, else where it is to be: under the first of $BENCH_DATA, or ./data."""
+    folders = [*(Path(f) for f in os.environ.get("BENCH_DATA", "").split(os.pathsep) if f), Path("data")]
+    return next((folder / name for folder in folders if (folder / name).is_dir()), folders[0] / name)
+
+
 def cache_dir() -> Path:
     """Decoded images and frozen features, shared by all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench."""
     base = os.environ.get("BENCH_CACHE")

@@ -103,3 +103,22 @@ def cell_of(spec: RunSpec, name: str) -> RunSpec:
 
 def with_method(spec: RunSpec, kind: str, **model: object) -> RunSpec:
     return replace(spec, method=kind, type=kind, model=model)
+
+
+@pytest.fixture
+def data_command(tmp_path, monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
+    """`python -m bench.data ...` without another interpreter's start: exit code, stdout, stderr."""
+    from bench import cli
+    from bench.data.__main__ import main
+
+    def go(*words: str) -> tuple[int, str, str]:
+        monkeypatch.chdir(tmp_path)
+        monkeypatch.setattr(sys, "argv", ["bench.data", *words])
+        capfd.readouterr()
+        with pytest.raises(SystemExit) as ended:
+            cli.run(main)
+        said = capfd.readouterr()
+        assert "Traceback" not in said.err
+        return int(ended.value.code or 0), said.out, said.err
+
+    return go

@@ -17,7 +17,7 @@ from PIL import Image
 from bench import cli
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
 from bench.config.suite import add_suite_arguments, load_suite, suite_names
-from bench.data.folder import _decode, load_folder
+from bench.data.folder import decode_image, load_folder
 from bench.method import method_class
 
 PACKAGES = ("bench.report", "bench.data")
@@ -62,6 +62,8 @@ WRONG = [
     ((*GRID, "--set", "data.class_order=[0,0,1,2]"), "each of 0..3 once"),
     ((*GRID, "--set", "data.class_order=[0,1]"), "each of 0..3 once"),
     ((*GRID, "--set", "data.order=codda"), "did you mean 'coda'"),
+    ((*GRID, "--set", "data.crops_of=hole"), "did you mean 'whole'"),
+    ((*GRID, "--set", "data.crops_of=whole"), "for data.name=folder"),
     ((*GRID, "--set", "backbone.normalise=imagenet"), "accepted: zero_one, timm"),
     ((*GRID, "--set", "methods.hlgp.model.weights=maen"), "did you mean 'mean'"),
     ((*GRID, "--set", "methods.hlgp.model.layers=[0,12]"), "model of hlgp"),
@@ -195,7 +197,7 @@ def test_a_damaged_image_is_decoded_or_refused_in_one_line(where, what, cut, kin
     at = int(where * len(content))
     file.write_bytes(content[:at] + what + content[at + cut :])
     try:
-        assert _decode(file, 8).shape == (8, 8, 3)
+        assert decode_image(file, 8).shape == (8, 8, 3)
         return
     except UsageError as error:
         said = str(error)

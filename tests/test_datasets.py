@@ -2,6 +2,7 @@
 
 import pickle
 import tarfile
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ from test_bad_input import good_folder, write_images
 from bench.config.spec import DataSpec, UsageError
 from bench.data.datasets import load_dataset
 from bench.data.folder import load_folder
+from bench.data.views import Whole
 from bench.paths import cache_dir
 
 SHARED = ROOT.parent / "shared" / "data" / "grocery"
@@ -55,6 +57,48 @@ def test_decoding_is_the_documented_one(tmp_path):
     image = Image.open(root / "train" / "a" / "0.png")  # 40 x 30: shorter side to 20, then the centre
     resized = np.asarray(image.resize((27, 20), Image.Resampling.BILINEAR))
     assert np.array_equal(train[0], resized[:, 3:23])
+
+
+@pytest.mark.parametrize(("decode", "size"), [(0, (30, 40)), (20, (20, 27))])
+def test_training_crops_of_whole_images(decode, size, tmp_path):
+    """Of their own size or a shorter side that is named; the test view is that of the squares."""
+    root = good_folder(tmp_path / "p")
+    spec = DataSpec(name="folder", root=str(root), decode=decode, crops_of="whole")
+    whole, squares = load_dataset(spec, 16), load_dataset(replace(spec, crops_of="square"), 16)
+    assert whole.train.images.sizes.tolist() == [list(size)] * 8
+    image = Image.open(root / "train" / "a" / "0.png")
+    assert np.array_equal(whole.train.images.image(0), np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)))
+    assert np.array_equal(whole.test.images, squares.test.images)
+    assert whole.sha256 != squares.sha256
+    again = load_dataset(spec, 16)
+    assert np.array_equal(again.train.images.pixels, whole.train.images.pixels)
+    held = load_dataset(replace(spec, evaluate="validation"), 16)
+    assert isinstance(held.test.images, Whole)
+    assert held.side == (decode or 18)
+
+
+def test_a_cell_on_whole_images(tmp_path, run, tiny_spec):
+    for part in ("train", "test"):
+        for name in "wxyz":
+            write_images(tmp_path / "p" / part / name, count=5)
+    data = DataSpec(name="folder", root=str(tmp_path / "p"), tasks=2, crops_of="whole", crop_low=0.1, evaluate="validation")
+    state, folder = run(replace(tiny_spec, method="hlgp", type="hlgp", data=data))
+    assert state["status"] == "done", state
+    again, other = run(replace(tiny_spec, method="hlgp", type="hlgp", data=data), "again")
+    assert (folder / "metrics.csv").read_bytes() == (other / "metrics.csv").read_bytes()
+    assert again["stream_sha"] == state["stream_sha"]
+
+
+def test_a_photograph_that_lies_on_its_side_is_measured_upright(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by a quarter
+    for part in ("train", "test"):
+        for name in "ab":
+            (tmp_path / part / name).mkdir(parents=True)
+            Image.new("RGB", (40, 24)).save(tmp_path / part / name / "0.jpg", exif=exif)
+    data = load_dataset(DataSpec(name="folder", root=str(tmp_path), crops_of="whole"), 16)
+    assert data.train.images.sizes.tolist() == [[40, 24]] * 2
+    assert len(data.train.images.pixels) == 2 * 3 * 40 * 24
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "LA"])

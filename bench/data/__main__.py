@@ -1,19 +1,54 @@
-"""What is kept of data: `python -m bench.data cache` shows the cache of decoded images and frozen features, or clears it."""
+"""Datasets: what each needs, fetching and splitting it, checking it; and what the cache keeps of decoded images."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from bench import cache, cli
+from bench.data import prepare
+from bench.data.catalogue import CATALOGUE
 from bench.paths import cache_dir
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
+    listing = "what each dataset is, where it comes from, what is here and what is missing"
+    commands.add_parser("list", help=listing, description=listing)
+    making = "download where the source allows it, unpack, build a split and write its manifest ($BENCH_DATA/NAME or data/NAME)"
+    of_prepare = commands.add_parser("prepare", help=making, description=making)
+    of_prepare.add_argument("--mirror", default="", metavar="URL", help="fetch the same file names from here instead")
+    of_prepare.add_argument("--offline", action="store_true", help="never touch the network (also BENCH_OFFLINE=1)")
+    of_prepare.add_argument("--manifest", type=Path, metavar="FILE", help="another user's split, to be rebuilt exactly")
+    checking = "counts, sha256 and decodability of what was prepared"
+    of_verify = commands.add_parser("verify", help=checking, description=checking)
+    for sub in (of_prepare, of_verify):
+        sub.add_argument("name", metavar="NAME", help=", ".join(CATALOGUE))
+        sub.add_argument("--split", default="", metavar="S", help="default: the dataset's first; for verify, all that are here")
+        sub.add_argument("--partial", action="store_true", help="accept other counts than the whole dataset's")
     of_cache = commands.add_parser("cache", help="what the cache holds", description=cache.__doc__)
     of_cache.add_argument("--clear", action="store_true", help="drop every entry; it is made again when needed")
-    args = parser.parse_args()
+    return COMMANDS[(args := parser.parse_args()).command](args)
+
+
+def _list(args: argparse.Namespace) -> int:
+    print("\n\n".join("\n".join(prepare.describe(entry)) for entry in CATALOGUE.values()))
+    return cli.FINE
+
+
+def _prepare(args: argparse.Namespace) -> int:
+    entry, options = prepare.entry_of(args.name), prepare.Options(args.mirror, args.offline, args.partial)
+    if args.manifest:
+        return prepare.adopt(entry, args.split, args.manifest, options)
+    return prepare.prepare(entry, prepare.split_of(entry, args.split), options)
+
+
+def _verify(args: argparse.Namespace) -> int:
+    return prepare.verify(prepare.entry_of(args.name), args.split, prepare.Options(partial=args.partial))
+
+
+def _cache(args: argparse.Namespace) -> int:
     most = cache.limit()
     if args.clear:
         print(f"{cache_dir()}: {cache.trim(0)} entries dropped")
@@ -25,6 +60,8 @@ def main() -> int:
         print(f"{kind:8} {len(sizes):6} entries {sum(sizes) / cache.GIB:9.3f} GiB")
     return cli.FINE
 
+
+COMMANDS = {"list": _list, "prepare": _prepare, "verify": _verify, "cache": _cache}
 
 if __name__ == "__main__":
     cli.run(main)

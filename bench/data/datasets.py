@@ -18,10 +18,11 @@ import numpy as np
 
 from bench.config.spec import DataSpec, UsageError
 from bench.data import glyphs
-from bench.data.folder import load_folder
+from bench.data.catalogue import CATALOGUE
+from bench.data.folder import load_folder, load_split
 from bench.data.keyed import derive
 from bench.data.views import Whole
-from bench.paths import find_data
+from bench.paths import data_place, find_data
 
 Array = np.ndarray
 TRAIN_IMAGES, VALIDATION_IMAGES, TEST_IMAGES = 32, 50, 25  # glyphs per class
@@ -65,17 +66,18 @@ LOADERS: dict[str, Loader] = {}
 
 @dataclass(frozen=True)
 class Raw:
-    """What a loader returns: class names, train and test arrays, optional validation arrays and domains.
+    """What a loader returns: class names, train and test arrays, optional validation arrays, domains, digest of a manifest.
 
     side: as in Dataset, where training images are of any size; else they are squares of it.
     """
 
     classes: tuple[str, ...]
     train: tuple[Array | Whole, Array]
-    test: tuple[Array, Array]
+    test: tuple[Array | Whole, Array]
     validation: tuple[Array, Array] | None = None
     domains: tuple[int, ...] | None = None
     side: int = 0
+    manifest: str = ""
 
 
 def dataset(name: str) -> Callable[[Loader], Loader]:
@@ -92,6 +94,10 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
     """Load, check, limit and digest a dataset. Raises UsageError in one line."""
     if spec.name not in LOADERS:
         raise UsageError.unknown("data.name", spec.name, LOADERS)
+    if spec.split and spec.name != "folder":
+        raise UsageError(f"data.split={spec.split}: for data.name=folder, not '{spec.name}'")
+    if spec.crops_of == "whole" and spec.name != "folder":
+        raise UsageError(f"data.crops_of=whole: for data.name=folder, not '{spec.name}', whose images are squares")
     raw = LOADERS[spec.name](spec, image_size)
     names = raw.classes
     count = spec.classes or len(names)
@@ -113,7 +119,8 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
             raise UsageError(f"{spec.name}: class '{names[empty[0]]}' has no {label} images")
     domains = (raw.domains or (0,) * len(names))[:count]
     side = raw.side or int(train.sizes(np.array([0]))[0, 0])
-    return Dataset(spec.name, names[:count], train, test, domains, side, _digest(names[:count], train, test))
+    sha = _digest(names[:count], train, test, raw.manifest)
+    return Dataset(spec.name, names[:count], train, test, domains, side, sha)
 
 
 def _part(images: Array | Whole, labels: Array) -> Part:
@@ -141,9 +148,9 @@ def _limit(part: Part, classes: int, per_class: int) -> Part:
     return part if keep.all() else part.select(np.flatnonzero(keep))
 
 
-def _digest(names: tuple[str, ...], *parts: Part) -> str:
-    digest = hashlib.sha256("\n".join(names).encode())
-    for part in parts:
+def _digest(names: tuple[str, ...], train: Part, test: Part, manifest: str) -> str:
+    digest = hashlib.sha256("\n".join(names).encode() + manifest.encode())
+    for part in (train, test):
         digest.update(part.labels.astype("<i8").tobytes() + part.numbers.astype("<i8").tobytes())
         if isinstance(part.images, Whole):
             digest.update(part.images.sizes.astype("<i8").tobytes())
@@ -259,16 +266,13 @@ def _cifar_folder(spec: DataSpec) -> Path:
     except UsageError as missing:
         if spec.root:
             raise
-        from bench.torchvision_guard import ensure_torchvision
+        from bench.data import prepare
 
-        ensure_torchvision()
-        from torchvision.datasets import CIFAR100
-
+        base = data_place("cifar100")
         try:
-            CIFAR100("data/cifar100", download=True)
-        except Exception as error:  # network errors are many; each means the same to the user
-            raise UsageError(f"{missing}; the download failed too ({error})") from error
-        base = Path("data/cifar100")
+            prepare.obtain(CATALOGUE["cifar100"], base, prepare.Options())
+        except UsageError as error:
+            raise UsageError(f"{missing}; {' '.join(str(error).split())}") from error
     root = base if base.name == name else base / name
     if not (root / "train").is_file():
         raise UsageError(f"data.root: {root} has no 'train' file (the official CIFAR-100 python archive is expected)")
@@ -277,11 +281,15 @@ def _cifar_folder(spec: DataSpec) -> Path:
 
 @dataset("folder")
 def load_image_folder(spec: DataSpec, image_size: int) -> Raw:
-    """Any ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg, or a flat ROOT/CLASS/*.jpg with a seeded 80/20 split."""
+    """ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg, a flat ROOT/CLASS/*.jpg with a seeded 80/20 split, or a manifest."""
     if not spec.root:
         raise UsageError("data.root: a folder of images is needed (--set data.root=DIR)")
-    classes, train, test = load_folder(find_data(spec.root), spec.decode or round(image_size / 0.875))
-    return Raw(classes, train, test)
+    root, side = find_data(spec.root), spec.decode or round(image_size / 0.875)
+    whole = spec.decode if spec.crops_of == "whole" else None
+    if spec.split:
+        classes, train, test, sha = load_split(root, spec.split, side, whole)
+        return Raw(classes, train, test, side=side, manifest=sha)
+    return Raw(*load_folder(root, side, whole), side=side)
 
 
 def with_root(spec: DataSpec, root: str) -> DataSpec:

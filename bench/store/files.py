@@ -8,7 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -118,6 +118,17 @@ def check_seal(path: Path) -> int:
 def save_array(path: Path, array: np.ndarray) -> None:
     """A .npy, sealed; numpy does not look at what follows the array."""
     write_sealed(path, lambda stream: np.save(stream, array, allow_pickle=False))
+
+
+def save_pieces(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
+    """The same of bytes that come one after the other, so that the array need not fit into memory."""
+
+    def write(stream: Any) -> None:
+        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        for piece in pieces:
+            stream.write(piece.tobytes())
+
+    write_sealed(path, write)
 
 
 def load_array(path: Path) -> np.ndarray | None:

@@ -1,0 +1,150 @@
+"""One file from the web: resumed, retried, checked. Proxies are those of the environment (urllib reads them)."""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import re
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from tqdm import tqdm
+
+from bench.config.spec import UsageError
+
+BLOCK = 1 << 20
+AGAIN = (408, 429, 500, 502, 503, 504)  # answers that another try may change
+NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+
+
+class _Broken(Exception):
+    """This try failed and another may not: what is there is kept."""
+
+
+def offline(asked: bool = False) -> bool:
+    """True where the network must not be touched: --offline, or BENCH_OFFLINE other than 0."""
+    return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
+
+
+def mirrored(url: str, mirror: str) -> str:
+    """The same file name under another base. Raises UsageError for what is no http or https address."""
+    if not mirror:
+        return url
+    if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
+        raise UsageError(f"--mirror={mirror}: an http or https address is expected")
+    return f"{mirror.rstrip('/')}/{url.rsplit('/', 1)[1]}"
+
+
+def fetch(
+    url: str, target: Path, size: int | None = None, md5: str = "", tries: int = 6, pause: float = 1.0, timeout: float = 60.0
+) -> None:
+    """Download url to target through target.part, which a later call continues.
+
+    size in bytes and md5 are checked where they are known; pause (seconds) doubles from one try to the next, timeout
+    (seconds) is how long a silent server is waited for. Raises UsageError where the server refuses, goes on failing, or
+    sends something else; OSError for a disk.
+    """
+    part = target.with_name(target.name + ".part")
+    for left in reversed(range(tries)):
+        try:
+            _receive(url, part, size, timeout)
+            break
+        except _Broken as error:
+            if not left:
+                kept = part.stat().st_size if part.exists() else 0
+                raise UsageError(f"{url}: {error}; {tries} tries, {kept} bytes are kept in {part}: run it again") from error
+            print(f"{url}: {error}; again in {pause:g} s", file=sys.stderr)
+        time.sleep(pause)
+        pause *= 2
+    if wrong := differs(part, size, md5):
+        part.unlink()
+        raise UsageError(f"{url}: not the published file ({wrong}); nothing is kept of it")
+    with part.open("rb") as stream:
+        os.fsync(stream.fileno())
+    os.replace(part, target)
+
+
+def differs(file: Path, size: int | None, md5: str) -> str:
+    """What about the file is not as expected, "" for nothing; what is not known (None, "") is not checked."""
+    found = file.stat().st_size
+    if size is not None and found != size:
+        return f"{found} bytes instead of {size}"
+    if not md5:
+        return ""
+    with file.open("rb") as stream:
+        digest = hashlib.file_digest(stream, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+    return "" if digest == md5 else f"md5 {digest} instead of {md5}"
+
+
+def _receive(url: str, part: Path, size: int | None, timeout: float) -> None:
+    """One try: everything after what part holds. Raises _Broken for what may pass."""
+    have = part.stat().st_size if part.exists() else 0
+    request = urllib.request.Request(url, headers={"User-Agent": "hlgp-bench", "Accept-Encoding": "identity"})
+    if have:
+        request.add_header("Range", f"bytes={have}-")
+    try:
+        with urllib.request.urlopen(request, timeout=timeout) as answer:
+            start, total = _extent(answer, have)
+            if size is not None and total is not None and total != size:
+                raise UsageError(f"{url}: not the published file ({total} bytes are offered instead of {size})")
+            _write(answer, part, start, total)
+    except urllib.error.HTTPError as error:
+        error.close()
+        if error.code == 416:
+            if error.headers.get("Content-Range") == f"bytes */{have}":
+                return  # part is whole already
+            part.unlink(missing_ok=True)
+            raise _Broken("the server has nothing after what was kept") from error
+        if error.code in AGAIN:
+            raise _Broken(f"HTTP {error.code}") from error
+        raise UsageError(f"{url}: HTTP {error.code} {error.reason}") from error
+    except NETWORK as error:
+        raise _Broken(str(getattr(error, "reason", "") or error) or type(error).__name__) from error
+
+
+def _extent(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
+    """First byte of the answer and length of the whole file; a server without ranges starts again at 0."""
+    ranged = (
+        re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "")) if answer.status == 206 else None
+    )
+    if ranged and int(ranged[1]) == have:
+        return have, None if ranged[2] == "*" else int(ranged[2])
+    if answer.status == 206:
+        raise _Broken(f"another range than asked for ({answer.headers.get('Content-Range')})")
+    length = answer.headers.get("Content-Length")
+    return 0, int(length) if length else None
+
+
+def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int | None) -> None:
+    try:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        stream = part.open("ab" if start else "wb")
+    except PermissionError as error:
+        raise UsageError(f"{part.parent}: cannot be written ({error.strerror})") from error
+    bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
+    try:
+        with stream, bar:
+            while block := _read(answer):
+                stream.write(block)
+                bar.update(len(block))
+    except OSError as error:
+        error.filename = str(part)  # writing does not say which file
+        raise
+    received = part.stat().st_size
+    if total is not None and received != total:
+        if received > total:
+            part.unlink()
+        raise _Broken(f"{received} of {total} bytes came")
+
+
+def _read(answer: http.client.HTTPResponse) -> bytes:
+    """What has come, so that nothing of it is lost if no more does. Here an OSError is the network's, in _write the disk's."""
+    try:
+        return answer.read1(BLOCK)
+    except OSError as error:
+        raise _Broken(str(error) or type(error).__name__) from error

@@ -1,0 +1,470 @@
+"""Fetching and unpacking: against a local server that misbehaves in every way we know, and archives that mean harm."""
+
+import hashlib
+import os
+import shutil
+import stat
+import tarfile
+import zipfile
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from dataset_files import imagenet_r, picture, serving, tar_of, tiny, write, zip_of
+from test_datasets import write_cifar
+
+from bench.config.spec import DataSpec, UsageError
+from bench.data import archives, catalogue, download
+from bench.data.catalogue import CATALOGUE
+from bench.data.datasets import load_dataset
+
+CONTENT = bytes(range(256)) * 4000  # 1 MB
+MD5 = hashlib.md5(CONTENT).hexdigest()
+
+
+@pytest.fixture
+def site(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "BENCH_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies of its first use
+    with serving() as site:
+        site.files["/x.tar"] = CONTENT
+        yield site
+
+
+@pytest.fixture
+def get(site, tmp_path):
+    """Fetch x.tar into a folder: its path. Fast tries."""
+
+    def go(**how):
+        target = tmp_path / "data" / "x.tar"
+        download.fetch(f"{site.url}/x.tar", target, **{"pause": 0.01, "timeout": 0.3, "tries": 4, **how})
+        return target
+
+    return go
+
+
+def part_of(tmp_path, content):
+    write(tmp_path / "data", {"x.tar.part": content})
+
+
+# --- downloads --------------------------------------------------------------------------------------------------------
+
+
+def test_a_download_arrives_whole(get, site):
+    target = get(size=len(CONTENT), md5=MD5)
+    assert target.read_bytes() == CONTENT
+    assert [f.name for f in target.parent.iterdir()] == ["x.tar"]
+    assert site.asked == [("/x.tar", None)]
+
+
+def test_what_is_there_is_not_fetched_again(get, site, tmp_path):
+    part_of(tmp_path, CONTENT[:300_000])
+    assert get(md5=MD5).read_bytes() == CONTENT
+    assert site.asked == [("/x.tar", "bytes=300000-")]
+
+
+def test_a_server_without_ranges_starts_again(get, site, tmp_path):
+    site.ranges = False
+    part_of(tmp_path, b"other bytes")
+    assert get(md5=MD5).read_bytes() == CONTENT
+    assert len(site.asked) == 1
+
+
+def test_a_part_that_is_whole_is_taken(get, site, tmp_path):
+    part_of(tmp_path, CONTENT)
+    assert get(md5=MD5).read_bytes() == CONTENT
+    assert len(site.asked) == 1
+
+
+def test_a_part_longer_than_the_file_is_dropped(get, site, tmp_path):
+    part_of(tmp_path, CONTENT + b"more")
+    assert get(md5=MD5).read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall", 503, 429, 500])
+def test_what_passes_is_tried_again(fault, get, site, capsys):
+    site.faults = [fault, fault]
+    assert get(size=len(CONTENT), md5=MD5).read_bytes() == CONTENT
+    said = capsys.readouterr().err
+    assert said.count("again in") == 2
+    assert said.index("0.01 s") < said.index("0.02 s"), "the pause doubles"
+    assert "timed out" in said or fault != "stall"
+    if fault in ("cut", "stall"):
+        assert site.asked[1][1] == f"bytes={len(CONTENT) // 2}-", "and continues where it was"
+
+
+@pytest.mark.parametrize("fault", ["cut", "stall", 503])
+def test_what_does_not_pass_is_said_and_kept(fault, get, site, tmp_path):
+    site.faults = [fault] * 9
+    with pytest.raises(UsageError, match=r"2 tries, \d+ bytes are kept in .*x.tar.part") as said:
+        get(tries=2)
+    assert "\n" not in str(said.value)
+    assert not (tmp_path / "data" / "x.tar").exists()
+
+
+@pytest.mark.parametrize("code", [404, 403, 410])
+def test_a_refusal_is_not_tried_again(code, get, site, tmp_path):
+    site.faults = [code]
+    with pytest.raises(UsageError, match=f"HTTP {code}"):
+        get()
+    assert len(site.asked) == 1
+    assert not (tmp_path / "data").exists()
+
+
+def test_another_length_than_published_is_refused(get, site, tmp_path):
+    with pytest.raises(UsageError, match="1024000 bytes are offered instead of 7"):
+        get(size=7)
+    assert not (tmp_path / "data" / "x.tar").exists()
+
+
+def test_other_bytes_than_published_are_refused_and_removed(get, tmp_path):
+    with pytest.raises(UsageError, match=f"md5 {MD5} instead of 0000"):
+        get(md5="0000")
+    assert not list((tmp_path / "data").iterdir())
+
+
+def test_a_server_that_is_not_there(tmp_path):
+    with pytest.raises(UsageError, match="2 tries"):
+        download.fetch("http://127.0.0.1:9/x", tmp_path / "x", tries=2, pause=0.01)
+
+
+def test_a_full_disk_is_no_mistake_of_the_user(site, ask, small, tmp_path):
+    site.files["/tiny-imagenet-200.zip"] = CONTENT
+    part = tmp_path / "data" / "tiny-imagenet" / "tiny-imagenet-200.zip.part"
+    part.parent.mkdir(parents=True)
+    part.symlink_to("/dev/full")
+    small("tiny-imagenet")
+    code, _, said = ask("prepare", "tiny-imagenet", "--mirror", site.url)
+    assert (code, said.count("\n")) == (3, 1)
+    assert f"{part}: No space left" in said
+
+
+# --- the command ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def small(monkeypatch):
+    """A dataset of the catalogue with the counts of a fixture, and no digests."""
+
+    def change(name, **counts):
+        entry = CATALOGUE[name]
+        splits = tuple(
+            replace(s, **{"classes": None, "train": None, "test": None, "images": None, **counts}) for s in entry.splits
+        )
+        made = tuple(replace(archive, md5="", bytes=None) for archive in entry.archives)
+        monkeypatch.setitem(CATALOGUE, name, replace(entry, splits=splits, archives=made))
+
+    return change
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, capfd, data_command):
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    return data_command
+
+
+def test_prepare_fetches_unpacks_and_splits(ask, small, site, tmp_path):
+    images, _ = imagenet_r()
+    site.files["/m/imagenet-r.tar"] = tar_of({f"imagenet-r/{name}": content for name, content in images.items()})
+    small("imagenet-r", classes=3, images=15)
+    code, said, _ = ask("prepare", "imagenet-r", "--split", "seeded", "--mirror", f"{site.url}/m/")
+    assert (code, site.asked) == (0, [("/m/imagenet-r.tar", None)])
+    assert "3 classes, train 12, test 3" in said
+    root = tmp_path / "data" / "imagenet-r"
+    assert sorted(f.name for f in root.iterdir()) == ["imagenet-r.tar", "n01", "n02", "n03", "split-seeded.csv"]
+    assert ask("prepare", "imagenet-r", "--split", "seeded", "--offline")[0] == 0, "nothing more is needed"
+    assert len(site.asked) == 1
+    assert ask("verify", "imagenet-r")[:2] == (0, f"imagenet-r seeded: fine; {said.splitlines()[0].split('; ')[1]}\n")
+
+
+def test_prepare_finishes_a_stopped_extraction(ask, tmp_path):
+    """val was in place when it stopped, which is what tells that the archive is unpacked; train was not."""
+    files = tiny()
+    val = {name: content for name, content in files.items() if name.startswith("val/")}
+    rest = {f".unpacked-tiny-imagenet-200.zip/tiny-imagenet-200/{name}": files[name] for name in files.keys() - val.keys()}
+    write(tmp_path / "data" / "tiny-imagenet", val | rest)
+    code, said, _ = ask("prepare", "tiny-imagenet", "--partial", "--offline")
+    assert (code, "train 6, test 4" in said) == (0, True)
+
+
+@pytest.mark.parametrize("how", ["--offline", "BENCH_OFFLINE"])
+def test_offline_touches_nothing(how, ask, site, monkeypatch):
+    if how == "BENCH_OFFLINE":
+        monkeypatch.setenv(how, "1")
+    words = ["--offline"] if how == "--offline" else []
+    code, _, said = ask("prepare", "tiny-imagenet", "--mirror", site.url, *words)
+    assert code == 2
+    assert "the network is off" in said
+    assert not site.asked
+
+
+def test_a_proxy_is_honoured(site, monkeypatch, tmp_path):
+    monkeypatch.setenv("http_proxy", site.url)
+    monkeypatch.setattr("urllib.request._opener", None)
+    monkeypatch.delenv("no_proxy", raising=False)
+    monkeypatch.delenv("NO_PROXY", raising=False)
+    site.files["http://data.invalid/x.tar"] = CONTENT
+    download.fetch("http://data.invalid/x.tar", tmp_path / "x.tar", tries=1)
+    assert (tmp_path / "x.tar").read_bytes() == CONTENT
+
+
+@pytest.mark.parametrize("mirror", ["file:///etc", "ftp://x/y", "nonsense", "http://"])
+def test_a_mirror_is_a_web_address(mirror, ask):
+    code, _, said = ask("prepare", "tiny-imagenet", "--mirror", mirror)
+    assert (code, said.count("\n")) == (2, 1)
+    assert "an http or https address is expected" in said
+
+
+def test_what_is_fetched_by_hand_is_said_in_three_lines(ask, tmp_path):
+    for name in ("vtab", "imagenet-r", "imagenet-a"):
+        code, _, said = ask("prepare", name)
+        lines = said.splitlines()
+        assert (code, len(lines)) == (2, 3)
+        assert "missing:" in lines[0]
+        assert lines[1].startswith("fetch: ")
+        assert str(tmp_path / "data" / name) in lines[2]
+
+
+def test_a_file_placed_by_hand_is_checked(ask, tmp_path):
+    write(tmp_path / "data" / "tiny-imagenet", {"tiny-imagenet-200.zip": zip_of(tiny())})
+    code, _, said = ask("prepare", "tiny-imagenet")
+    assert code == 2
+    assert "instead of 248100043" in said
+    assert (tmp_path / "data" / "tiny-imagenet" / "tiny-imagenet-200.zip").exists(), "a user's file is not removed"
+
+
+def test_counts_that_are_not_the_catalogues(ask, small, tmp_path):
+    root = write(tmp_path / "data" / "tiny-imagenet", tiny())
+    code, said, _ = ask("prepare", "tiny-imagenet")
+    assert code == 1
+    assert "classes 2 instead of 200\ncounts: train 6 instead of 100000\ncounts: test 4 instead of 10000\n" in said
+    assert not (root / "split-official.csv").exists()
+    assert ask("prepare", "tiny-imagenet", "--partial")[0] == 0
+    assert ask("verify", "tiny-imagenet")[0] == 1
+    assert ask("verify", "tiny-imagenet", "--partial")[0] == 0
+
+
+def test_list_says_what_is_here_and_what_is_missing(ask, tmp_path):
+    write(tmp_path / "data" / "tiny-imagenet", tiny())
+    ask("prepare", "tiny-imagenet", "--partial")
+    code, said, _ = ask("list")
+    assert code == 0
+    assert [block.split(":")[0] for block in said.split("\n\n")] == list(CATALOGUE)
+    for line in (
+        "splits official",
+        "missing train/*/* (by hand)",
+        "missing 18 files (download)",
+        "imagenet-r.tar of unknown size",
+    ):
+        assert line in said
+    assert "tiny-imagenet-200.zip (download)" not in said
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("prepare", "imagenet-q"), "did you mean 'imagenet-r'"),
+        (("prepare", "imagenet-r", "--split", "cod"), "did you mean 'coda'"),
+        (("verify", "vtab"), "no split is prepared"),
+        (("prepare", "vtab", "--manifest", "none.csv"), "not a readable split manifest"),
+        (("verify", "vtab", "--split", "../x"), "no usable name"),
+    ],
+)
+def test_wrong_words(words, says, ask):
+    code, _, said = ask(*words)
+    assert (code, said.count("\n")) == (2, 1)
+    assert says in said
+
+
+def test_the_catalogue_is_whole():
+    assert list(CATALOGUE) == ["cifar100", "imagenet-r", "imagenet-a", "vtab", "cub200", "domainnet", "tiny-imagenet"]
+    for name, entry in CATALOGUE.items():
+        assert entry.name == name
+        assert len({split.name for split in entry.splits}) == len(entry.splits) > 0
+        for split in entry.splits:
+            assert split.download or split.needs
+            assert bool(split.needs) == bool(split.fetch) == bool(split.put)
+        for archive in entry.archives:
+            assert archive.source or not (archive.md5 or archive.bytes), "no number without its source"
+    assert len({archive.url for archive in catalogue.DOMAINNET.archives}) == 18
+
+
+def test_cifar_is_checked_file_by_file(ask, tmp_path, monkeypatch):
+    files = {name: name.encode() for name in catalogue.CIFAR_FILES}
+    root = write(tmp_path / "data" / "cifar100" / "cifar-100-python", files)
+    assert ask("verify", "cifar100")[0] == 1
+    from bench.data import prepare
+
+    monkeypatch.setattr(prepare, "CIFAR_FILES", {name: hashlib.md5(name.encode()).hexdigest() for name in files})
+    assert ask("prepare", "cifar100", "--offline")[0] == 0
+    (root / "meta").unlink()
+    code, said, _ = ask("verify", "cifar100")
+    assert (code, said.count("\n"), "missing" in said) == (1, 1, True)
+
+
+def test_cifar_is_fetched_where_a_cell_needs_it(site, small, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    base = write_cifar(tmp_path / "theirs")
+    site.files["/cifar.tar.gz"] = tar_of({f"cifar-100-python/{f.name}": f.read_bytes() for f in base.iterdir()}, "w:gz")
+    small("cifar100")
+    entry = CATALOGUE["cifar100"]
+    archive = replace(entry.archives[0], url=f"{site.url}/cifar.tar.gz")
+    monkeypatch.setitem(CATALOGUE, "cifar100", replace(entry, archives=(archive,)))
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    with pytest.raises(UsageError, match="the network is off") as said:
+        load_dataset(DataSpec(name="cifar100"), 32)
+    assert "\n" not in str(said.value)
+    assert not site.asked
+    monkeypatch.delenv("BENCH_OFFLINE")
+    fetched = load_dataset(DataSpec(name="cifar100"), 32)
+    assert fetched.sha256 == load_dataset(DataSpec(name="cifar100", root=str(base)), 32).sha256
+
+
+def test_another_users_split_is_fetched_too(ask, small, site, tmp_path):
+    """Of a manifest alone: no lists, only what can be downloaded."""
+    images, _ = imagenet_r()
+    small("imagenet-r")
+    site.files["/imagenet-r.tar"] = tar_of({f"imagenet-r/{name}": content for name, content in images.items()})
+    root = write(tmp_path / "data" / "imagenet-r", images)
+    assert ask("prepare", "imagenet-r", "--split", "seeded")[0] == 0
+    given = (root / "split-seeded.csv").rename(tmp_path / "split-coda.csv")
+    shutil.rmtree(root)
+    code, said, _ = ask("prepare", "imagenet-r", "--manifest", str(given), "--mirror", site.url)
+    assert (code, (root / "split-coda.csv").read_bytes()) == (0, given.read_bytes()), said
+
+
+# --- archives ---------------------------------------------------------------------------------------------------------
+
+
+def special(kind, name, link=""):
+    member = tarfile.TarInfo(name)
+    member.type, member.linkname = kind, link
+    return member
+
+
+EVIL_TAR = {
+    "parent": (special(tarfile.REGTYPE, "in/../../marker"), "would leave"),
+    "absolute": (special(tarfile.REGTYPE, "{outside}/marker"), "would leave"),
+    "windows": (special(tarfile.REGTYPE, "in\\..\\..\\marker"), "would leave"),
+    "symlink": (special(tarfile.SYMTYPE, "in/link", "../.."), "a link or a device"),
+    "inner symlink": (special(tarfile.SYMTYPE, "in/link", "a.txt"), "a link or a device"),
+    "hard link": (special(tarfile.LNKTYPE, "in/link", "../../secret"), "a link or a device"),
+    "device": (special(tarfile.CHRTYPE, "in/null"), "a link or a device"),
+    "fifo": (special(tarfile.FIFOTYPE, "in/fifo"), "a link or a device"),
+}
+
+
+@pytest.mark.parametrize("kind", EVIL_TAR)
+def test_a_tar_that_means_harm_is_refused_by_name(kind, tmp_path):
+    member, says = EVIL_TAR[kind]
+    root = tmp_path / "deep" / "root"
+    root.mkdir(parents=True)
+    name = member.name.replace("{outside}", str(tmp_path))
+    with tarfile.open(root / "x.tar", "w") as archive:
+        good = tarfile.TarInfo("in/a.txt")
+        archive.addfile(good)
+        if kind.endswith("symlink"):
+            member.name = name
+            archive.addfile(member)
+            through = tarfile.TarInfo("in/link/marker")
+            archive.addfile(through)
+        else:
+            member.name = name
+            archive.addfile(member)
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=says) as said:
+        archives.unpack(root / "x.tar", "")
+    assert name.encode("unicode_escape").decode() in str(said.value)
+    assert sorted(tmp_path.rglob("*")) == before, "nothing appeared, inside or outside"
+
+
+@pytest.mark.parametrize(
+    ("name", "mode", "says"),
+    [
+        ("../marker", 0, "would leave"),
+        ("in/../../marker", 0, "would leave"),
+        ("/tmp/marker-of-hlgp-bench", 0, "would leave"),
+        ("C:\\marker", 0, "would leave"),
+        ("link", stat.S_IFLNK, "a link or a device"),
+        ("null", stat.S_IFCHR, "a link or a device"),
+    ],
+)
+def test_a_zip_that_means_harm_is_refused_by_name(name, mode, says, tmp_path):
+    root = tmp_path / "root"
+    root.mkdir()
+    with zipfile.ZipFile(root / "x.zip", "w") as archive:
+        archive.writestr("a.txt", b"")
+        entry = zipfile.ZipInfo(name)
+        entry.external_attr = mode << 16
+        archive.writestr(entry, b"..")
+    before = sorted(tmp_path.rglob("*"))
+    with pytest.raises(UsageError, match=says):
+        archives.unpack(root / "x.zip", "")
+    assert sorted(tmp_path.rglob("*")) == before
+    assert not Path("/tmp/marker-of-hlgp-bench").exists()
+
+
+ARCHIVES = {"x.tar": tar_of, "x.tgz": lambda files: tar_of(files, "w:gz"), "x.zip": zip_of}
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_a_damaged_archive_is_named(name, tmp_path):
+    content = ARCHIVES[name]({f"in/{i}.jpg": picture(i) for i in range(20)})
+    for damaged in (content[: len(content) // 2], b"", b"no archive"):
+        root = write(tmp_path / "root", {name: damaged})
+        with pytest.raises(UsageError, match="not a readable archive"):
+            archives.unpack(root / name, "in")
+        assert [f.name for f in root.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_what_is_there_already_stays(name, tmp_path):
+    root = write(
+        tmp_path / "root", {name: ARCHIVES[name]({"in/a/x": b"theirs", "in/b/x": b"theirs"}), "a/x": b"mine", "b": b"mine"}
+    )
+    archives.unpack(root / name, "in")
+    assert {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob("*") if f.is_file() and f.name != name} == {
+        "a/x": b"mine",
+        "b": b"mine",
+    }
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize("where", ["unpacking", "moving"])
+def test_a_stopped_extraction_is_finished_by_the_next(where, name, tmp_path, monkeypatch):
+    files = {f"in/{c}/{i}.txt": f"{c}{i}".encode() for c in "abc" for i in range(3)}
+    root = write(tmp_path / "root", {name: ARCHIVES[name](files)})
+    renamed = []
+
+    def stop(self, target):
+        renamed.append(target)
+        if len(renamed) == (1 if where == "unpacking" else 3):
+            os._exit(9)
+        return os.rename(self, target)
+
+    pid = os.fork()
+    if not pid:  # killed, so that nothing is tidied up
+        Path.rename = stop
+        archives.unpack(root / name, "in")
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
+    assert archives.pending(root / name) == (where == "moving")
+    if where == "moving":
+        (root / name).unlink()  # no longer needed
+    archives.unpack(root / name, "in")
+    assert {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob("*.txt")} == {
+        file.removeprefix("in/"): content for file, content in files.items()
+    }
+    assert not [f for f in root.iterdir() if f.name.startswith(".")]
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+def test_an_archive_larger_than_the_disk_is_refused_first(name, tmp_path, monkeypatch):
+    root = write(tmp_path / "root", {name: ARCHIVES[name]({"in/a": bytes(3_000_000)})})
+    monkeypatch.setattr("shutil.disk_usage", lambda path: SimpleNamespace(free=2_000_000))
+    with pytest.raises(UsageError, match="GB when unpacked"):
+        archives.unpack(root / name, "in")
+    assert [f.name for f in root.iterdir()] == [name]
