@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from dataset_files import write
 from fault_cell import files_of
 
 from bench import engine
@@ -122,3 +123,17 @@ def data_command(tmp_path, monkeypatch, capfd) -> Callable[..., tuple[int, str, 
         return int(ended.value.code or 0), said.out, said.err
 
     return go
+
+
+@pytest.fixture
+def ask(tmp_path, monkeypatch, data_command) -> Callable[..., tuple[int, str, str]]:
+    """data_command with its data under tmp_path/data and without a network."""
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    return data_command
+
+
+@pytest.fixture
+def place(tmp_path) -> Callable[..., Path]:
+    """Put files (dicts of content by name) into a dataset's folder."""
+    return lambda name, *files: write(tmp_path / "data" / name, {k: v for each in files for k, v in each.items()})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import io
 import tarfile
 import threading
@@ -105,6 +106,16 @@ def tiny():
     notes = "".join(f"val_{i}.JPEG\t{wnids[i % 2]}\t0\t0\t62\t62\n" for i in range(4))
     hidden = {"test/images/test_0.JPEG": picture(200)}
     return {**train, **val, **hidden, "val/val_annotations.txt": notes, "wnids.txt": "\n".join(wnids)}
+
+
+def rows_of(root, split):
+    with (root / f"split-{split}.csv").open(newline="") as stream:
+        return list(csv.DictReader(stream))
+
+
+def parts_of(root, split):
+    rows = rows_of(root, split)
+    return {part: {row["path"]: row["label"] for row in rows if row["part"] == part} for part in ("train", "test")}
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
