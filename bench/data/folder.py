@@ -56,7 +56,7 @@ def load_folder(root: Path, side: int, whole: int | None = None) -> tuple[tuple[
     return tuple(sorted(train)), *_both(root, side, whole, (train, _digests(root, train)), (test, _digests(root, test)))
 
 
-def load_split(root: Path, split: str, side: int, whole: int | None) -> tuple[tuple[str, ...], Decoded, Decoded, str]:
+def load_split(root: Path, split: str, side: int, whole: int | None = None) -> tuple[tuple[str, ...], Decoded, Decoded, str]:
     """The same by ROOT/split-SPLIT.csv, images of a class in the order of their paths; and the sha256 of the manifest.
 
     Raises UsageError for a split that is not there, and for files that are missing or not those of the manifest.
