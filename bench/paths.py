@@ -62,7 +62,8 @@ def require_files(cells: Iterable[RunSpec]) -> None:
             elif kind == "data" and names[1]:
                 _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
         except UsageError as error:
-            lacking.append(f"{error} [{', '.join(benchmarks)}]")
+            split = f"split {names[2]}, " if kind == "data" and names[2] else ""
+            lacking.append(f"{error} [{split}for {', '.join(benchmarks)}]")
     if len(lacking) == 1:
         raise UsageError(lacking[0])
     if lacking:
