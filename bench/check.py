@@ -1,7 +1,7 @@
-"""Measured against expected: `python -m bench.check smoke`.
+"""Measured against expected (`python -m bench.check smoke`) or against published (`python -m bench.check paper`: claims.py).
 
-Runs the suite afresh (code may have changed since any earlier run of it) and compares each row with
-bench/expected/<suite>.csv. A margin is the half width of the 99.5% prediction interval for the mean of the suite's runs,
+Where there is a bench/expected/<suite>.csv the suite is run afresh (code may have changed since any earlier run of it) and
+each row compared with it. A margin is the half width of the 99.5% prediction interval for the mean of the suite's runs,
 from the spread over the seeds with which it was measured (`--measure`); a row outside it is a regression: exit code 1 and
 a table.
 """
@@ -18,7 +18,7 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench import cli
+from bench import claims, cli
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite
 from bench.grid import run_local
@@ -84,16 +84,21 @@ def run_suite(name: str, folder: Path, seeds: list[int], jobs: int) -> Results:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.check", description=__doc__.split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.check",
+        description=__doc__.split("\n\n")[0],
+        epilog="Exit code: 0 all within the margins, or something reproduced and nothing that differs; 1 something differs; "
+        "3 nothing is decided yet (missing, inconclusive or not comparable).",
+    )
     parser.add_argument("suite", nargs="?", default="smoke")
+    parser.add_argument("--results", type=Path, default=Path("results"), help="of runs to compare with published values")
     parser.add_argument("--jobs", type=cli.positive, default=len(os.sched_getaffinity(0)))
     parser.add_argument("--measure", type=int, metavar="SEEDS", help="run this many seeds (at least 10) and write the "
                         "expected values anew instead of comparing")  # fmt: skip
     args = parser.parse_args()
     file = EXPECTED / f"{args.suite}.csv"
     if args.measure is None and not file.is_file():
-        load_suite(args.suite)  # an unknown suite is named as such
-        raise UsageError(f"no expected values for suite '{args.suite}' ({file.name} is not in bench/expected)")
+        return claims.report(args.suite, args.results / args.suite)
     if args.measure is not None and args.measure < 10:
         raise UsageError(f"--measure {args.measure}: at least 10 seeds are needed for a margin")
     with tempfile.TemporaryDirectory() as folder:

@@ -27,7 +27,7 @@ from tqdm import tqdm
 from bench import cli
 from bench.config.spec import RunSpec, UsageError, plain
 from bench.config.suite import add_suite_arguments, load_suite
-from bench.paths import cache_dir
+from bench.paths import cache_dir, require_files
 from bench.store.files import write_text
 from bench.store.rundir import Busy, RunDir, collect
 
@@ -234,13 +234,20 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--benchmarks", nargs="+", default=[])
     parser.add_argument("--order-seeds", nargs="+", type=int, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
-    parser.add_argument("--jobs", type=cli.positive, default=len(os.sched_getaffinity(0)), help="default: the cores")
+    parser.add_argument("--jobs", type=cli.positive, help="cells side by side (default: the cores)")
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     parser.add_argument("--time-limit", type=cli.above_zero, metavar="MINUTES",
                         help="local: a cell that takes longer is stopped, resumable")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true", help="list the cells and their state, run nothing")
+    parser.add_argument(
+        "--dry-run",
+        action="store_true",
+        help="list the cells, their state and what is left costs (images, forward passes, FLOPs); run nothing",
+    )
+    parser.add_argument("--rate", type=cli.above_zero, metavar="TFLOPS",
+                        help="dry run: hours too, at so many 10^12 FLOP/s (bench.speed: images_per_second x gflops_per_image "
+                        "/ 1000), divided by --jobs where that is given")  # fmt: skip
     parser.add_argument("--where", action="store_true", help="print where this command's results are, for bench.report")
     return parser.parse_args()
 
@@ -259,7 +266,12 @@ def main() -> int:
         for cell in chosen if args.dry_run else left:
             state = "done" if cell not in left else RunDir.of(args.results, cell).state()["status"]
             print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
+        if args.dry_run and left:
+            from bench import budget  # torch: only here
+
+            print(f"\nleft to run: {len(left)} of {len(chosen)} cells\n{budget.table(left, args.rate, args.jobs or 1)}")
         return cli.FINE
+    require_files(chosen)
     folder = args.results / suite.name
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     for place in (folder, runs, cache_dir()):  # an unwritable folder is found now, not after the first cell
@@ -269,10 +281,11 @@ def main() -> int:
         if left:
             submit_slurm(left, args, folder)
         return cli.FINE
-    print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {args.jobs} side by side",
+    jobs = args.jobs or len(os.sched_getaffinity(0))
+    print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {jobs} side by side",
           file=sys.stderr)  # fmt: skip
     finished = [cell for cell in chosen if cell not in left]
-    failed = run_local(left, args.results, args.jobs, args.device, finished, args.time_limit)
+    failed = run_local(left, args.results, jobs, args.device, finished, args.time_limit)
     counts = collect(args.results, suite.cells)
     print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
     return cli.UNFINISHED if failed else cli.FINE

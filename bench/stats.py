@@ -55,3 +55,73 @@ def paired(first: Array, second: Array) -> Paired:
     else:
         p = float(stats.ttest_1samp(d, 0).pvalue)
     return Paired(float(d.mean()), half, p, n)
+
+
+@dataclass(frozen=True)
+class Decision:
+    """A difference, the half width of its interval, what that decides, and the number of own values that would decide
+    where nothing is yet (None: no number up to MOST would, or none can be said)."""
+
+    difference: float
+    half_width: float
+    verdict: str
+    needed: int | None = None
+
+
+MOST = 1000  # values; beyond that an experiment will not be made
+
+
+def welch_half_width(std: float, n: int, other_std: float, other_n: int, level: float) -> float:
+    """Half width of the interval of a difference of two means, by Welch; NaN for n < 2.
+
+    Of a single other value (other_n = 1) the standard deviation is taken as given.
+    """
+    if n < 2:
+        return float("nan")
+    own, other = std**2 / n, other_std**2 / other_n
+    if own + other == 0:
+        return 0.0
+    spread = own**2 / (n - 1) + (other**2 / (other_n - 1) if other_n > 1 else 0.0)
+    freedom = (own + other) ** 2 / spread if spread else np.inf
+    return float(stats.t.ppf((1 + level) / 2, freedom) * np.sqrt(own + other))
+
+
+def equivalence(
+    values: Array, reference: float, margin: float, reference_std: float = float("nan"), reference_n: int = 1
+) -> Decision:
+    """Is the mean of values that of a published one, within a margin? Two one-sided tests at 5% (Schuirmann 1987).
+
+    `reproduced`: the 90% interval of the difference lies inside the margin; `differs`: it lies outside; else
+    `inconclusive`, with the number of values that would decide if difference and spread stayed as they are. An unknown
+    standard deviation of the reference is taken to be that of the values.
+    """
+    own = summarise(values)
+    std = own.std if own.n > 1 else reference_std
+    other = reference_std if not np.isnan(reference_std) else std
+    difference = own.mean - reference
+    half = welch_half_width(own.std, own.n, other, reference_n, 0.9)
+    gap = abs(abs(difference) - margin)
+    if half < gap:
+        return Decision(difference, half, "reproduced" if abs(difference) < margin else "differs")
+    counts = () if np.isnan(std) else range(max(own.n, 1) + 1, MOST + 1)
+    needed = next((n for n in counts if welch_half_width(std, n, other, reference_n, 0.9) < gap), None)
+    return Decision(difference, half, "inconclusive", needed)
+
+
+def superiority(first: Array, second: Array, margin: float) -> Decision:
+    """Is first above second, over pairs? By the 95% t interval of the mean difference.
+
+    `reproduced`: it lies above 0; `differs`: below 0, or within the margin on both sides (no difference that matters);
+    else `inconclusive`, with the number of pairs that would show the difference if it stayed as it is. It rests on differences
+    that are about normal: without that, five pairs can show nothing at 5% (see paired).
+    """
+    value = paired(first, second)
+    low, high = value.difference - value.half_width, value.difference + value.half_width
+    if low > 0:
+        return Decision(value.difference, value.half_width, "reproduced")
+    if high < 0 or (-margin < low and high < margin):
+        return Decision(value.difference, value.half_width, "differs")
+    std = float(np.std(np.asarray(first) - np.asarray(second), ddof=1)) if value.n > 1 else float("nan")
+    counts = () if np.isnan(std) else range(value.n + 1, MOST + 1)
+    needed = next((n for n in counts if stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) < abs(value.difference)), None)
+    return Decision(value.difference, value.half_width, "inconclusive", needed)

@@ -218,6 +218,12 @@ def test_images_of_any_size_are_cut_as_squares_are():
     assert torch.equal(resample(torch.from_numpy(cut), moved, 16), resample(torch.from_numpy(squares), views, 16))
 
 
+def test_large_crops_are_cut_a_few_at_a_time():
+    boxes = np.array([[0, 0, 10, 4], [0, 0, 30, 30], [2, 2, 6, 8], [0, 0, 5, 29]])
+    groups = list(Views(boxes, np.zeros(4, bool)).alike(900))
+    assert [group.tolist() for group in groups] == [[1], [3], [0, 2]]
+
+
 @settings(max_examples=30, deadline=None)
 @given(
     st.lists(st.tuples(st.integers(4, 90), st.integers(4, 90)), min_size=1, max_size=6), st.integers(8, 40), st.integers(0, 99)

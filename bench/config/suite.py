@@ -144,9 +144,10 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
         for name in tree[kind]:
             _check_name(kind, name)
     _check_name("name of the results folder", label)
-    order_seeds, seeds = (_seeds(tree, key) for key in ("order_seeds", "seeds"))
+    order_seeds = _seeds(tree, "order_seeds")
     for benchmark, on in tree["benchmarks"].items():
-        _check_keys(f"benchmarks.{benchmark}", on, (*SECTIONS, "methods"))
+        _check_keys(f"benchmarks.{benchmark}", on, (*SECTIONS, "methods", "seeds"))
+        seeds = _seeds({**tree, **on}, "seeds")  # a benchmark with one fixed order may have more seeds than the others
         _check_keys(f"benchmarks.{benchmark}.methods", on.get("methods", {}), tree["methods"])
         for method, how in tree["methods"].items():
             _check_keys(f"methods.{method}", how, ("type", "model", *SECTIONS))

@@ -149,8 +149,12 @@ class TaskStream:
         """On the stream's device, where the pixels are resampled too."""
         images = getattr(self.dataset, part).images
         if isinstance(images, Whole):
-            squares, views = images.cut(rows, views)
-            return resample(to_device(squares, self.device), views, self.image_size)
+            size = self.image_size
+            out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
+            for group in views.alike():
+                squares, moved = images.cut(rows[group], views[group])
+                out[to_device(group, self.device)] = resample(to_device(squares, self.device), moved, size)
+            return out
         if self.device.type != "cpu" and part not in self._resident and images.nbytes < SHARE * free_bytes(self.device):
             self._resident[part] = to_device(images, self.device)
         if part in self._resident:

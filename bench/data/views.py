@@ -9,6 +9,7 @@ in any batch. They are Pillow's within one grey level (of white noise one value 
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -27,6 +28,18 @@ class Views:
 
     boxes: np.ndarray
     mirrored: np.ndarray
+
+    def __getitem__(self, rows: np.ndarray) -> Views:
+        return Views(self.boxes[rows], self.mirrored[rows])
+
+    def alike(self, most: int = 1 << 22) -> Iterator[np.ndarray]:
+        """Numbers of views in groups of about one size, whose squares together have at most so many pixels, or one view."""
+        sides = self.boxes[:, 2:].max(1)
+        left = np.argsort(-sides, kind="stable")
+        while len(left):
+            take = max(1, most // int(sides[left[0]]) ** 2)
+            yield left[:take]
+            left = left[take:]
 
     def bytes(self) -> bytes:
         """What a digest of the batch stream is taken over."""

@@ -99,7 +99,9 @@ def load(folder: Path) -> Results:
         matrices[run_id, scenario] = matrix
         first = part.iloc[0]
         name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
-        cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()})
+        pooled = 100 * metrics.pooled_accuracy_curve(_counts(part, "n"), _counts(part, "correct"))
+        more = {"pooled_last": pooled[-1], "pooled_mean": pooled.mean()}
+        cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more)
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
     beside = {name: _beside(folder, name, runs) for name in ("losses", "movement", "similarity")}
@@ -152,6 +154,13 @@ def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     except ValueError as error:
         raise UsageError(f"{folder}/{name}.csv: {error}") from error
     return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")
+
+
+def _counts(part: pd.DataFrame, column: str) -> np.ndarray:
+    tasks = int(part["after_task"].max())
+    counts = np.zeros((tasks, tasks))
+    counts[part["after_task"] - 1, part["eval_task"] - 1] = part[column]
+    return counts
 
 
 def _matrix(part: pd.DataFrame) -> np.ndarray:

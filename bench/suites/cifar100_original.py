@@ -4,9 +4,10 @@ Published final average accuracy: L2P 83.83 ± 0.04 (forgetting 7.63), DualPromp
 a batch that holds one task; CODA-Prompt 86.25 ± 0.74 with other weights (see cifar100_coda).
 
 Not run by this project: no GPU. Command: ./run_all.sh cifar100_original --device cuda
+Cost: 580 PFLOP, 9,352,400 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_original.py"]
 
-data = dict(name="cifar100")
+data = dict(name="cifar100", root="cifar100")
 benchmarks = {"cifar100-10": dict()}

@@ -4,11 +4,12 @@ Published final average accuracy: L2P 61.57 ± 0.66 (forgetting 9.73), DualPromp
 0.56 with other weights (see imagenet_r_coda). Data as there. L2P's 50 epochs here are DualPrompt's: our choice.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_original --device cuda
+Cost: 1,347 PFLOP, 19,718,400 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_original.py"]
 
-data = dict(name="folder", root="imagenet-r", decode=256)
+data = dict(name="folder", root="imagenet-r", split="coda", decode=256)
 benchmarks = {"imagenet-r-10": dict()}
 methods = {
     "l2p": dict(train=dict(epochs=50)),

@@ -1,0 +1,165 @@
+"""What one image costs in a method: its passes through the network, observed, and their FLOPs, by the network's sizes.
+
+A method is built at its real width on a network of one patch with zero weights, and its calls of the backbone are recorded
+in its first and its second task: no list of methods, no weights, no data. FLOPs are those of the matrix products, 2 per
+multiply-add, as torch's FlopCounterMode counts them; a method's own small products (keys, mixing of prompts) are left out,
+about 0.1% at the papers' scale.
+"""
+
+from __future__ import annotations
+
+import functools
+import json
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.backbone import FrozenViT, VisionTransformer, build_vit
+from bench.config.spec import BackboneSpec
+from bench.data.stream import task_sizes
+from bench.method import Task, build_method
+
+
+@dataclass(frozen=True)
+class Call:
+    """One pass through a network: prompt rows per layer, tokens in front, rows wanted of the last block; is it descended?"""
+
+    prefix: tuple[tuple[int, int], ...] = ()
+    tokens: int = 0
+    rows: int | None = None
+    descended: bool = False
+    own_network: bool = False  # all of whose weights are trained
+
+
+@dataclass
+class Trace:
+    """Calls per image in the first task and in later ones."""
+
+    needs_images: bool
+    needs_query: bool
+    trains: bool
+    plain_queries: bool = False  # un-augmented training features are asked for
+    loss: list[list[Call]] = field(default_factory=list)
+    test: list[list[Call]] = field(default_factory=list)
+
+
+class _Recorder(FrozenViT):
+    """Writes down each call of the backbone."""
+
+    calls: list[Call]
+
+    def forward(self, images: Tensor, prefix: Any = None, tokens: Any = None, rows: int | None = None) -> Tensor:
+        lengths = tuple((layer, prompt.shape[-2]) for layer, prompt in sorted((prefix or {}).items()))
+        count = 0 if tokens is None else tokens.shape[1]
+        self.calls.append(Call(lengths, count, rows, torch.is_grad_enabled() and (bool(lengths) or count > 0)))
+        return super().forward(images, prefix, tokens, rows)
+
+
+@functools.lru_cache(maxsize=4)
+def _toy(width: int, depth: int) -> _Recorder:
+    """A network of one patch, all weights zero: of a real one it has the width and depth, which methods build on."""
+    torch.set_num_threads(1)  # its products are too small for two
+    with torch.device("meta"):
+        vit = VisionTransformer(
+            img_size=8, patch_size=8, embed_dim=width, depth=depth, num_heads=1, mlp_ratio=1 / width, num_classes=0
+        )
+    vit = vit.to_empty(device="cpu")
+    for parameter in vit.parameters():
+        parameter.data.zero_()
+    return _Recorder(vit)
+
+
+@functools.lru_cache(maxsize=256)
+def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -> Trace:
+    """The calls of a method; model: its arguments as JSON. Raises UsageError for a method or arguments that cannot be."""
+    real = shape(spec)
+    backbone = _toy(real.width, real.depth)
+    backbone.calls = []
+    method: Any = build_method(kind, backbone, classes, tasks, json.loads(model), 0)
+    found = Trace(method.needs_images, method.needs_query, True)
+    if method.network is not backbone.network:
+        method.network.norm.register_forward_hook(
+            lambda module, given, out: backbone.calls.append(
+                Call(rows=out.shape[1], descended=torch.is_grad_enabled(), own_network=True)
+            )
+        )
+    start = 0
+    for index, size in enumerate(task_sizes(classes, tasks)[:2]):
+        plain = functools.partial(_queries, found, real.width, start, size)
+        _observe(method, backbone, Task(index, start, start + size, start, plain), found)
+        start += size
+    return found
+
+
+def _queries(found: Trace, width: int, start: int, count: int) -> tuple[Tensor, Tensor]:
+    found.plain_queries = True
+    return torch.ones(count, width), torch.arange(start, start + count)
+
+
+def _observe(method: Any, backbone: _Recorder, task: Task, found: Trace) -> None:
+    """One image of a task in training, and at test after it."""
+    calls = backbone.calls
+    images = torch.zeros(1, 3, 8, 8) if method.needs_images else None
+    query = torch.ones(1, method.width) if method.needs_query else None
+    method.train()
+    method.begin_task(task)
+    found.trains = bool(method.param_groups())
+    if found.trains:
+        method.loss(images, query, torch.tensor([task.start]), task)
+    found.loss.append(calls.copy())
+    calls.clear()
+    method.end_task(task)
+    method.eval()
+    with torch.no_grad():
+        method(images, query)
+    found.test.append(calls.copy())
+    calls.clear()
+
+
+# --- FLOPs ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Shape:
+    """A ViT's sizes; tokens: class token and registers, without patches."""
+
+    width: int
+    depth: int
+    hidden: int
+    tokens: int
+    patches: int
+    pixels: int  # of a patch, all channels
+
+
+@functools.lru_cache(maxsize=64)
+def shape(spec: BackboneSpec) -> Shape:
+    """Of the network that a spec names; no memory is taken for its weights."""
+    with torch.device("meta"):
+        vit: Any = build_vit(spec)
+    embed, hidden = vit.patch_embed, vit.blocks[0].mlp.fc1.out_features
+    pixels = 3 * embed.patch_size[0] * embed.patch_size[1]
+    return Shape(vit.embed_dim, len(vit.blocks), hidden, vit.num_prefix_tokens, embed.num_patches, pixels)
+
+
+def flops(s: Shape, call: Call) -> int:
+    """Of one image's pass and, where it is descended, the way back: to weights only in a network that is trained."""
+    length = s.tokens + s.patches + call.tokens
+    prefix = dict(call.prefix)
+    patches = 2 * s.patches * s.pixels * s.width
+    total = patches * (1 + call.own_network * call.descended)
+    first = -1 if call.tokens or call.own_network else min(prefix, default=s.depth)  # the block whose input has no gradient yet
+    for layer in range(s.depth):
+        rows = call.rows if layer == s.depth - 1 and call.rows else length
+        keys = length + prefix.get(layer, 0)
+        qkv, attention = 6 * length * s.width**2, 2 * rows * keys * s.width  # the latter twice: scores, and values
+        after = 2 * rows * s.width**2 + 4 * rows * s.width * s.hidden
+        total += qkv + 2 * attention + after
+        if call.descended and call.own_network:
+            total += 2 * (qkv + 2 * attention + after)
+        elif call.descended and layer > first:
+            total += qkv + 4 * attention + after
+        elif call.descended and layer == first:  # of the scores only keys have a gradient
+            total += 3 * attention + after
+    return total

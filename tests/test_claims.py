@@ -1,0 +1,351 @@
+"""Measured against published: a verdict for each kind of result, and nothing that is not comparable beside a paper's number."""
+
+import csv
+import re
+import sys
+from dataclasses import replace
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats as scipy_stats
+
+from bench import check, claims
+from bench.config.spec import UsageError
+from bench.config.suite import load_suite
+from bench.stats import equivalence, superiority, welch_half_width
+from bench.store.rundir import protocol
+from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
+
+NUMBERS = st.lists(st.floats(0, 100, allow_nan=False), min_size=2, max_size=8)
+
+# --- the published values -------------------------------------------------------------------------------------------
+
+
+def test_published_values_are_well_formed():
+    with (claims.EXPECTED / "published.csv").open(newline="") as stream:
+        rows = list(csv.DictReader(stream))
+    keys = [(r["line"], r["dataset"], r["tasks"], r["method"], r["metric"]) for r in rows]
+    assert len(set(keys)) == len(keys)
+    assert set(claims.FIELDS.values()) <= set(rows[0])
+    for row in rows:
+        assert row["definition"]
+        assert row["source"]
+        assert row["metric"] in ("faa", "caa", "forgetting", "coda_forgetting", "pooled_mean", "pooled_last")
+        assert not row["value"] or (0 < float(row["value"]) < 100 and row["backbone"])
+        assert row["value"] or not (row["std"] or row["n"]), "nothing is said of a number that is not there"
+        assert row["order"] in ("", "coda", "pilot", "natural")
+
+
+def test_the_published_values_are_those_of_the_tables():
+    """Sums of the tables' columns, added up by hand, and every HLGP cell empty."""
+    table = claims.published()
+    values = table[table["value"] != ""].assign(value=lambda t: t["value"].astype(float))
+    assert len(values) == 21 + 10 + 3 + 8 + 40, "FAA, CAA and forgetting of CODA; the papers; PILOT"
+    coda = values[(values["line"] == "coda") & (values["metric"] == "faa") & (values["dataset"] == "imagenet-r")]
+    assert coda.groupby("method")["value"].sum().round(2).to_dict() == {
+        "l2p++": 206.01, "deep-l2p++": 214.01, "dualprompt": 212.24, "coda-prompt": 224.33, "joint": 246.18,
+    }  # fmt: skip
+    pilot = values[values["line"] == "pilot"]
+    assert pilot.groupby("metric")["value"].sum().round(2).to_dict() == {"pooled_mean": 1474.82, "pooled_last": 1332.01}
+    assert (table.loc[table["method"] == "hlgp", "value"] == "").all()
+    assert set(table.loc[table["method"] == "hlgp", "dataset"]) >= set(claims.CLAIMED_ON)
+
+
+@pytest.mark.parametrize(
+    ("suite", "line", "count"),
+    [
+        ("cifar100_coda", "coda", 5),
+        ("imagenet_r_coda", "coda", 24),
+        ("domainnet_coda", "coda", 1),
+        ("imagenet_a_pilot", "pilot", 8),
+        ("vtab_pilot", "pilot", 8),
+        ("cifar100_original", "original", 4),
+        ("imagenet_r_original", "original", 4),
+        ("cub200_pilot", "", 0),
+    ],
+)
+def test_the_suites_are_run_as_the_published_values_were(suite, line, count, tmp_path):
+    """Before anything is run each value of a suite's own line is missing, not incomparable; docstrings show the same."""
+    rows = claims.compare(*claims.gather(suite, tmp_path))
+    missing = [row for row in rows if row["verdict"] == "missing"]
+    assert len(missing) == count
+    assert {row["what"] for row in missing} <= {f"published ({line})"}
+    text = (ROOT / "bench" / "suites" / f"{suite}.py").read_text()
+    for row in missing:
+        value = row["published"].split()[0]
+        assert re.search(rf"\b{re.escape(value)}\b", text), value
+
+
+# --- verdicts -------------------------------------------------------------------------------------------------------
+
+
+def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=lambda spec: spec, tasks=10):
+    """A results folder of a suite: method -> accuracies (percent), one per order; every entry of the matrix is that number."""
+    cells = [change(cell) for cell in load_suite(suite).cells]
+    metrics, runs, movement, timing, chosen = [], [], [], [], []
+    for method, values in accuracies.items():
+        mine = [cell for cell in cells if cell.method == method][: len(values)]
+        chosen += mine
+        for cell, value in zip(mine, values, strict=True):
+            name = {key: getattr(cell, key) for key in ("run_id", "suite", "benchmark", "method", "order_seed", "seed")}
+            runs.append({**name, "status": "done"})
+            timing.append({"run_id": cell.run_id, "task": 1, "train_seconds": 1, "eval_seconds": 1})
+            metrics += [
+                {**name, "scenario": "class", "after_task": t, "eval_task": i, "n": 10_000, "correct": round(100 * value)}
+                for t in range(1, tasks + 1)
+                for i in range(1, t + 1)
+            ]
+            movement += [
+                {
+                    "run_id": cell.run_id,
+                    "task": 2,
+                    "layer": layer,
+                    "feature_drift": (drift or {}).get(method, 0.0) + layer / 100,
+                }
+                for layer in (0, 12)
+            ]
+    write_csv(folder / "metrics.csv", METRICS, metrics)
+    write_csv(folder / "runs.csv", RUNS, runs)
+    write_csv(folder / "timing.csv", TIMING, timing)
+    write_csv(folder / "movement.csv", MOVEMENT, movement)
+    write_csv(folder / "protocol.csv", PROTOCOL, protocol(chosen, [{}] * len(chosen)))
+    return folder
+
+
+@pytest.fixture
+def checked(tmp_path, monkeypatch, capsys):
+    """`python -m bench.check SUITE` on such a folder: exit code and rows by (method, metric)."""
+
+    def go(accuracies, suite="cifar100_coda", line="coda", **how):
+        write_results(tmp_path / suite, accuracies, suite, **how)
+        monkeypatch.setattr(sys, "argv", ["check", suite, "--results", str(tmp_path)])
+        code = check.main()
+        text = capsys.readouterr().out
+        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+        rows = [dict(zip(claims.COLUMNS, line, strict=True)) for line in lines[2:]]
+        return code, {(row["method"], row["metric"]): row for row in rows if row["what"] == f"published ({line})"}
+
+    return go
+
+
+def test_reproduced_differs_and_inconclusive(checked):
+    accuracies = {
+        "coda-prompt": [86.2, 86.3, 86.25, 86.2, 86.3],  # published 86.25 ± 0.74
+        "dualprompt": [70.1, 70.2, 70.3, 70.2, 70.1],  # published 83.05
+        "deep-l2p++": [84.3, 81.0, 87.0],  # published 84.30 ± 1.03
+    }
+    code, rows = checked(accuracies)
+    assert code == 1, "something differs"
+    assert rows["coda-prompt", "faa"]["verdict"] == "reproduced"
+    assert rows["coda-prompt", "faa"]["difference"].startswith("+0.00 ± ")
+    assert rows["dualprompt", "faa"]["verdict"] == "differs"
+    assert rows["dualprompt", "faa"]["measured"] == "70.18"
+    assert rows["deep-l2p++", "faa"]["verdict"] == "inconclusive"
+    assert (
+        rows["deep-l2p++", "faa"]["detail"].startswith("needs n=") or "no number of runs" in rows["deep-l2p++", "faa"]["detail"]
+    )
+    assert rows["l2p++", "faa"]["verdict"] == "not comparable", "no row of it was run"
+    assert rows["joint", "faa"]["verdict"] == "not comparable"
+
+
+def test_nothing_decided_is_exit_code_3(checked, tmp_path):
+    assert checked({"coda-prompt": [86.2]})[0] == 3, "one run has no spread"
+    assert claims.report("cifar100_coda", tmp_path / "nothing") == 3, "nothing was run"
+
+
+def test_reproduced_alone_is_exit_code_0(checked):
+    assert checked({"coda-prompt": [86.2, 86.3, 86.25, 86.2, 86.3]})[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("section", "field", "value", "says"),
+    [
+        ("backbone", "name", "vit_small_patch14_dinov2", "backbone.name: vit_small_patch14_dinov2, published vit_base"),
+        ("data", "tasks", 5, "data.tasks: 5, published 10"),
+        ("data", "order", "pilot", "data.order: pilot, published coda"),
+        ("data", "classes", 50, "data.classes: 50, published 100"),
+        ("data", "train_per_class", 10, "data.train_per_class: 10, published 0"),
+        ("data", "evaluate", "validation", "data.evaluate: validation, published test"),
+        ("train", "epochs", 2, "train.epochs: 2, published 20"),
+        ("train", "batch_size", 16, "train.batch_size: 16, published 128"),
+        ("train", "prompt_lr", 0.1, "train.prompt_lr: 0.1, published 0.001"),
+        ("train", "schedule", "cosine", "train.schedule: cosine, published coda"),
+    ],
+)
+def test_another_protocol_is_not_compared(section, field, value, says, checked):
+    def change(spec):
+        return replace(spec, **{section: replace(getattr(spec, section), **{field: value})})
+
+    code, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=change)
+    row = rows["coda-prompt", "faa"]
+    assert (code, row["verdict"]) == (3, "not comparable")
+    assert says in row["detail"]
+    assert row["published"] == row["measured"] == "", "no number beside another"
+
+
+def test_another_split_is_not_compared(checked):
+    def change(spec):
+        return replace(spec, data=replace(spec.data, split="seeded"))
+
+    code, rows = checked({"coda-prompt": [76.5, 76.4]}, "imagenet_r_coda", change=change, tasks=5)
+    assert code == 3
+    assert "data.split: seeded, published coda" in rows["coda-prompt", "faa"]["detail"]
+
+
+@pytest.mark.parametrize("suite", ["mini", "photos"])
+def test_small_scale_results_are_never_set_beside_a_paper(suite, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check", suite, "--results", str(ROOT / "results")])
+    assert check.main() == 3
+    text = capsys.readouterr().out
+    assert "reproduced: the same" in text
+    rows = [line for line in text.splitlines() if line.startswith("| published")]
+    assert rows
+    assert all("not comparable" in line and "dataset: " in line for line in rows)
+
+
+def test_one_published_run_has_no_spread_of_its_own(checked):
+    """PILOT's pooled accuracies, seed 1993: their standard deviation is taken to be ours."""
+    code, rows = checked({"ncm": [48.90, 48.91, 48.92]}, "imagenet_a_pilot", line="pilot")
+    assert code == 1
+    assert rows["ncm", "pooled_last"]["verdict"] == "reproduced", "published 48.91"
+    assert rows["ncm", "pooled_mean"]["verdict"] == "differs", "published 59.77"
+    assert "not known of the published: batch_size, crop_low, epochs" in rows["ncm", "pooled_last"]["detail"]
+
+
+# --- the abstract's claims ------------------------------------------------------------------------------------------
+
+
+def by_claim(folder, suite="cifar100_pilot"):
+    rows = claims.claimed(*claims.gather(suite, folder))
+    return {(row["method"].split(" against ")[1], row["metric"]): row for row in rows}
+
+
+def test_claims_are_tested_in_pairs(tmp_path):
+    luck = np.array([0.0, 5.0, -3.0, 2.0, 8.0])  # of the orders: common to the pairs, so it cancels
+    better = np.array([1.0, 1.2, 0.9, 1.1, 1.0])
+    folder = write_results(
+        tmp_path,
+        {
+            "hlgp": [*(80 + luck + better)],
+            "l2p": [*(80 + luck)],
+            "dualprompt": [*(82.5 + luck + better)],
+            "coda-prompt": [*(80 + luck + better + [3, -3, 2, -2, 1])],
+            "hlgp-independent": [*(80 + luck)],
+        },
+        "cifar100_pilot",
+        drift={"hlgp": 0.01, "hlgp-independent": 0.03},
+    )
+    rows = by_claim(folder)
+    assert rows["l2p", "faa"]["verdict"] == "reproduced"
+    assert rows["l2p", "faa"]["difference"].startswith("+1.04")
+    assert rows["dualprompt", "faa"]["verdict"] == "differs"
+    assert rows["coda-prompt", "faa"]["verdict"] == "inconclusive"
+    assert re.fullmatch(r"needs n=\d+", rows["coda-prompt", "faa"]["detail"])
+    assert rows["hlgp-independent", "feature_drift"]["verdict"] == "reproduced"
+    assert rows["hlgp-independent", "feature_drift"]["measured"] == "0.1300", "of the last row: what the head reads"
+
+
+def test_more_drift_than_the_control_is_said(tmp_path):
+    accuracies = {"hlgp": [80.0, 81.0, 82.0], "hlgp-independent": [80.0, 81.0, 82.0]}
+    folder = write_results(tmp_path, accuracies, "cifar100_pilot", drift={"hlgp": 0.03, "hlgp-independent": 0.01})
+    assert by_claim(folder)["hlgp-independent", "feature_drift"]["verdict"] == "differs"
+    assert by_claim(folder)["l2p", "faa"]["verdict"] == "missing"
+
+
+def test_claims_are_not_tested_at_another_scale(tmp_path):
+    def change(spec):
+        return replace(
+            spec, data=replace(spec.data, classes=20), backbone=replace(spec.backbone, name="vit_small_patch14_dinov2")
+        )
+
+    folder = write_results(tmp_path, {"hlgp": [80.0, 81.0], "l2p": [70.0, 71.0]}, "cifar100_pilot", change=change)
+    row = by_claim(folder)["l2p", "faa"]
+    assert row["verdict"] == "not comparable"
+    assert "data.classes: 20" in row["detail"]
+    assert "backbone.name: vit_small_patch14_dinov2" in row["detail"]
+
+
+def test_results_without_a_protocol_are_refused(tmp_path):
+    folder = write_results(tmp_path / "mine", {"hlgp": [80.0]})
+    (folder / "protocol.csv").unlink()
+    with pytest.raises(UsageError, match=r"protocol\.csv: not there"):
+        claims.gather("mine", folder)
+
+
+# --- the statistics -------------------------------------------------------------------------------------------------
+
+
+def test_welch_by_hand():
+    """Two samples of five with standard deviation 1: sqrt(2/5) times t with 8 degrees of freedom."""
+    assert welch_half_width(1, 5, 1, 5, 0.9) == pytest.approx(1.8595 * np.sqrt(0.4), rel=1e-4)
+    assert welch_half_width(2, 4, 0, 1, 0.95) == pytest.approx(3.1824 * 1.0, rel=1e-4), "a known value: one sample of four"
+    assert np.isnan(welch_half_width(1, 1, 1, 5, 0.9))
+    assert welch_half_width(0, 5, 0, 1, 0.9) == 0
+
+
+def test_equivalence_by_hand():
+    values = np.array([70.0, 71.0, 72.0])  # mean 71, standard deviation 1; against a value known exactly: half width 1.686
+    assert equivalence(values, 71, 2, 0.0).verdict == "reproduced"
+    assert equivalence(values, 71, 2, 0.0).half_width == pytest.approx(2.92 / np.sqrt(3), rel=1e-3)
+    assert equivalence(values, 75, 2, 0.0).verdict == "differs"
+    open_ = equivalence(values, 71, 1, 0.0)
+    assert open_.verdict == "inconclusive"
+    assert open_.needed == 5, "2.132 / sqrt(5) = 0.953 is below 1, 2.353 / sqrt(4) is not"
+    assert equivalence(values, 71, 1, 2.0, 1).needed is None, "the published value is itself too uncertain"
+    assert equivalence(values[:1], 70, 1).needed is None, "no spread is known"
+
+
+def test_superiority_by_hand():
+    first = np.array([3.0, 4.0, 5.0])
+    assert superiority(first, first - [1.0, 1.1, 0.9], 1.0).verdict == "reproduced"
+    assert superiority(first - [1.0, 1.1, 0.9], first, 1.0).verdict == "differs"
+    assert superiority(first, first + np.array([0.01, -0.01, 0.0]), 1.0).verdict == "differs", "no difference that matters"
+    open_ = superiority(first, first - [2.0, 0.0, 1.0], 1.0)  # 1 ± 2.48
+    assert open_.verdict == "inconclusive"
+    assert open_.needed == 7, "2.447 / sqrt(7) = 0.925 is below 1, 2.571 / sqrt(6) = 1.05 is not"
+
+
+@given(NUMBERS, NUMBERS, st.floats(0.1, 10))
+def test_equivalence_is_two_one_sided_tests(values, other, margin):
+    values, other = np.array(values), np.array(other)
+    decision = equivalence(values, other.mean(), margin, other.std(ddof=1), len(other))
+    if values.std() < 1e-6 or other.std() < 1e-6:
+        return
+    above = scipy_stats.ttest_ind(values + margin, other, equal_var=False, alternative="greater").pvalue
+    below = scipy_stats.ttest_ind(values - margin, other, equal_var=False, alternative="less").pvalue
+    worst = max(above, below)
+    if abs(worst - 0.05) > 1e-6:
+        assert (decision.verdict == "reproduced") == (worst < 0.05)
+
+
+@given(NUMBERS, st.floats(0, 100), st.floats(0.1, 5), st.floats(0, 3), st.integers(1, 10))
+def test_the_number_that_is_needed_decides(values, reference, margin, std, n):
+    values = np.array(values)
+    decision = equivalence(values, reference, margin, std, n)
+    mirrored = equivalence(-values, -reference, margin, std, n)
+    assert mirrored.verdict == decision.verdict
+    assert mirrored.needed == decision.needed
+    if decision.needed is not None:
+        own = values.std(ddof=1)
+        gap = abs(abs(values.mean() - reference) - margin)
+        assert decision.needed > len(values)
+        assert welch_half_width(own, decision.needed, std, n, 0.9) < gap
+        assert not welch_half_width(own, decision.needed - 1, std, n, 0.9) < gap
+
+
+def test_pooled_metrics_weigh_images(tmp_path):
+    from bench.report.frames import load
+
+    folder = write_results(tmp_path, {"hlgp": [50.0]}, tasks=2)
+    rows = pd.read_csv(folder / "metrics.csv")
+    rows["n"] = [100, 100, 300]
+    rows["correct"] = [100, 50, 30]
+    rows.to_csv(folder / "metrics.csv", index=False)
+    cell = load(folder).cells.iloc[0]
+    assert cell["faa"] == pytest.approx((50 + 10) / 2)
+    assert cell["pooled_last"] == pytest.approx(100 * 80 / 400)
+    assert cell["pooled_mean"] == pytest.approx((100 + 20) / 2)

@@ -1,0 +1,119 @@
+"""The paper-scale suites: what they hold, and that whatever is missing is said at once, all of it."""
+
+import time
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import TINY
+
+from bench.config.spec import UsageError
+from bench.config.suite import load_suite
+from bench.paths import require_files
+
+FOUR = {"hlgp", "l2p", "dualprompt", "coda-prompt"}
+REFERENCES = {
+    "linear",
+    "ncm",
+    "linear-ncm",
+    "finetune",
+    "joint-linear",
+    "joint-prompt",
+    "deep-l2p++",
+    "oneprompt",
+    "hlgp-independent",
+}
+
+
+def test_paper_is_four_benchmarks_by_all_rows_by_five():
+    cells = load_suite("paper").cells
+    groups: dict[tuple[str, str], list] = {}
+    for cell in cells:
+        groups.setdefault((cell.benchmark, cell.method), []).append(cell)
+    assert {benchmark for benchmark, _ in groups} == {"cifar100-10", "imagenet-r-10", "imagenet-a-10", "vtab-5"}
+    assert {method for _, method in groups} >= FOUR | REFERENCES
+    assert all(len(part) == 5 for part in groups.values())
+    assert {cell.backbone.name for cell in cells} == {"vit_base_patch16_224.augreg_in21k"}
+    vtab = groups["vtab-5", "hlgp"]
+    assert {cell.data.order for cell in vtab} == {"natural"}, "as PILOT has it: not shuffled, so seeds instead of orders"
+    assert sorted(cell.seed for cell in vtab) == [1, 2, 3, 4, 5]
+    assert sorted(cell.order_seed for cell in groups["imagenet-a-10", "hlgp"]) == [1993, 1994, 1995, 1996, 1997]
+
+
+@pytest.mark.parametrize("benchmark", ["cifar100-10", "imagenet-r-10", "imagenet-a-10", "vtab-5"])
+def test_the_single_suites_are_parts_of_paper(benchmark):
+    name = {"vtab-5": "vtab_pilot"}.get(benchmark, benchmark.removesuffix("-10").replace("-", "_") + "_pilot")
+
+    def described(suite):
+        return [{**cell.described(), "suite": ""} for cell in load_suite(suite).cells if cell.benchmark == benchmark]
+
+    assert described(name) == described("paper")
+
+
+def test_a_benchmark_may_have_seeds_of_its_own(tmp_path):
+    suite = tmp_path / "own.py"
+    suite.write_text(TINY.read_text().replace('"glyphs": dict()', '"glyphs": dict(seeds=[4, 5, 6])'))
+    cells = load_suite(str(suite)).cells
+    assert {cell.seed for cell in cells if cell.benchmark == "glyphs"} == {4, 5, 6}
+    assert {cell.seed for cell in cells if cell.benchmark == "glyphs-r"} == {1}
+    suite.write_text(TINY.read_text().replace('"glyphs": dict()', '"glyphs": dict(seeds=[4, 4])'))
+    with pytest.raises(UsageError, match="different whole numbers"):
+        load_suite(str(suite))
+
+
+def test_all_that_is_missing_is_listed_at_once(command, tmp_path):
+    began = time.perf_counter()
+    words = ("bench.grid", "paper", "--device", "cuda", "--set", "backbone.checkpoint=vit_b.safetensors")
+    done = command(*words, BENCH_DATA="", BENCH_WEIGHTS="", check=2)
+    assert time.perf_counter() - began < 10, "before torch is imported; seconds on a busy machine"
+    for name in ("'cifar100' not found", "'imagenet-r' not found", "'imagenet-a' not found", "'vtab' not found",
+                 "'vit_b.safetensors' not found", "split coda, for imagenet-r-10", "split pilot, for vtab-5"):  # fmt: skip
+        assert done.stderr.count(name) == 1
+    assert done.stderr.startswith("error: 5 things are missing")
+    assert len(done.stderr.splitlines()) == 6
+    assert "GPU" not in done.stderr, "data first"
+    assert not (tmp_path / "results").exists(), "nothing was begun"
+
+
+def test_no_torch_before_the_list(command):
+    done = command("bench.grid", "paper", PYTHONPROFILEIMPORTTIME="1", BENCH_DATA="", check=2)
+    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    assert "bench.paths" in imported
+    assert "torch" not in imported
+
+
+def place(root: Path, *names: str) -> None:
+    for name in names:
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+        (root / name).touch()
+
+
+def test_a_folder_without_its_split_or_files_is_missing_too(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_DATA", str(tmp_path / "here"))
+    cells = load_suite("paper").cells
+    place(tmp_path / "here", "imagenet-r/split-seeded.csv", "imagenet-a/split-pilot.csv", "vtab/split-pilot.csv")
+    place(tmp_path / "here", "cifar100/cifar-100-python/test")
+    with pytest.raises(UsageError) as caught:
+        require_files(cells)
+    said = str(caught.value).splitlines()
+    assert len(said) == 3
+    assert "has no cifar-100-python/train" in said[1]
+    assert "imagenet-r/split-coda.csv (python -m bench.data prepare imagenet-r)" in said[2]
+    place(tmp_path / "here", "imagenet-r/split-coda.csv", "cifar100/cifar-100-python/train")
+    require_files(cells)
+
+
+def test_one_missing_thing_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("BENCH_DATA", raising=False)
+    with pytest.raises(UsageError) as caught:
+        require_files(load_suite("vtab_pilot").cells)
+    assert len(str(caught.value).splitlines()) == 1
+    require_files(load_suite("mini").cells)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
+def test_without_a_gpu_is_one_line(command):
+    done = command("bench.grid", str(TINY), "--device", "cuda", check=2)
+    assert done.stderr.splitlines()[-1].startswith("error: --device cuda: this machine has no usable GPU")
