@@ -15,26 +15,14 @@ from dataclasses import dataclass
 from tabulate import tabulate
 
 from bench.config.spec import DataSpec, RunSpec
+from bench.data.catalogue import CATALOGUE
 from bench.data.datasets import GLYPH_SETS, HELD_OUT, TEST_IMAGES, TRAIN_IMAGES, VALIDATION_IMAGES
 from bench.data.stream import task_sizes
 from bench.movement import IMAGES
 from bench.passes import Call, Shape, Trace, flops, shape, trace
 
 COUNTED = 2  # images on which bench/cost.py counts the FLOPs of a cell's last task
-# (data.root or data.name, data.split): classes, training and test images; None = unknown. Sources: the datasets' own papers and
-# pages; ImageNet-R: the list of GT-RIPL/CODA-Prompt; ImageNet-A (7,500 in all) and VTAB: the denominators of the accuracies
-# in sun-hailong/CVPR24-Ease, logs/; DomainNet: huggingface.co/datasets/wltjr1007/DomainNet, the six official lists together.
-KNOWN: dict[tuple[str, str], tuple[int, int | None, int | None]] = {
-    ("cifar100", ""): (100, 50_000, 10_000),
-    ("imagenet-r", "coda"): (200, 24_000, 6_000),
-    ("imagenet-a", "pilot"): (200, 5_981, 1_519),
-    ("vtab", "pilot"): (50, None, 8_619),
-    ("cub200", "official"): (200, 5_994, 5_794),
-    ("domainnet", "official"): (345, 409_832, 176_743),
-    ("tiny-imagenet", "official"): (200, 100_000, 10_000),
-    ("grocery", ""): (81, 2_640, 2_485),
-    ("digits", ""): (10, 1_258, 539),
-}
+OTHERS = {"grocery": (81, 2_640, 2_485), "digits": (10, 1_258, 539)}  # classes, training and test images
 GLYPH_CLASSES = 60  # of each embedded benchmark; suites that use the tuning set name their number
 
 
@@ -58,13 +46,21 @@ def counts(data: DataSpec) -> Counts:
         held = VALIDATION_IMAGES if data.evaluate == "validation" else TEST_IMAGES
         return _limited(data, Counts(classes, TRAIN_IMAGES, held))
     place = data.root.rstrip("/").rsplit("/", 1)[-1] if data.name == "folder" else data.name
-    total, train, test = KNOWN.get((place, data.split), (data.classes or 2 * data.tasks, None, None))
+    total, train, test = OTHERS.get(place) or _known(place, data.split) or (data.classes or 2 * data.tasks, None, None)
     known = train is not None and test is not None
     each = Counts(data.classes or total, (train or 0) / total, (test or 0) / total, known)
     if data.evaluate == "validation":
         kept = each.train - each.train // HELD_OUT
         each = Counts(each.classes, kept, each.train - kept, known)
     return _limited(data, each)
+
+
+def _known(place: str, split: str) -> tuple[int, int | None, int | None] | None:
+    """By the catalogue; a split's default is its dataset's first."""
+    for known in CATALOGUE[place].splits if place in CATALOGUE else ():
+        if split in ("", known.name) and known.classes:
+            return known.classes, known.train, known.test
+    return None
 
 
 def _limited(data: DataSpec, each: Counts) -> Counts:

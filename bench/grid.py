@@ -27,7 +27,8 @@ from tqdm import tqdm
 from bench import cli
 from bench.config.spec import RunSpec, UsageError, plain
 from bench.config.suite import add_suite_arguments, load_suite
-from bench.paths import cache_dir, require_files
+from bench.data.missing import require_files
+from bench.paths import cache_dir
 from bench.store.files import write_text
 from bench.store.rundir import Busy, RunDir, collect
 

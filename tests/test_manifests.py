@@ -97,6 +97,7 @@ def test_verify_says_one_line_per_kind(vtab, ask):
     assert code == 1
     assert said.splitlines() == [
         "vtab pilot: counts: classes 4 instead of 50",
+        "vtab pilot: counts: test 8 instead of 8619",
         "vtab pilot: missing: 1 files (train/10/0.jpg)",
         "vtab pilot: altered: 2 files (test/11/0.jpg, train/11/0.jpg)",
         "vtab pilot: not decodable: 2 files (test/11/0.jpg, train/11/0.jpg)",
@@ -166,13 +167,14 @@ def test_one_cell_end_to_end(vtab, command, tmp_path, monkeypatch, capfd):
         cli.run(grid.main)
     error = capfd.readouterr().err.partition("error: ")[2]
     assert ended.value.code == 2
-    assert error.endswith("unknown 'nothere' (accepted: pilot)\n")
+    assert "data.split=nothere: not prepared in" in error
+    assert "(there: pilot; python -m bench.data prepare vtab --split nothere) [for " in error
     assert error.count("\n") == 1
 
 
 def test_a_split_of_what_has_none(tmp_path):
     make.write(tmp_path, make.pilot())
-    with pytest.raises(UsageError, match="no split is prepared"):
+    with pytest.raises(UsageError, match="not prepared in .*there: none"):
         load_dataset(spec_of(tmp_path), 16)
     with pytest.raises(UsageError, match="no usable name"):
         load_dataset(spec_of(tmp_path, "../x"), 16)

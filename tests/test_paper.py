@@ -9,7 +9,7 @@ from conftest import TINY
 
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite
-from bench.paths import require_files
+from bench.data.missing import require_files
 
 FOUR = {"hlgp", "l2p", "dualprompt", "coda-prompt"}
 REFERENCES = {
@@ -78,7 +78,7 @@ def test_all_that_is_missing_is_listed_at_once(command, tmp_path):
 def test_no_torch_before_the_list(command):
     done = command("bench.grid", "paper", PYTHONPROFILEIMPORTTIME="1", BENCH_DATA="", check=2)
     imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
-    assert "bench.paths" in imported
+    assert "bench.data.missing" in imported
     assert "torch" not in imported
 
 
@@ -99,7 +99,7 @@ def test_a_folder_without_its_split_or_files_is_missing_too(tmp_path, monkeypatc
     said = str(caught.value).splitlines()
     assert len(said) == 3
     assert "has no cifar-100-python/train" in said[1]
-    assert "imagenet-r/split-coda.csv (python -m bench.data prepare imagenet-r)" in said[2]
+    assert "(there: seeded; python -m bench.data prepare imagenet-r --split coda)" in said[2]
     place(tmp_path / "here", "imagenet-r/split-coda.csv", "cifar100/cifar-100-python/train")
     require_files(cells)
 

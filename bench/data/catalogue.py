@@ -64,11 +64,14 @@ class Entry:
     size: str = ""  # of all archives, where their bytes are not known, with its source
 
 
-def _pilot(fetch: str, classes: int, images: int | None = None) -> Split:
-    """train/CLASS and test/CLASS as PILOT distributes them; its README offers them on Google Drive and OneDrive only."""
+def _pilot(fetch: str, classes: int, train: int | None = None, test: int | None = None) -> Split:
+    """train/CLASS and test/CLASS as PILOT distributes them; its README offers them on Google Drive and OneDrive only.
+
+    Test images: denominators of the accuracies in logs/ of sun-hailong/CVPR24-Ease; ImageNet-A has 7,500 in all.
+    """
     return Split(
-        "pilot", "folders", "the train and test folders of LAMDA-PILOT", classes, images=images,
-        source="utils/data.py of PILOT; the papers", download=False, needs=("train/*/*", "test/*/*"),
+        "pilot", "folders", "the train and test folders of LAMDA-PILOT", classes, train, test,
+        source="utils/data.py of PILOT; logs of EASE", download=False, needs=("train/*/*", "test/*/*"),
         fetch=f"{fetch} (linked in README.md of github.com/LAMDA-CL/LAMDA-PILOT), and unpack it",
         put="train/CLASS/IMAGES and test/CLASS/IMAGES",
     )  # fmt: skip
@@ -110,14 +113,14 @@ IMAGENET_A = Entry(
     "imagenet-a", "ImageNet-A (Hendrycks et al. 2021), natural adversarial photographs of 200 ImageNet classes",
     "MIT for the repository; the images' own: unknown", "https://github.com/hendrycks/natural-adv-examples",
     (Archive(f"{BERKELEY}/imagenet-a.tar", "n*/*", "imagenet-a", "c3e55429088dc681f30d81f4726b6595", source="TU"),),
-    (_pilot(f"{DRIVE}/19l52ua_vvTtttgVRziCZJjal0TPE9f2p", 200, 7_500),
+    (_pilot(f"{DRIVE}/19l52ua_vvTtttgVRziCZJjal0TPE9f2p", 200, 5_981, 1_519),
      Split("seeded", "seeded", SEEDED, 200, images=7_500, source="the dataset's paper")),
 )  # fmt: skip
 
 VTAB = Entry(
     "vtab", "VTAB-CIL of LAMDA-PILOT, 50 classes, ten from each of five datasets of VTAB",
     "that of its five sources; PILOT: 'I do not have the right to distribute these datasets'", "https://github.com/LAMDA-CL/LAMDA-PILOT",
-    (), (_pilot(f"{DRIVE}/1xUiwlnx4k0oDhYi26KL5KwrCAya-mvJ_", 50),),
+    (), (_pilot(f"{DRIVE}/1xUiwlnx4k0oDhYi26KL5KwrCAya-mvJ_", 50, None, 8_619),),
 )  # fmt: skip
 
 CUB200 = Entry(
@@ -125,7 +128,7 @@ CUB200 = Entry(
     (Archive("https://data.caltech.edu/records/65de6-vp158/files/CUB_200_2011.tgz", "images.txt", "CUB_200_2011",
              "97eceeb196236b17998738112f37df78", 1_150_585_339, "AV; bytes: fast.ai's table of URLs"),),
     (Split("official", "cub", "train_test_split.txt", 200, 5_994, 5_794, source="CNS-TR-2011-001"),
-     _pilot(f"{DRIVE}/1XbUpnWpJPnItt5zQ6sHJnsjPncnNLvWb", 200)),
+     _pilot(f"{DRIVE}/1XbUpnWpJPnItt5zQ6sHJnsjPncnNLvWb", 200, None, 2_358)),
 )  # fmt: skip
 
 

@@ -61,11 +61,7 @@ def load_split(root: Path, split: str, side: int, whole: int | None = None) -> t
 
     Raises UsageError for a split that is not there, and for files that are missing or not those of the manifest.
     """
-    if not (file := manifest.path_of(root, split)).is_file():
-        there = manifest.splits_in(root)
-        if not there:
-            raise UsageError(f"data.split={split}: no split is prepared in {root} (python -m bench.data prepare)")
-        raise UsageError.unknown(f"data.split in {root}", split, there)
+    file = manifest.find(root, split)
     rows = manifest.read(file)
     if lines := manifest.compare(root, rows, progress=False).lines():
         raise UsageError(f"data.split={split}: {root} is not what {file.name} says: {'; '.join(lines)}")

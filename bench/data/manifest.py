@@ -62,6 +62,15 @@ def splits_in(root: Path) -> list[str]:
     return sorted(file.stem.removeprefix("split-") for file in root.glob("split-*.csv"))
 
 
+def find(root: Path, split: str) -> Path:
+    """The manifest of a split. Raises UsageError with the names of those that are there."""
+    if (file := path_of(root, split)).is_file():
+        return file
+    there = ", ".join(splits_in(root)) or "none"
+    how = f"python -m bench.data prepare {root.name} --split {split}"
+    raise UsageError(f"data.split={split}: not prepared in {root} (there: {there}; {how})")
+
+
 def read(file: Path) -> list[Row]:
     """The rows, sorted. Raises UsageError naming the line that is not as described above."""
     try:

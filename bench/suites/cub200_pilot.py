@@ -10,5 +10,5 @@ Cost: 651 PFLOP, 11,685,931 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
-data = dict(name="folder", root="cub200", split="official", decode=256)
+data = dict(name="folder", root="cub200", split="official", crops_of="whole")
 benchmarks = dict(_delete_=True, **{"cub200-20": dict(data=dict(tasks=20))})

@@ -1,7 +1,8 @@
 """Split DomainNet (Peng et al. 2019), 5 tasks of 69 classes, recipe of CODA-Prompt's repository with its 5 epochs, five orders.
 
 Published final average accuracy, 5 trials, mean ± std (CODA-Prompt protocol, as copied in VQ-Prompt and OS-Prompt): CODA-Prompt
-73.24 ± 0.59. HLGP: not available. Images of the six official lists together; decoded they take 115 GB ($BENCH_CACHE_LIMIT=120).
+73.24 ± 0.59. HLGP: not available. Images of the six official lists together, resized to a shorter side of 256, since even so
+they take more than 115 GB ($BENCH_CACHE_LIMIT).
 
 Not run by this project: no GPU. Command: ./run_all.sh domainnet_coda --device cuda
 Cost: 9,062 PFLOP, 151,207,749 forward passes (--dry-run)
@@ -9,6 +10,6 @@ Cost: 9,062 PFLOP, 151,207,749 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_coda.py"]
 
-data = dict(name="folder", root="domainnet", split="official", decode=256)
+data = dict(name="folder", root="domainnet", split="official", decode=256, crops_of="whole")
 train = dict(epochs=5)
 benchmarks = {"domainnet-5": dict(data=dict(tasks=5))}

@@ -4,7 +4,8 @@ Published final average accuracy for 5 / 10 / 20 tasks, 5 trials (as copied in V
 / 65.89, Deep L2P++ 73.93 / 71.66 / 68.42, DualPrompt 73.05 / 71.32 / 67.87, CODA-Prompt 76.51 / 75.45 / 72.37, joint (full)
 82.06. Cumulative average accuracy: L2P++ 78.34 / 78.30 / 77.15, DualPrompt 79.47 / 78.94 / 77.42, CODA-Prompt 82.04 / 81.59 /
 79.88. CODA's form of forgetting, 10 tasks: L2P++ 2.03, DualPrompt 1.71, CODA-Prompt 1.64. HLGP: not available.
-Split: the repository's list (24,000 / 6,000). Files are decoded to squares of 256, from which crops of 224 are cut.
+Split: the repository's list (24,000 / 6,000). Training crops come from the images as they are, test images are
+resized to 256 and the middle 224 cut, as there.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_coda --device cuda
 Cost: 14,402 PFLOP, 219,593,530 forward passes (--dry-run)
@@ -12,6 +13,6 @@ Cost: 14,402 PFLOP, 219,593,530 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_coda.py"]
 
-data = dict(name="folder", root="imagenet-r", split="coda", decode=256)
+data = dict(name="folder", root="imagenet-r", split="coda", crops_of="whole")
 train = dict(epochs=50)
 benchmarks = {f"imagenet-r-{tasks}": dict(data=dict(tasks=tasks)) for tasks in (5, 10, 20)}

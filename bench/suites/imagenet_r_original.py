@@ -9,7 +9,7 @@ Cost: 1,347 PFLOP, 19,718,400 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_original.py"]
 
-data = dict(name="folder", root="imagenet-r", split="coda", decode=256)
+data = dict(name="folder", root="imagenet-r", split="coda", crops_of="whole")
 benchmarks = {"imagenet-r-10": dict()}
 methods = {
     "l2p": dict(train=dict(epochs=50)),

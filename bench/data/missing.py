@@ -1,0 +1,46 @@
+"""All that a suite lacks, before anything of it starts: torch is not needed to see it, nor more than a second."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from bench.config.spec import DataSpec, RunSpec, UsageError
+from bench.data import manifest
+from bench.paths import find_data, find_weights
+
+
+def require_files(cells: Iterable[RunSpec]) -> None:
+    """Raises one UsageError that lists all data and weights that these cells name and that are not there.
+
+    Data that a loader would download itself (CIFAR-100 without data.root) and weights that timm fetches are not asked for.
+    """
+    wanted: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        for need in (("data", cell.data.name, cell.data.root, cell.data.split), ("weights", cell.backbone.checkpoint)):
+            wanted.setdefault(need, [])
+            if cell.benchmark not in wanted[need]:
+                wanted[need].append(cell.benchmark)
+    lacking = []
+    for (kind, *names), benchmarks in wanted.items():
+        try:
+            if kind == "weights" and names[0] not in ("", "random"):
+                find_weights(names[0])
+            elif kind == "data" and names[1]:
+                _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
+        except UsageError as error:
+            split = f"split {names[2]}, " if kind == "data" and names[2] and names[2] not in str(error) else ""
+            lacking.append(f"{error} [{split}for {', '.join(benchmarks)}]")
+    if len(lacking) == 1:
+        raise UsageError(lacking[0])
+    if lacking:
+        listed = "".join(f"\n  {line}" for line in lacking)
+        raise UsageError(f"{len(lacking)} things are missing (python -m bench.data list says where each comes from):{listed}")
+
+
+def _require_data(data: DataSpec) -> None:
+    """A folder, in it what the dataset cannot be without: the split's manifest, CIFAR-100's training file."""
+    root = find_data(data.root)
+    if data.split:
+        manifest.find(root, data.split)
+    if data.name == "cifar100" and not any((root / part / "train").is_file() for part in ("", "cifar-100-python")):
+        raise UsageError(f"data.root: {root} has no cifar-100-python/train (the official python archive, unpacked)")
