@@ -45,11 +45,5 @@ if [ "$extra" = test ]; then
 fi
 suite=mini
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then suite=$1; shift; fi
-set -- "$suite" --results "$root/results" "$@"
-case " $* " in *" -h "* | *" --h"*) exec "$python" -m bench.grid --help ;; esac
-status=0
-"$python" -m bench.grid "$@" || status=$?
-[ $status = 0 ] || [ $status = 3 ] || exit $status
-mapfile -t where < <("$python" -m bench.grid "$@" --where)  # empty where nothing was run here: --dry-run, --launcher print
-[ ${#where[@]} = 0 ] || "$python" -m bench.report "${where[@]}" --out "$root/reports"
-exit $status
+# in this shell's place, so that a signal reaches it
+exec "$python" -m bench.grid "$suite" --results "$root/results" --report "$root/reports" "$@"

@@ -249,17 +249,15 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--rate", type=cli.above_zero, metavar="TFLOPS",
                         help="dry run: hours too, at so many 10^12 FLOP/s (bench.speed: images_per_second x gflops_per_image "
                         "/ 1000), divided by --jobs where that is given")  # fmt: skip
-    parser.add_argument("--where", action="store_true", help="print where this command's results are, for bench.report")
+    parser.add_argument(
+        "--report", type=Path, metavar="DIR", help="local: draw the report there at the end (bench.report --out)"
+    )
     return parser.parse_args()
 
 
 def main() -> int:
     args = parse()
     suite = load_suite(args.suite, args.overrides, args.name)
-    if args.where:
-        if not args.dry_run and args.launcher == "local":
-            print(suite.name, "--results", args.results, sep="\n")
-        return cli.FINE
     chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
@@ -288,8 +286,12 @@ def main() -> int:
     finished = [cell for cell in chosen if cell not in left]
     failed = run_local(left, args.results, jobs, args.device, finished, args.time_limit)
     counts = collect(args.results, suite.cells)
-    print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())))
-    return cli.UNFINISHED if failed else cli.FINE
+    print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())), flush=True)
+    drawn = cli.FINE
+    if args.report:
+        words = ["-m", "bench.report", suite.name, "--results", str(args.results), "--out", str(args.report)]
+        drawn = subprocess.call([sys.executable, *words])
+    return cli.UNFINISHED if failed else drawn
 
 
 if __name__ == "__main__":

@@ -174,7 +174,7 @@ def test_one_cell_end_to_end(vtab, command, tmp_path, monkeypatch, capfd):
 
 def test_a_split_of_what_has_none(tmp_path):
     make.write(tmp_path, make.pilot())
-    with pytest.raises(UsageError, match="not prepared in .*there: none"):
+    with pytest.raises(UsageError, match=r"not prepared in .*there: none"):
         load_dataset(spec_of(tmp_path), 16)
     with pytest.raises(UsageError, match="no usable name"):
         load_dataset(spec_of(tmp_path, "../x"), 16)

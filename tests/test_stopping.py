@@ -147,9 +147,9 @@ def test_a_disk_that_is_full_is_named(command, tmp_path):
 LONG = ("--set", "data.classes=12", "data.tasks=6", "train.epochs=12")
 
 
-def start(*words, cwd):
+def start(*words, cwd, program=(sys.executable, "-m")):
     return subprocess.Popen(
-        [sys.executable, "-m", *words], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT)},
+        [*program, *words], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
     )  # fmt: skip
 
@@ -193,16 +193,18 @@ def test_a_signal_stops_at_the_next_step_with_everything_saved(number, code, tmp
 
 
 @every
-def test_a_grid_passes_the_signal_on_and_continues(tmp_path):
-    words = ("bench.grid", str(TINY), *LONG, "--name", "g", "--jobs", "2")
-    victim = start(*words, cwd=tmp_path)
+def test_run_all_passes_the_signal_on_and_continues_to_the_report(tmp_path):
+    words = (str(TINY), "--results", "results", "--report", "reports", *LONG, "--name", "g", "--jobs", "2")
+    victim = start(*words, cwd=tmp_path, program=[str(ROOT / "run_all.sh")])
     log = wait_for(tmp_path, "results/g/runs/hlgp--*/log.txt", "task 1 epoch 2")
     victim.send_signal(signal.SIGTERM)
     ended, said = end_of(victim)
     assert ended == 143, said
     assert '"interrupted"' in (log.parent / "state.json").read_text()
-    ended, said = end_of(start(*words, cwd=tmp_path))
+    assert not (tmp_path / "reports").exists()
+    ended, said = end_of(start(*words, cwd=tmp_path, program=[str(ROOT / "run_all.sh")]))
     assert ended == 0, said
+    assert (tmp_path / "reports" / "g" / "index.html").is_file()
     lines = [line for line in log.read_text().splitlines() if " epoch " in line]
     assert len(set(lines)) == len(lines) == 72, "no epoch ran twice, none is missing"
 
