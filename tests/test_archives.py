@@ -122,9 +122,11 @@ def test_a_stopped_extraction_is_finished_by_the_next(where, name, tmp_path, mon
 
     pid = os.fork()
     if not pid:  # killed, so that nothing is tidied up
-        Path.rename = stop
-        archives.unpack(root / name, "in")
-        os._exit(0)
+        try:
+            Path.rename = stop
+            archives.unpack(root / name, "in")
+        finally:
+            os._exit(0)  # whatever happened: this copy of pytest must not go on
     assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 9
     assert archives.pending(root / name) == (where == "moving")
     if where == "moving":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import os
 import shutil
 import stat
 import tarfile
@@ -72,7 +73,14 @@ def _extract(archive: Path, folder: Path) -> None:
         for member in members:
             _refuse(archive, member.name, not (member.isreg() or member.isdir()))
         _fits(archive, folder, sum(member.size for member in members))
-        tar.extractall(folder, members=tqdm(members, desc=archive.name, unit="file", disable=None), filter="data")
+        bar = tqdm(members, desc=archive.name, unit="file", disable=None)
+        if hasattr(tarfile, "data_filter"):
+            tar.extractall(folder, bar, filter="data")
+            return
+        for member in members:  # Python before 3.11.4: owner and mode of what was checked above must not be the archive's
+            member.uid, member.gid, member.uname, member.gname = os.getuid(), os.getgid(), "", ""
+            member.mode = 0o755 if member.isdir() else 0o644
+        tar.extractall(folder, bar)
 
 
 def _refuse(archive: Path, name: str, special: bool) -> None:

@@ -164,9 +164,12 @@ def prompt_similarity(results: Results) -> Figure:
         layers = sorted(set(half.index) | set(half.columns))
         square = half.reindex(index=layers, columns=layers)
         square = square.combine_first(square.T)
-        sns.heatmap(square, ax=axis, vmin=-1, vmax=1, cmap="vlag", cbar=axis is axes[0], square=True)
+        sns.heatmap(square, ax=axis, vmin=-1, vmax=1, cmap="vlag", cbar=False, square=True)
         axis.set(title=label(method), xlabel="layer", ylabel="layer")
+        axis.tick_params(rotation=0)
+        axis.grid(visible=False)
     figure.tight_layout()
+    figure.colorbar(axes[0].collections[0], ax=list(axes), label="cosine", shrink=0.8)
     return figure
 
 
@@ -190,7 +193,7 @@ def settings(results: Results, group: str) -> Figure:
                 low, high = default.mean() - default.std(), default.mean() + default.std()
                 axis.axhspan(low, high, color="#111111", alpha=0.08)
         axis.set(title=benchmark, xlabel=group, ylabel="final average accuracy (%)")
-        axis.tick_params(axis="x", rotation=45 if len(rows) > 5 else 0)
+        axis.tick_params(axis="x", rotation=45 if len(rows) * max(map(len, names)) > 24 else 0)
     figure.tight_layout()
     return figure
 
