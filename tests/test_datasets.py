@@ -11,6 +11,7 @@ from PIL import Image
 from test_bad_input import good_folder, write_images
 
 from bench.config.spec import DataSpec, UsageError
+from bench.data import archives
 from bench.data.datasets import load_dataset
 from bench.data.folder import load_folder
 from bench.data.views import Whole
@@ -144,10 +145,10 @@ def write_cifar(folder, classes=4, per_class=3):
 
 def test_cifar_in_the_official_format(tmp_path):
     base = write_cifar(tmp_path / "c")
-    with tarfile.open(tmp_path / "cifar-100-python.tar.gz", "w:gz") as archive:
+    (tmp_path / "again").mkdir()
+    with tarfile.open(tmp_path / "again" / "cifar-100-python.tar.gz", "w:gz") as archive:
         archive.add(base, "cifar-100-python")
-    with tarfile.open(tmp_path / "cifar-100-python.tar.gz") as archive:
-        archive.extractall(tmp_path / "again", filter="data")
+    archives.unpack(tmp_path / "again" / "cifar-100-python.tar.gz", "")
     data = load_dataset(DataSpec(name="cifar100", root=str(tmp_path / "again")), 32)
     assert data.classes == ("class0", "class1", "class2", "class3")
     raw = pickle.loads((base / "train").read_bytes())
