@@ -7,6 +7,7 @@ import errno
 import os
 import random
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -48,6 +49,17 @@ def killed_at(point, spec, folder, expected):
 def test_killed_at_a_point_it_continues_to_the_same_bytes(name, point, tiny_spec, tmp_path, undisturbed):
     spec = cell_of(tiny_spec, name)
     assert killed_at(point, spec, tmp_path, undisturbed(spec))
+
+
+@pytest.mark.parametrize("name", ["hlgp", pytest.param("finetune", marks=every), pytest.param("coda_prompt", marks=every)])
+def test_a_copied_folder_is_continued_elsewhere(name, tiny_spec, tmp_path, undisturbed):
+    """As by another machine: nothing but the results folder comes along, and its cache is empty."""
+    spec = cell_of(tiny_spec, name)
+    assert process(spec, tmp_path / "here", BENCH_CRASH_AT="step:7") == -signal.SIGKILL
+    shutil.copytree(tmp_path / "here", tmp_path / "there")
+    shutil.rmtree(tmp_path / "here")
+    assert process(spec, tmp_path / "there", BENCH_CACHE=str(tmp_path / "cache")) == 0
+    assert files_of(tmp_path / "there", spec) == undisturbed(spec)
 
 
 @every
