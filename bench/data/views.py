@@ -4,7 +4,7 @@ A training view is a pure function of (seed, image, epoch): RandomResizedCrop's 
 area and an aspect ratio, else as much of the middle as the ratio allows) and a mirror flip. Resampling is the filter of
 Pillow's BILINEAR, an antialiased triangle, done as two batched matrix products: weights are multiples of 2^-15, and times
 bytes they sum to less than 2^24 of those in fp32, so every sum is exact, and the pixels are the same bytes on any device,
-in any batch. They are Pillow's within one grey level (of white noise one value in a million is two off).
+in any batch. They are Pillow's within one grey level; two levels apart is one value in a million (white noise, random crops).
 """
 
 from __future__ import annotations
