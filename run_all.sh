@@ -6,6 +6,7 @@
 set -euo pipefail
 root=$(cd "$(dirname "$0")" && pwd)
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1  # this project's modules, wherever the command is typed
+[ -z "${PYTHON:-}" ] || command -v "$PYTHON" >/dev/null || { echo "error: PYTHON=$PYTHON: no such program" >&2; exit 2; }
 case "${PYTHON:-}" in */*) PYTHON=$(cd "$(dirname "$PYTHON")" && pwd)/$(basename "$PYTHON") ;; esac
 
 extra=""

@@ -7,6 +7,7 @@ end agrees. Where all entries together pass the limit, those not used for longes
 from __future__ import annotations
 
 import contextlib
+import math
 import os
 import time
 from collections.abc import Callable, Iterable
@@ -53,6 +54,10 @@ def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[]
     path = cache_dir() / kind / f"{key}.npy"
     stored = load_array(path)
     if stored is None:
+        if math.prod(shape) > most:  # it would be dropped at once, and made again by every process
+            raise UsageError(
+                f"BENCH_CACHE_LIMIT={most / GIB:g}: these images take {math.prod(shape) / GIB:.1f} GiB when decoded"
+            )
         save_pieces(path, shape, make())
         stored = load_array(path)
         trim(most)

@@ -98,7 +98,7 @@ def main() -> int:
     args = parser.parse_args()
     file = EXPECTED / f"{args.suite}.csv"
     if args.measure is None and not file.is_file():
-        return claims.report(args.suite, args.results / args.suite)
+        return claims.report(args.suite, args.results / Path(args.suite).stem)
     if args.measure is not None and args.measure < 10:
         raise UsageError(f"--measure {args.measure}: at least 10 seeds are needed for a margin")
     with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,7 @@ of HLGP's abstract (claims.csv) are tested over pairs of the same order and seed
 
 from __future__ import annotations
 
+import functools
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -19,6 +20,8 @@ import pandas as pd
 from bench import cli
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite, suite_names
+from bench.data.catalogue import CATALOGUE
+from bench.method import defaults, method_class, method_names
 from bench.report.frames import Results, load
 from bench.report.tables import markdown, select
 from bench.stats import Decision, equivalence, superiority
@@ -28,6 +31,8 @@ EXPECTED = Path(__file__).parent / "expected"
 # Points. Neighbours in the CODA table stand two points apart on ImageNet-R (L2P++ and DualPrompt): half of that, so that a
 # reproduced value cannot be its neighbour's.
 MARGIN = 1.0
+ALIKE = 1.5  # times as far one row's prompts may move as another's for their drift to be compared
+LEAST = 3  # pairs
 VERDICTS = ("differs", "reproduced", "inconclusive", "missing", "not comparable")
 COLUMNS = ["what", "benchmark", "method", "metric", "published", "measured", "n", "difference", "verdict", "detail"]
 CLAIMED_ON = ("cifar100", "imagenet-r", "imagenet-a", "vtab")  # the abstract says four; these are likely
@@ -39,6 +44,7 @@ FIELDS = {  # columns of published.csv by the protocol's keys
 }  # fmt: skip
 WHOLE = {"data.evaluate": "test", "data.train_per_class": "0", "data.test_per_class": "0"}
 TYPES = {"l2p++": "l2p_plus", "deep-l2p++": "deep_l2p"}  # of rows that are not named like their file
+FREE = ("precision used", "weights", "train.precision", "train.threads")  # what may differ: hardware, and what it recorded
 Protocol = dict[tuple[str, str], dict[str, str]]
 
 
@@ -53,17 +59,41 @@ def dataset_of(benchmark: str) -> str:
 
 
 def differing(run: dict[str, str], row: dict[str, str]) -> list[str]:
-    """What a row of the results was run with that the published one was not: 'field: ours, published theirs'."""
+    """What a row of the results was run with that the published one was not: 'field: ours, published theirs'.
+
+    Beside the fields that published.csv names, all others must be those of this project's suite for that line, if it has one.
+    """
+    run = _completed(run)
     wanted = {key: row[column] for key, column in FIELDS.items() if row[column]}
     wanted |= WHOLE | {"type": TYPES.get(row["method"], row["method"].replace("-", "_"))}
     if run.get("data.classes", "0") != "0":
         wanted["data.classes"] = row["classes"]
-    there = {"data.split": "", **run}
+    suite = f"{row['dataset'].replace('-', '_')}_{row['line']}"
+    ours = _completed(_of_suite(suite).get((f"{row['dataset']}-{row['tasks']}", row["method"]), {}))
+    others = {key for key in ours.keys() | run.keys() if ours and key not in wanted and key not in FREE}
+    pairs = [(key, value, "published") for key, value in wanted.items()]
+    pairs += [(key, ours.get(key, ""), f"in suite {suite}") for key in sorted(others)]
     return [
-        f"{key}: {there[key] or 'none'}, published {value}"
-        for key, value in wanted.items()
-        if key in there and not _same(there[key], value)
+        f"{key}: {run.get(key) or 'none'}, {who} {value or 'none'}"
+        for key, value, who in pairs
+        if not _same(run.get(key, ""), value)
     ]
+
+
+def _completed(run: dict[str, str]) -> dict[str, str]:
+    """With the defaults of its method where it names no value of its own: a row that was run has them all."""
+    if run.get("type") not in method_names():
+        return run
+    return {f"model.{key}": str(value) for key, value in defaults(method_class(run["type"])).items()} | run
+
+
+@functools.lru_cache
+def _of_suite(name: str) -> Protocol:
+    """What the rows of a suite of this project would be run with; nothing for a name that no suite has."""
+    if name not in suite_names():
+        return {}
+    cells = load_suite(name).cells
+    return protocol_by_row(protocol_of(cells, [{}] * len(cells)))
 
 
 def _same(ours: str, theirs: str) -> bool:
@@ -110,11 +140,20 @@ def _compared(entry: dict[str, str], benchmarks: list[str], protocol: Protocol, 
     values = cells[entry["metric"]].dropna().to_numpy() if len(cells) else np.array([])
     if not len(values):
         return row | {"verdict": "missing", "detail": ""}
+    if partial := _partial(cells, entry["dataset"], protocol[nearest, method].get("data.split", "")):
+        return row | {"published": "", "verdict": "not comparable", "detail": partial}
     std = float(entry["std"] or "nan")
     decision = equivalence(values, float(entry["value"]), MARGIN, std, int(entry["n"] or 1))
-    unknown = sorted({column for column in FIELDS.values() if not entry[column]} - {"form", "split"})
+    unknown = sorted({column for column in FIELDS.values() if not entry[column]} - {"form"})
     notes = [_needs(decision), f"not known of the published: {', '.join(unknown)}" if unknown else ""]
     return row | _decided(decision, values.mean(), len(values), 2) | {"detail": "; ".join(note for note in notes if note)}
+
+
+def _partial(cells: pd.DataFrame, dataset: str, split: str) -> str:
+    """Says so where the test images were not all of a known split's: a part of a dataset keeps the split's name."""
+    known = next((one.test for one in CATALOGUE[dataset].splits if split in ("", one.name)), None)
+    tested = int(cells["test_images"].iloc[0])
+    return f"test images: {tested}, the dataset has {known}" if known not in (None, tested) else ""
 
 
 def _shown(entry: dict[str, str]) -> str:
@@ -170,8 +209,22 @@ def _claimed(claim: dict[str, str], benchmark: str, protocol: Protocol, results:
         return row | {"verdict": "missing", "detail": ""}
     first, second = both["value_x"].to_numpy(), both["value_y"].to_numpy()
     drift = metric == "feature_drift"  # the less the better; no margin is known for it
+    moved = [_moved(results, benchmark, method) for method in pair]
+    if drift and max(moved) > ALIKE * min(moved):
+        said = " and ".join(f"{value:.3g}" for value in moved)
+        return row | {"verdict": "not comparable", "detail": f"prompts moved unlike distances a task: {said} (RMS)"}
+    if len(both) < LEAST:
+        return row | {"verdict": "inconclusive", "n": len(both), "detail": f"at least {LEAST} pairs are needed"}
     decision = superiority(second, first, 0.0) if drift else superiority(first, second, MARGIN)
     return row | _decided(decision, first.mean(), len(both), 4 if drift else 2) | {"detail": _needs(decision)}
+
+
+def _moved(results: Results | None, benchmark: str, method: str) -> float:
+    """Mean change of a row's prompts in a task, root mean square: drift follows how far prompts move."""
+    if results is None:
+        return float("nan")
+    rows = results.movement[(results.movement["benchmark"] == benchmark) & (results.movement["method"] == method)]
+    return float(rows["prompt_change"].mean())
 
 
 def _values(results: Results | None, benchmark: str, method: str, metric: str) -> pd.DataFrame:
@@ -203,7 +256,7 @@ def gather(suite: str, folder: Path) -> tuple[Protocol, Results | None]:
     results = load(folder) if (folder / "runs.csv").is_file() else None
     if results is not None and len(results.protocol):
         return protocol_by_row(results.protocol.to_dict("records")), results
-    if results is None or suite in suite_names():
+    if results is None:
         cells = load_suite(suite).cells
         return protocol_by_row(protocol_of(cells, [{}] * len(cells))), results
     raise UsageError(f"{folder}/protocol.csv: not there, so nobody can say what these results may be compared with")

@@ -258,22 +258,28 @@ def parse() -> argparse.Namespace:
 def main() -> int:
     args = parse()
     suite = load_suite(args.suite, args.overrides, args.name)
+    if args.rate and not args.dry_run:
+        raise UsageError("--rate: for --dry-run, which says what a suite costs")
     chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
     if args.dry_run or args.launcher == "print":
-        for cell in chosen if args.dry_run else left:
-            state = "done" if cell not in left else RunDir.of(args.results, cell).state()["status"]
-            print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
+        cost = ""
         if args.dry_run and left:
             from bench import budget  # torch: only here
 
-            print(f"\nleft to run: {len(left)} of {len(chosen)} cells\n{budget.table(left, args.rate, args.jobs or 1)}")
+            cost = f"\nleft to run: {len(left)} of {len(chosen)} cells\n{budget.table(left, args.rate, args.jobs or 1)}"
+        for cell in chosen if args.dry_run else left:
+            state = "done" if cell not in left else RunDir.of(args.results, cell).state()["status"]
+            print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
+        if cost:
+            print(cost)
         return cli.FINE
     require_files(chosen)
     folder = args.results / suite.name
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
-    for place in (folder, runs, cache_dir()):  # an unwritable folder is found now, not after the first cell
+    drawn_in = [args.report / suite.name] if args.report and args.launcher == "local" else []
+    for place in (folder, runs, cache_dir(), *drawn_in):  # an unwritable folder is found now, not after the first cell
         write_text(place / ".writable", "")
         (place / ".writable").unlink(missing_ok=True)  # another grid may have
     if args.launcher == "slurm":

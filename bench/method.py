@@ -139,10 +139,16 @@ def method_class(name: str) -> type[Method]:
     return _REGISTRY[name]
 
 
+def defaults(cls: type[Method]) -> dict[str, Any]:
+    """The keyword arguments that are a method's configuration, with what they are where nothing is said."""
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
+
+
 def build_method(name: str, backbone: FrozenViT, classes: int, tasks: int, model: dict[str, Any], seed: int) -> Method:
     """Construct a method under its own generator state, so that nothing built before it moves its weights."""
     cls = method_class(name)
-    accepted = {p.name: p for p in inspect.signature(cls.__init__).parameters.values() if p.kind is p.KEYWORD_ONLY}
+    accepted = defaults(cls)
     hints = typing.get_type_hints(cls.__init__)
     checked = {}
     for key, value in model.items():
@@ -155,5 +161,5 @@ def build_method(name: str, backbone: FrozenViT, classes: int, tasks: int, model
             method = cls(backbone, classes, tasks, **checked)
         except Exception as error:  # a method's own checks, or whatever torch makes of an impossible size
             raise UsageError(f"model of {name}: {str(error) or type(error).__name__}") from error
-    method.configuration = {key: p.default for key, p in accepted.items()} | checked
+    method.configuration = accepted | checked
     return method

@@ -101,6 +101,8 @@ def equivalence(
     difference = own.mean - reference
     half = welch_half_width(own.std, own.n, other, reference_n, 0.9)
     gap = abs(abs(difference) - margin)
+    if own.n > 1 and own.std == 0 and np.isnan(reference_std):  # one value, repeated: nothing says how far either may vary
+        return Decision(difference, float("nan"), "inconclusive")
     if half < gap:
         return Decision(difference, half, "reproduced" if abs(difference) < margin else "differs")
     counts = () if np.isnan(std) else range(max(own.n, 1) + 1, MOST + 1)

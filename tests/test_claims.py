@@ -60,7 +60,7 @@ def test_the_published_values_are_those_of_the_tables():
     [
         ("cifar100_coda", "coda", 5),
         ("imagenet_r_coda", "coda", 24),
-        ("domainnet_coda", "coda", 1),
+        ("domainnet_coda", "coda", 0),  # published on another split
         ("imagenet_a_pilot", "pilot", 8),
         ("vtab_pilot", "pilot", 8),
         ("cifar100_original", "original", 4),
@@ -83,7 +83,7 @@ def test_the_suites_are_run_as_the_published_values_were(suite, line, count, tmp
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
-def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=lambda spec: spec, tasks=10):
+def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=lambda spec: spec, tasks=10, moved=None):
     """A results folder of a suite: method -> accuracies (percent), one per order; every entry of the matrix is that number."""
     cells = [change(cell) for cell in load_suite(suite).cells]
     metrics, runs, movement, timing, chosen = [], [], [], [], []
@@ -104,6 +104,7 @@ def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=
                     "run_id": cell.run_id,
                     "task": 2,
                     "layer": layer,
+                    "prompt_change": (moved or {}).get(method, 0.1),
                     "feature_drift": (drift or {}).get(method, 0.0) + layer / 100,
                 }
                 for layer in (0, 12)
@@ -120,7 +121,9 @@ def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=
 def checked(tmp_path, monkeypatch, capsys):
     """`python -m bench.check SUITE` on such a folder: exit code and rows by (method, metric)."""
 
-    def go(accuracies, suite="cifar100_coda", line="coda", **how):
+    def go(accuracies, suite="cifar100_coda", line="coda", whole=True, **how):
+        if whole:  # as if all of a dataset's test images had been counted
+            monkeypatch.setattr(claims, "_partial", lambda *given: "")
         write_results(tmp_path / suite, accuracies, suite, **how)
         monkeypatch.setattr(sys, "argv", ["check", suite, "--results", str(tmp_path)])
         code = check.main()
@@ -174,6 +177,11 @@ def test_reproduced_alone_is_exit_code_0(checked):
         ("train", "batch_size", 16, "train.batch_size: 16, published 128"),
         ("train", "prompt_lr", 0.1, "train.prompt_lr: 0.1, published 0.001"),
         ("train", "schedule", "cosine", "train.schedule: cosine, published coda"),
+        ("train", "loss_classes", "seen", "train.loss_classes: seen, in suite cifar100_coda current"),
+        ("train", "joint", True, "train.joint: True, in suite cifar100_coda False"),
+        ("train", "clip_norm", 1.0, "train.clip_norm: 1.0, in suite cifar100_coda 0.0"),
+        ("data", "flip", False, "data.flip: False, in suite cifar100_coda True"),
+        ("data", "name", "folder", "data.name: folder, in suite cifar100_coda cifar100"),
     ],
 )
 def test_another_protocol_is_not_compared(section, field, value, says, checked):
@@ -187,6 +195,23 @@ def test_another_protocol_is_not_compared(section, field, value, says, checked):
     assert row["published"] == row["measured"] == "", "no number beside another"
 
 
+def test_another_size_of_the_method_is_not_compared(checked):
+    _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=lambda spec: replace(spec, model=dict(spec.model, length=2)))
+    assert "model.length: 2, in suite cifar100_coda 8" in rows["coda-prompt", "faa"]["detail"]
+    _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=lambda spec: replace(spec, model={}))
+    assert rows["coda-prompt", "faa"]["verdict"] == "reproduced", "its defaults are those sizes"
+
+
+def test_a_part_of_a_dataset_is_not_compared(checked):
+    code, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, whole=False)
+    assert (code, rows["coda-prompt", "faa"]["detail"]) == (3, "test images: 100000, the dataset has 10000")
+
+
+def test_one_value_five_times_decides_nothing():
+    assert equivalence(np.full(5, 59.0), 59.77, 1.0).verdict == "inconclusive"
+    assert equivalence(np.full(5, 59.0), 59.77, 1.0, 0.2, 5).verdict == "reproduced"
+
+
 def test_another_split_is_not_compared(checked):
     def change(spec):
         return replace(spec, data=replace(spec.data, split="seeded"))
@@ -196,9 +221,14 @@ def test_another_split_is_not_compared(checked):
     assert "data.split: seeded, published coda" in rows["coda-prompt", "faa"]["detail"]
 
 
-@pytest.mark.parametrize("suite", ["mini", "photos"])
-def test_small_scale_results_are_never_set_beside_a_paper(suite, monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["check", suite, "--results", str(ROOT / "results")])
+def test_results_of_before_protocols_were_kept_are_compared_with_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["check", "photos", "--results", str(ROOT / "results")])
+    with pytest.raises(UsageError, match="nobody can say"):
+        check.main()
+
+
+def test_small_scale_results_are_never_set_beside_a_paper(monkeypatch, capsys):
+    monkeypatch.setattr(sys, "argv", ["check", "mini", "--results", str(ROOT / "results")])
     assert check.main() == 3
     text = capsys.readouterr().out
     assert "reproduced: the same" in text
@@ -254,6 +284,19 @@ def test_more_drift_than_the_control_is_said(tmp_path):
     folder = write_results(tmp_path, accuracies, "cifar100_pilot", drift={"hlgp": 0.03, "hlgp-independent": 0.01})
     assert by_claim(folder)["hlgp-independent", "feature_drift"]["verdict"] == "differs"
     assert by_claim(folder)["l2p", "faa"]["verdict"] == "missing"
+
+
+def test_drift_is_not_compared_where_prompts_moved_unlike_distances(tmp_path):
+    accuracies = {"hlgp": [80.0, 81.0, 82.0], "hlgp-independent": [80.0, 81.0, 82.0]}
+    drift, moved = {"hlgp": 0.01, "hlgp-independent": 0.03}, {"hlgp": 0.1, "hlgp-independent": 0.3}
+    folder = write_results(tmp_path, accuracies, "cifar100_pilot", drift=drift, moved=moved)
+    row = by_claim(folder)["hlgp-independent", "feature_drift"]
+    assert (row["verdict"], row["detail"]) == ("not comparable", "prompts moved unlike distances a task: 0.1 and 0.3 (RMS)")
+
+
+def test_two_pairs_decide_no_claim(tmp_path):
+    folder = write_results(tmp_path, {"hlgp": [80.0, 81.0], "l2p": [70.0, 71.0]}, "cifar100_pilot")
+    assert by_claim(folder)["l2p", "faa"]["verdict"] == "inconclusive"
 
 
 def test_claims_are_not_tested_at_another_scale(tmp_path):

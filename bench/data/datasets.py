@@ -284,8 +284,9 @@ def load_image_folder(spec: DataSpec, image_size: int) -> Raw:
     """ROOT/train/CLASS/*.jpg with ROOT/test/CLASS/*.jpg, a flat ROOT/CLASS/*.jpg with a seeded 80/20 split, or a manifest."""
     if not spec.root:
         raise UsageError("data.root: a folder of images is needed (--set data.root=DIR)")
-    root, side = find_data(spec.root), spec.decode or round(image_size / 0.875)
+    root, usual = find_data(spec.root), round(image_size / 0.875)
     whole = spec.decode if spec.crops_of == "whole" else None
+    side = usual if whole is not None else spec.decode or usual  # of the test view; `decode` is about training crops there
     if spec.split:
         classes, train, test, sha = load_split(root, spec.split, side, whole)
         return Raw(classes, train, test, side=side, manifest=sha)

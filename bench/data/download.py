@@ -124,7 +124,7 @@ def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int 
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         stream = part.open("ab" if start else "wb")
-    except PermissionError as error:
+    except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{part.parent}: cannot be written ({error.strerror})") from error
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
     try:

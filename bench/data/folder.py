@@ -145,7 +145,16 @@ def _whole(root: Path, digests: dict[str, str], side: int) -> Whole:
     key = _key("whole-1", side, digests)
     sizes = cached("images", f"{key}-sizes", lambda: np.array([_size(root / name, side) for name in digests]))
     lengths = 3 * sizes.prod(1)
-    pixels = cached_pieces("images", key, (int(lengths.sum()),), lambda: _decoded(root, digests, side, False))
+
+    def pieces() -> Iterator[Array]:
+        for name, image, size in zip(digests, _decoded(root, digests, side, False), sizes, strict=True):
+            if image.shape[:2] != tuple(size):
+                raise UsageError(
+                    f"{root / name}: decoded to {image.shape[:2]} pixels, not the {tuple(size)} that its header says"
+                )
+            yield image
+
+    pixels = cached_pieces("images", key, (int(lengths.sum()),), pieces)
     return Whole(pixels, np.array(sizes), np.cumsum(lengths) - lengths)
 
 
@@ -175,6 +184,7 @@ def _size(file: Path, side: int) -> tuple[int, int]:
     """Height and width of what decode_image gives of the whole image, without decoding it."""
     with _opened(file) as opened:
         turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
+        turned = turned and opened.format != "TIFF"  # of which Pillow tells the upright size
         width, height = _resized(opened.size[::-1] if turned else opened.size, side)
         return height, width
 

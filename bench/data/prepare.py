@@ -89,8 +89,8 @@ def verify(entry: Entry, name: str, options: Options) -> int:
     root = data_place(entry.name)
     if entry.name == "cifar100":
         return _verify_cifar(root)
-    if name and not manifest.path_of(root, name).is_file():
-        raise UsageError.unknown(f"--split of {root}", name, manifest.splits_in(root))
+    if name:
+        manifest.find(root, name)
     names = [name] if name else manifest.splits_in(root)
     if not names:
         raise UsageError(f"{root}: no split is prepared there (python -m bench.data prepare {entry.name})")

@@ -100,7 +100,8 @@ def load(folder: Path) -> Results:
         first = part.iloc[0]
         name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
         pooled = 100 * metrics.pooled_accuracy_curve(_counts(part, "n"), _counts(part, "correct"))
-        more = {"pooled_last": pooled[-1], "pooled_mean": pooled.mean()}
+        images = int(part.loc[part["after_task"] == len(matrix), "n"].sum())
+        more = {"pooled_last": pooled[-1], "pooled_mean": pooled.mean(), "test_images": images}
         cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more)
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
