@@ -56,7 +56,7 @@ def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[]
     if stored is None:
         if math.prod(shape) > most:  # it would be dropped at once, and made again by every process
             raise UsageError(
-                f"BENCH_CACHE_LIMIT={most / GIB:g}: these images take {math.prod(shape) / GIB:.1f} GiB when decoded"
+                f"BENCH_CACHE_LIMIT={most / GIB:g}: images that take {math.prod(shape) / GIB:.2g} GiB are to be kept"
             )
         save_pieces(path, shape, make())
         stored = load_array(path)

@@ -69,6 +69,7 @@ WRONG = [
     ((*GRID, "--set", "methods.hlgp.model.layers=[0,12]"), "model of hlgp"),
     ((*GRID, "--set", "methods.hlgp.model.length=0"), "model of hlgp"),
     ((*GRID, "--time-limit", "soon"), "a number above 0"),
+    ((*GRID, "--rate", "5"), "for --dry-run"),
     (("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--seed", "9"), "accepted: 1"),
     (("bench.data", "cash"), "invalid choice"),
     ((*GRID, "--results", "/proc/none"), "cannot be written"),

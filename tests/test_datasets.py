@@ -90,16 +90,25 @@ def test_a_cell_on_whole_images(tmp_path, run, tiny_spec):
     assert again["stream_sha"] == state["stream_sha"]
 
 
-def test_a_photograph_that_lies_on_its_side_is_measured_upright(tmp_path):
+@pytest.mark.parametrize("kind", ["jpg", "tif", "png", "webp"])
+def test_a_photograph_that_lies_on_its_side_is_measured_upright(kind, tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by a quarter
     for part in ("train", "test"):
         for name in "ab":
             (tmp_path / part / name).mkdir(parents=True)
-            Image.new("RGB", (40, 24)).save(tmp_path / part / name / "0.jpg", exif=exif)
+            Image.new("RGB", (40, 24)).save(tmp_path / part / name / f"0.{kind}", exif=exif)
     data = load_dataset(DataSpec(name="folder", root=str(tmp_path), crops_of="whole"), 16)
     assert data.train.images.sizes.tolist() == [[40, 24]] * 2
     assert len(data.train.images.pixels) == 2 * 3 * 40 * 24
+
+
+def test_images_that_the_cache_could_not_keep_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+    root = good_folder(tmp_path / "p")
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", "0.000001")
+    for crops in ("square", "whole"):
+        with pytest.raises(UsageError, match=r"BENCH_CACHE_LIMIT=\S+: images that take \S+ GiB"):
+            load_dataset(DataSpec(name="folder", root=str(root), crops_of=crops, decode=400), 16)
 
 
 @pytest.mark.parametrize("mode", ["L", "P", "RGBA", "1", "LA"])

@@ -282,6 +282,21 @@ def test_shards_cover_everything_once(command):
     assert sorted(line for i in (1, 2, 3) for line in listed("--shard", f"{i}/3")) == sorted(whole)
 
 
+def test_a_report_folder_that_cannot_be_written_is_found_before_training(command, tmp_path):
+    (tmp_path / "r").write_text("a file")
+    done = command("bench.grid", str(TINY), "--report", "r", check=2)
+    assert "cannot be written" in done.stderr.splitlines()[-1]
+    assert not list(tmp_path.glob("results/*/runs/*"))
+
+
+def test_a_python_that_is_not_there_is_named(tmp_path):
+    words = [str(ROOT / "run_all.sh"), "--help"]
+    done = subprocess.run(
+        words, cwd=tmp_path, env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (2, "error: PYTHON=/no/python: no such program\n")
+
+
 def test_printed_commands_run(command, tmp_path):
     line = command("bench.grid", str(TINY), "--launcher", "print", "--methods", "linear", check=0).stdout.splitlines()[0]
     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True,
