@@ -43,9 +43,14 @@ Step = Callable[[], object]
 def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple[Method, Task]:
     """A method in the last of its tasks, where prompts of all earlier ones take part, or having finished it.
 
-    CODA-Prompt has ten components a task, as in its paper, or as many as can be orthogonal in this width.
+    CODA-Prompt has ten components a task, as in its paper, or as many as can be orthogonal in this width. NAME@KEY=VALUE is a
+    method with one setting of its own.
     """
-    model = {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
+    name, _, setting = name.partition("@")
+    model: dict[str, Any] = {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
+    if setting:
+        key, _, value = setting.partition("=")
+        model[key] = int(value) if value.isdigit() else value
     method = build_method(name, backbone, CLASSES, tasks, model, 0).to(backbone.device)
     size = CLASSES // tasks
     for index in range(tasks):
@@ -205,7 +210,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=cli.positive, default=5)
     parser.add_argument("--precision", default="fp32", help="comma-separated: fp32, bf16")
     parser.add_argument("--device", default="cpu", help="comma-separated: cpu, cuda")
-    parser.add_argument("--methods", nargs="+", default=[], help="default: all")
+    parser.add_argument("--methods", nargs="+", default=[], help="default: all; one with a setting: hlgp@weights=mean")
     parser.add_argument("--tasks", default="10", help="comma-separated: measure in the last of so many tasks, e.g. 5,10,20,50")
     parser.add_argument("--out", type=Path, help="a CSV file for the table; with several --tasks also a figure beside it")
     args = parser.parse_args()
@@ -221,7 +226,7 @@ def main() -> int:
             spec = BackboneSpec(name=args.backbone, checkpoint="random", image_size=args.image_size)
             backbone = load_backbone(spec, precision).to(torch.device(choose_device(place)))
             for name in args.methods:
-                if name not in method_names():
+                if name.partition("@")[0] not in method_names():
                     raise UsageError.unknown("--methods", name, method_names())
             for tasks in counts:
                 rows += measure(backbone, args.methods or method_names(), args.batch, args.repeats, tasks)

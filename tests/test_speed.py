@@ -45,6 +45,8 @@ def test_growth_with_the_tasks_is_drawn(tmp_path, monkeypatch):
         (["--methods", "hlpg"], "did you mean 'hlgp'"),
         (["--precision", "fp8"], "accepted: fp32, bf16"),
         (["--tasks", "5,some"], "whole numbers from 1 to 50"),
+        (["--methods", "hlgp@weights=maen"], "did you mean 'mean'"),
+        (["--methods", "hlgp@wieghts=mean"], "did you mean 'weights'"),
         (["--tasks", "51"], "whole numbers from 1 to 50"),
     ],
 )
