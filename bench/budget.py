@@ -136,7 +136,7 @@ def shared_work(cells: Iterable[RunSpec]) -> Work:
         if not done.needs_query:
             continue
         images = (data.name, data.root, data.split, data.classes, data.evaluate, data.train_per_class, data.test_per_class,
-                  data.decode, cell.backbone, cell.train.precision, cell.train.threads)  # fmt: skip
+                  (data.decode, data.crops_of), cell.backbone, cell.train.precision, cell.train.threads)  # fmt: skip
         arrays[(*images, "test")] = each.test * each.classes
         if done.plain_queries:
             arrays[(*images, "train")] = each.train * each.classes

@@ -27,6 +27,16 @@ class Diverged(Exception):
     """A loss, gradient or logit that is not finite: the cell has no result."""
 
 
+def not_repeatable(device: torch.device) -> str:
+    """What may differ between runs of one spec on this device although deterministic algorithms are on; "" for nothing known.
+
+    Whatever else has no deterministic form raises. Goes into runs.csv as the reason of a finished cell.
+    """
+    if device.type == "cuda" and torch.version.hip:
+        return "not repeatable: memory-efficient attention on AMD GPUs may ignore determinism (pytorch/pytorch#197771)"
+    return ""
+
+
 @functools.lru_cache(maxsize=4)
 def _dataset(spec: DataSpec, image_size: int) -> Dataset:
     return load_dataset(spec, image_size)

@@ -19,6 +19,7 @@ import pandas as pd
 from scipy import stats
 
 from bench import claims, cli
+from bench.claims import EXPECTED
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite
 from bench.grid import run_local
@@ -27,7 +28,6 @@ from bench.report.tables import markdown
 from bench.store.files import write_text
 from bench.store.rundir import collect
 
-EXPECTED = Path(__file__).parent / "expected"
 COLUMNS = ["benchmark", "method", "metric", "expected", "margin", "std", "seeds"]
 CONFIDENCE = 0.995
 LEAST = {"faa": 1.0, "task_accuracy": 1.0, "last_loss": 0.01}  # rows that do not depend on the seed differ between processors

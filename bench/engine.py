@@ -20,7 +20,7 @@ import torch
 
 from bench import faults, stopping
 from bench.backbone import device_name
-from bench.cell import Cell, Diverged, inputs, prepare
+from bench.cell import Cell, Diverged, inputs, not_repeatable, prepare
 from bench.checkpoint import Checkpoints
 from bench.config.spec import RunSpec, UsageError
 from bench.cost import inference_gflops
@@ -120,7 +120,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
         _run_tasks(cell, run, {key: identifying[key] for key in SAME}, progress)
-        state = {"status": "done", "reason": "", **identifying, **_closing_facts(cell)}
+        state = {"status": "done", "reason": not_repeatable(cell.device), **identifying, **_closing_facts(cell)}
         run.finish({name: getattr(cell, name) for name in TABLES}, state)
     except (KeyboardInterrupt, SystemExit):
         run.give_up({"status": "interrupted", "reason": "stopped by a signal", **identifying})

@@ -205,6 +205,17 @@ def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
     return shlex.join(words)
 
 
+def plan(chosen: list[RunSpec], left: list[RunSpec], args: argparse.Namespace) -> str:
+    """Each cell with its state, and what those that are left cost."""
+    states = [(RunDir.of(args.results, cell).state()["status"] if cell in left else "done", cell.run_id) for cell in chosen]
+    lines = [f"{state:12} {run_id}" for state, run_id in states]
+    if left:
+        from bench import budget  # torch: only here
+
+        lines += ["", f"left to run: {len(left)} of {len(chosen)} cells", budget.table(left, args.rate, args.jobs or 1)]
+    return "\n".join(lines)
+
+
 def submit_slurm(cells: list[RunSpec], args: argparse.Namespace, folder: Path) -> None:
     """One Slurm job array with one cell per element; sbatch must be on the PATH."""
     script = folder / "slurm.sh"
@@ -263,17 +274,12 @@ def main() -> int:
     chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
-    if args.dry_run or args.launcher == "print":
-        cost = ""
-        if args.dry_run and left:
-            from bench import budget  # torch: only here
-
-            cost = f"\nleft to run: {len(left)} of {len(chosen)} cells\n{budget.table(left, args.rate, args.jobs or 1)}"
-        for cell in chosen if args.dry_run else left:
-            state = "done" if cell not in left else RunDir.of(args.results, cell).state()["status"]
-            print(f"{state:12} {cell.run_id}" if args.dry_run else command_of(cell, args))
-        if cost:
-            print(cost)
+    if args.dry_run:
+        print(plan(chosen, left, args))
+        return cli.FINE
+    if args.launcher == "print":
+        for cell in left:
+            print(command_of(cell, args))
         return cli.FINE
     require_files(chosen)
     folder = args.results / suite.name

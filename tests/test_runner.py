@@ -12,6 +12,7 @@ from conftest import ROOT, TINY, cell_of, with_method
 from PIL import Image
 
 from bench import engine
+from bench.cell import not_repeatable
 from bench.checkpoint import Checkpoints
 from bench.config.spec import UsageError, spec_from_json
 from bench.data.stream import TaskStream
@@ -295,6 +296,17 @@ def test_a_python_that_is_not_there_is_named(tmp_path):
         words, cwd=tmp_path, env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (2, "error: PYTHON=/no/python: no such program\n")
+
+
+def test_what_cannot_be_repeated_is_marked(tiny_spec, run, monkeypatch):
+    assert not_repeatable(torch.device("cpu")) == not_repeatable(torch.device("cuda")) == ""
+    monkeypatch.setattr(torch.version, "hip", "6.4")
+    assert "not repeatable" in not_repeatable(torch.device("cuda"))
+    monkeypatch.setattr(engine, "not_repeatable", lambda device: "not repeatable: so")
+    state, folder = run(tiny_spec)
+    assert state["status"] == "done"
+    collect(folder.parent.parent.parent, [tiny_spec])
+    assert table(folder.parent.parent / "runs.csv")[0]["reason"] == "not repeatable: so"
 
 
 def test_printed_commands_run(command, tmp_path):

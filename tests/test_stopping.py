@@ -94,7 +94,7 @@ def test_killed_at_random_instants(tiny_spec, tmp_path, undisturbed):
 
 
 @every
-@pytest.mark.parametrize("name", ["hlgp", "l2p", "finetune", "linear_ncm"])
+@pytest.mark.parametrize("name", method_names())
 def test_killed_at_twenty_random_instants(name, tiny_spec, tmp_path, undisturbed):
     spec, generator, kills, round_ = cell_of(tiny_spec, name), random.Random(name), 0, 0
     while kills < 20:

@@ -93,13 +93,13 @@ def load(folder: Path) -> Results:
     cells, curves, matrices = [], [], {}
     for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False) if len(frame) else []:
         try:
-            matrix = _matrix(part)
+            matrix = metrics.check(_square(part, part["correct"] / part["n"], np.nan))
         except ValueError as error:
             raise UsageError(f"{folder}/metrics.csv: rows of '{run_id}' are not whole ({error})") from error
         matrices[run_id, scenario] = matrix
         first = part.iloc[0]
         name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
-        pooled = 100 * metrics.pooled_accuracy_curve(_counts(part, "n"), _counts(part, "correct"))
+        pooled = 100 * metrics.pooled_accuracy_curve(_square(part, part["n"], 0), _square(part, part["correct"], 0))
         images = int(part.loc[part["after_task"] == len(matrix), "n"].sum())
         more = {"pooled_last": pooled[-1], "pooled_mean": pooled.mean(), "test_images": images}
         cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more)
@@ -157,15 +157,9 @@ def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")
 
 
-def _counts(part: pd.DataFrame, column: str) -> np.ndarray:
+def _square(part: pd.DataFrame, values: pd.Series, elsewhere: float) -> np.ndarray:
+    """(tasks, tasks): the values of a run's rows by after_task and eval_task."""
     tasks = int(part["after_task"].max())
-    counts = np.zeros((tasks, tasks))
-    counts[part["after_task"] - 1, part["eval_task"] - 1] = part[column]
-    return counts
-
-
-def _matrix(part: pd.DataFrame) -> np.ndarray:
-    tasks = int(part["after_task"].max())
-    matrix = np.full((tasks, tasks), np.nan)
-    matrix[part["after_task"] - 1, part["eval_task"] - 1] = part["correct"] / part["n"]
-    return metrics.check(matrix)
+    square = np.full((tasks, tasks), float(elsewhere))
+    square[part["after_task"] - 1, part["eval_task"] - 1] = values
+    return square
