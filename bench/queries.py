@@ -21,6 +21,7 @@ from bench.backbone import FrozenViT, device_name
 from bench.cache import cached
 from bench.config.spec import RunSpec
 from bench.data.stream import TaskStream
+from bench.data.views import FORM
 
 
 class Queries:
@@ -33,7 +34,7 @@ class Queries:
             "weights": backbone.sha256,
             "network": {k: v for k, v in dataclasses.asdict(spec.backbone).items() if k != "checkpoint"},
             "data": stream.dataset.sha256,
-            "view": [backbone.image_size, stream.dataset.side],
+            "view": [FORM, backbone.image_size, stream.dataset.side],
             "precision": backbone.precision,
             "threads": spec.train.threads,
             "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device_name(stream.device)],

@@ -27,7 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from bench import cli
 from bench.backbone import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError
-from bench.data.views import resample, training_views
+from bench.data.views import resample, resample_on_device, training_views
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
 from bench.store.tables import Rows, write_csv
@@ -98,9 +98,14 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
 
     found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
     for source in dict.fromkeys((32, round(side / 0.875))):  # small images enlarged, and decoded ones as by default
-        squares = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8, device=device)
-        views = training_views(0, np.arange(batch), 0, np.full((batch, 2), source), 0.08, True)
-        found[f"views {source} to {side} pixels"] = partial(resample, squares, views, side)
+        squares, rows = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8), np.arange(batch)
+        views = training_views(0, rows, 0, np.full((batch, 2), source), 0.08, True)
+        draw: Step
+        if device.type == "cpu":
+            draw = partial(resample, squares.numpy(), rows, views, side)
+        else:
+            draw = partial(resample_on_device, squares.to(device), views, side)
+        found[f"views {source} to {side} pixels"] = draw
     for name in names:
         method, task = learner(name, backbone, False, tasks)
         done = learner(name, backbone, True, tasks)[0].eval()

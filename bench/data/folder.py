@@ -25,7 +25,7 @@ from bench.cache import cached, cached_pieces
 from bench.config.spec import UsageError
 from bench.data import manifest
 from bench.data.keyed import derive
-from bench.data.views import Whole
+from bench.data.views import Whole, resized
 
 Array = np.ndarray
 Decoded = tuple[Array | Whole, Array]  # images and labels
@@ -136,13 +136,13 @@ def _labels(classes: dict[str, list[Path]]) -> Array:
 
 def _squares(root: Path, digests: dict[str, str], side: int) -> Array:
     """(n, side, side, 3), decoded once, then memory-mapped from the cache by the digest of all files."""
-    key = _key("decode-1", side, digests)
+    key = _key("decode-2", side, digests)
     return cached_pieces("images", key, (len(digests), side, side, 3), lambda: _decoded(root, digests, side, True))
 
 
 def _whole(root: Path, digests: dict[str, str], side: int) -> Whole:
     """Images of shorter side `side` (0: as they are), end to end, from the cache likewise."""
-    key = _key("whole-1", side, digests)
+    key = _key("whole-2", side, digests)
     sizes = cached("images", f"{key}-sizes", lambda: np.array([_size(root / name, side) for name in digests]))
     lengths = 3 * sizes.prod(1)
 
@@ -173,7 +173,7 @@ def decode_image(file: Path, side: int, square: bool = True) -> Array:
     """One image as RGB: EXIF orientation applied, shorter side resized to `side` (0: not), centre cut to a square or whole."""
     with _opened(file) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
-        image = image.resize(_resized(image.size, side), Image.Resampling.BILINEAR) if side else image
+        image = resized(image, *_shrunk(image.size, side))
         if not square:
             return np.asarray(image)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -185,11 +185,11 @@ def _size(file: Path, side: int) -> tuple[int, int]:
     with _opened(file) as opened:
         turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         turned = turned and opened.format != "TIFF"  # of which Pillow tells the upright size
-        width, height = _resized(opened.size[::-1] if turned else opened.size, side)
+        width, height = _shrunk(opened.size[::-1] if turned else opened.size, side)
         return height, width
 
 
-def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
+def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
     if not side:
         return size
     scale = side / min(size)

@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.config.spec import DataSpec, UsageError
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
-from bench.data.views import Views, Whole, centre_views, resample, training_views
+from bench.data.views import FORM, Views, Whole, centre_views, resample, resample_on_device, training_views
 
 Array = np.ndarray
 CPU = torch.device("cpu")
@@ -120,7 +120,8 @@ class TaskStream:
         self.eval_tasks = [self._slice(t, a, b) for t, (a, b) in enumerate(itertools.pairwise(bounds))]
         self.tasks = [self._slice(0, 0, classes)] if joint else self.eval_tasks
         self.task_of_class = np.repeat(np.arange(spec.tasks), np.diff(bounds))
-        self.digest = hashlib.sha256(dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()).hexdigest()
+        identity = f"{FORM} {dataset.sha256}".encode() + np.array(self.order).astype("<i8").tobytes()
+        self.digest = hashlib.sha256(identity).hexdigest()
 
     def _slice(self, index: int, start: int, stop: int) -> TaskSlice:
         rows = np.flatnonzero((self.train_labels >= start) & (self.train_labels < stop))
@@ -147,19 +148,20 @@ class TaskStream:
 
     def _resampled(self, part: str, rows: Array, views: Views) -> Tensor:
         """On the stream's device, where the pixels are resampled too."""
-        images = getattr(self.dataset, part).images
+        images, size = getattr(self.dataset, part).images, self.image_size
+        if self.device.type == "cpu":
+            return torch.from_numpy(resample(images, rows, views, size))
         if isinstance(images, Whole):
-            size = self.image_size
             out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
             for group in views.alike():
                 squares, moved = images.cut(rows[group], views[group])
-                out[to_device(group, self.device)] = resample(to_device(squares, self.device), moved, size)
+                out[to_device(group, self.device)] = resample_on_device(to_device(squares, self.device), moved, size)
             return out
-        if self.device.type != "cpu" and part not in self._resident and images.nbytes < SHARE * free_bytes(self.device):
+        if part not in self._resident and images.nbytes < SHARE * free_bytes(self.device):
             self._resident[part] = to_device(images, self.device)
         if part in self._resident:
-            return resample(self._resident[part][to_device(rows, self.device)], views, self.image_size)
-        return resample(to_device(images[rows], self.device), views, self.image_size)
+            return resample_on_device(self._resident[part][to_device(rows, self.device)], views, size)
+        return resample_on_device(to_device(images[rows], self.device), views, size)
 
     def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:
         """All training images in stored order, each in its view of this epoch, in blocks of CHUNK."""

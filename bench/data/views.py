@@ -1,10 +1,10 @@
 """Views: which part of an image a method sees, and its resampling to the network's size.
 
 A training view is a pure function of (seed, image, epoch): RandomResizedCrop's box (torchvision's rule: ten tries at an
-area and an aspect ratio, else as much of the middle as the ratio allows) and a mirror flip. Resampling is the filter of
-Pillow's BILINEAR, an antialiased triangle, done as two batched matrix products: weights are multiples of 2^-15, and times
-bytes they sum to less than 2^24 of those in fp32, so every sum is exact, and the pixels are the same bytes on any device,
-in any batch. They are Pillow's within one grey level; two levels apart is one value in a million (white noise, random crops).
+area and an aspect ratio, else as much of the middle as the ratio allows) and a mirror flip. Resampling is Pillow's BILINEAR,
+an antialiased triangle filter, as in the official repositories, first along the rows, then along the columns. The host
+calls Pillow; a GPU does the same sums of integers as two batched matrix products, so that the pixels are the same bytes
+on any device, in any batch.
 """
 
 from __future__ import annotations
@@ -14,12 +14,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from bench.data.keyed import Draws, key_of
 
+FORM = "bilinear, rows first"  # part of what identifies a stream and its features
 TRIES = 10
-_ONE = 1 << 15  # parts of a weight
+_ONE = float(1 << 22)  # parts of a weight in Pillow (PRECISION_BITS of src/libImaging/Resample.c)
 
 
 @dataclass(frozen=True)
@@ -109,37 +111,61 @@ class Whole:
         return squares, Views(np.concatenate([np.zeros_like(views.boxes[:, :2]), views.boxes[:, 2:]], 1), views.mirrored)
 
 
-def _weights(start: Tensor, length: Tensor, side: int, size: int) -> Tensor:
-    """(n, size, side) multiples of 2^-15 in fp32, summing to 1: PIL's antialiased triangle filter over a crop."""
-    scale = length.double() / size
-    support = scale.clamp(min=1.0)[:, None, None]
-    centre = start.double()[:, None] + (torch.arange(size, device=start.device).double() + 0.5) * scale[:, None]
-    source = torch.arange(side, device=start.device).double() + 0.5
-    weight = (source - centre[:, :, None]).abs_().div_(support).neg_().add_(1).clamp_(min=0)
-    weight *= ((source > start[:, None]) & (source < (start + length)[:, None]))[:, None]
-    weight /= weight.sum(-1, keepdim=True)
-    whole = weight.mul_(_ONE).round_()
-    peak = whole.argmax(-1, keepdim=True)  # rounding must not change the sum: the largest weight takes the rest
-    whole.scatter_add_(-1, peak, _ONE - whole.sum(-1, keepdim=True))
-    return whole.float().div_(_ONE)
+def resized(image: Image.Image, width: int, height: int) -> Image.Image:
+    """By Pillow, each direction by itself: in one call newer versions take the columns first where that is cheaper, older
+    ones (those of the official repositories) never do, and values differ by one grey level, a few in a hundred."""
+    return image.resize((width, image.height), Image.Resampling.BILINEAR).resize((width, height), Image.Resampling.BILINEAR)
 
 
-def resample(images: Tensor, views: Views, size: int) -> Tensor:
-    """Crop, resize and mirror (n, S, S, 3) uint8 to (n, size, size, 3) uint8, on the device where the images are."""
-    n, side = len(images), images.shape[1]
-    if (views.boxes == views.boxes[:1]).all() and (views.boxes[:1, 2:] == size).all():  # a cut, nothing to resize
-        x, y = views.boxes[0, :2]
-        out = images[:, y : y + size, x : x + size]
-    else:
-        left, top, width, height = torch.from_numpy(views.boxes).to(images.device).unbind(1)
-        half = torch.full((1, 1, 1), 0.5, device=images.device)  # what is cut off after it is rounding
-        planes = images.permute(0, 3, 1, 2).contiguous().float()  # (n, 3, S, S): colours apart, so that products are large
-        columns = _weights(left, width, side, size).transpose(1, 2)
-        across = torch.baddbmm(half, planes.view(n, 3 * side, side), columns).floor_().view(3 * n, side, size)
-        rows = _weights(top, height, side, size)[:, None].expand(n, 3, size, side).reshape(3 * n, size, side)
-        down = torch.baddbmm(half, rows, across).to(torch.uint8).view(n, 3, size, size)
-        out = down.permute(0, 2, 3, 1).contiguous()  # the layout that every image has here: sums follow it
-    if views.mirrored.any():
-        mirrored = torch.from_numpy(views.mirrored).to(images.device)
-        out = torch.where(mirrored[:, None, None, None], out.flip(2), out)
+def resample(images: np.ndarray | Whole, rows: np.ndarray, views: Views, size: int) -> np.ndarray:
+    """Crop, resize and mirror images[rows] to (n, size, size, 3) uint8, one after the other, with Pillow."""
+    out = np.empty((len(rows), size, size, 3), dtype=np.uint8)
+    for made, row, (left, top, width, height), mirrored in zip(out, rows, views.boxes, views.mirrored, strict=True):
+        image = images.image(row) if isinstance(images, Whole) else images[row]
+        cut = image[top : top + height, left : left + width]
+        if (width, height) != (size, size):
+            cut = np.asarray(resized(Image.fromarray(np.ascontiguousarray(cut)), size, size))
+        made[:] = cut[:, ::-1] if mirrored else cut
     return out
+
+
+def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The first source pixel (n, size) of each pixel of the result, and the weights (n, size, taps) from there on, in parts
+    of 2^-22: precompute_coeffs and normalize_coeffs_8bpc of Pillow's Resample.c, operation by operation."""
+    scale = length[:, None] / size
+    support = np.maximum(scale, 1.0)
+    centre = (np.arange(size) + 0.5) * scale
+    first = np.maximum((centre - support + 0.5).astype(np.int64), 0)
+    count = np.minimum((centre + support + 0.5).astype(np.int64), length[:, None]) - first
+    taps = np.arange(count.max())
+    far = np.abs((taps + first[..., None] - centre[..., None] + 0.5) * (1.0 / support)[..., None])
+    weight = np.where((far < 1.0) & (taps < count[..., None]), 1.0 - far, 0.0)
+    weight /= weight.cumsum(-1)[..., -1:]  # one after the other, as Pillow adds them
+    return first, np.trunc(0.5 + weight * _ONE)
+
+
+def _matrix(start: np.ndarray, length: np.ndarray, side: int, size: int, device: torch.device) -> Tensor:
+    """(n, size, side) fp64 whole numbers: what each source pixel adds to each pixel of the result."""
+    first, weight = _taps(length, size)
+    where = start[:, None, None] + first[..., None] + np.arange(weight.shape[-1])
+    at, values = (torch.from_numpy(array).to(device) for array in (np.minimum(where, side - 1), weight))
+    return torch.zeros(len(start), size, side, dtype=torch.float64, device=device).scatter_add_(-1, at, values)
+
+
+def _rounded(sums: Tensor) -> Tensor:
+    return sums.div_(_ONE).floor_().clamp_(max=255)
+
+
+def resample_on_device(images: Tensor, views: Views, size: int) -> Tensor:
+    """The same of (n, S, S, 3) uint8, on the device where the images are: sums stay below 2^31, so fp64 holds them exactly."""
+    n, side, device = len(images), images.shape[1], images.device
+    left, top, width, height = views.boxes.T
+    half = torch.full((1, 1, 1), _ONE / 2, dtype=torch.float64, device=device)  # what is cut off after it is rounding
+    planes = images.permute(0, 3, 1, 2).contiguous().double()  # (n, 3, S, S): colours apart, so that products are large
+    columns = _matrix(left, width, side, size, device).transpose(1, 2)
+    across = _rounded(torch.baddbmm(half, planes.view(n, 3 * side, side), columns)).view(3 * n, side, size)
+    rows = _matrix(top, height, side, size, device)[:, None].expand(n, 3, size, side).reshape(3 * n, size, side)
+    down = _rounded(torch.baddbmm(half, rows, across)).to(torch.uint8).view(n, 3, size, size)
+    out = down.permute(0, 2, 3, 1).contiguous()  # the layout that every image has here: sums follow it
+    mirrored = torch.from_numpy(views.mirrored).to(device)
+    return torch.where(mirrored[:, None, None, None], out.flip(2), out)

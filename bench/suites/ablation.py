@@ -1,13 +1,13 @@
-"""Every switch of HLGP, one at a time, from the default row `hlgp`: three class orders on `glyphs-r`, at the recipe of `mini`.
+"""Every switch of HLGP, one at a time, from the default row `hlgp`, with three class orders of every `glyphs` benchmark.
 
-Rows are SWITCH@VALUE. The control without generator stands twice: with rates found as HLGP's were (the best of the same
-twelve settings, suite `ablation_tune`), and with a prompt rate at which its prompts move about as far as HLGP's do, since the
-generator multiplies a prompt's step (the report's movement table says how far each moved).
+Otherwise as in `mini`. Rows are SWITCH@VALUE. The control without generator stands twice: with rates found as HLGP's were
+(the best of the same twelve settings, suite `ablation_tune`), and with a prompt rate at which its prompts move about as far
+as HLGP's do, since the generator multiplies a prompt's step (the report's movement table says how far each moved).
 """
 
 _base_ = ["./mini.py"]
 
-benchmarks = dict(_delete_=True, **{"glyphs-r": dict(data=dict(name="glyphs-r", tasks=3))})
+benchmarks = dict(_delete_=True, **{name: setting for name, setting in _base_.benchmarks.items() if name != "digits"})
 
 default = _base_.methods["hlgp"]
 switches = {
