@@ -271,8 +271,10 @@ def test_paths_are_taken_as_they_stand():
     parser = argparse.ArgumentParser()
     add_suite_arguments(parser)
     words = ["mini", "--set", "data.root=/a b/c, d", "backbone.checkpoint=1e3", "data.class_order=2,0,1", "train.epochs=3"]
+    words += ["data.split=2024"]
     assert parser.parse_args(words).overrides == {
         "data.root": "/a b/c, d", "backbone.checkpoint": "1e3", "data.class_order": [2, 0, 1], "train.epochs": 3,
+        "data.split": "2024",
     }  # fmt: skip
 
 

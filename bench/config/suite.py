@@ -222,15 +222,15 @@ def assignment(text: str) -> str:
 
 
 class SetAction(DictAction):
-    """mmengine's KEY=VALUE, but a path is taken as it stands: DictAction drops blanks and splits at commas."""
+    """mmengine's KEY=VALUE, but paths and names stay as they are: DictAction drops blanks and splits at commas."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         options = dict(getattr(namespace, self.dest) or {})
         for item in values:
             key, _, text = item.partition("=")
             try:
-                is_path = key.endswith(("data.root", "backbone.checkpoint"))
-                options[key] = text if is_path else self._parse_iterable(text)
+                verbatim = key.endswith(("data.root", "data.split", "backbone.checkpoint"))
+                options[key] = text if verbatim else self._parse_iterable(text)
             except AssertionError:  # brackets that do not match
                 parser.error(f"argument --set: '{item}': a value that can be read is expected")
         setattr(namespace, self.dest, options)
