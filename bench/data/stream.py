@@ -20,7 +20,7 @@ from torch import Tensor
 from bench.config.spec import DataSpec, UsageError
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
-from bench.data.views import FORM, Views, Whole, centre_views, resample, resample_on_device, training_views
+from bench.data.views import Views, Whole, centre_views, resample, resample_on_device, training_views
 
 Array = np.ndarray
 CPU = torch.device("cpu")
@@ -120,8 +120,7 @@ class TaskStream:
         self.eval_tasks = [self._slice(t, a, b) for t, (a, b) in enumerate(itertools.pairwise(bounds))]
         self.tasks = [self._slice(0, 0, classes)] if joint else self.eval_tasks
         self.task_of_class = np.repeat(np.arange(spec.tasks), np.diff(bounds))
-        identity = f"{FORM} {dataset.sha256}".encode() + np.array(self.order).astype("<i8").tobytes()
-        self.digest = hashlib.sha256(identity).hexdigest()
+        self.digest = hashlib.sha256(dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()).hexdigest()
 
     def _slice(self, index: int, start: int, stop: int) -> TaskSlice:
         rows = np.flatnonzero((self.train_labels >= start) & (self.train_labels < stop))

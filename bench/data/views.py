@@ -19,7 +19,7 @@ from torch import Tensor
 
 from bench.data.keyed import Draws, key_of
 
-FORM = "bilinear, rows first"  # part of what identifies a stream and its features
+FORM = "bilinear, rows first"  # part of what identifies the features of views
 TRIES = 10
 _ONE = float(1 << 22)  # parts of a weight in Pillow (PRECISION_BITS of src/libImaging/Resample.c)
 
