@@ -100,7 +100,6 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
     for source in dict.fromkeys((32, round(side / 0.875))):  # small images enlarged, and decoded ones as by default
         squares, rows = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8), np.arange(batch)
         views = training_views(0, rows, 0, np.full((batch, 2), source), 0.08, True)
-        draw: Step
         if device.type == "cpu":
             draw = partial(resample, squares.numpy(), rows, views, side)
         else:

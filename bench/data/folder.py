@@ -25,7 +25,7 @@ from bench.cache import cached, cached_pieces
 from bench.config.spec import UsageError
 from bench.data import manifest
 from bench.data.keyed import derive
-from bench.data.views import Whole, resized
+from bench.data.views import Whole
 
 Array = np.ndarray
 Decoded = tuple[Array | Whole, Array]  # images and labels
@@ -173,7 +173,11 @@ def decode_image(file: Path, side: int, square: bool = True) -> Array:
     """One image as RGB: EXIF orientation applied, shorter side resized to `side` (0: not), centre cut to a square or whole."""
     with _opened(file) as opened:
         image = ImageOps.exif_transpose(opened).convert("RGB")
-        image = resized(image, *_shrunk(image.size, side))
+        width, height = _resized(image.size, side)
+        # one direction after the other: in one call newer versions of Pillow take the columns first where that is cheaper
+        image = image.resize((width, image.height), Image.Resampling.BILINEAR).resize(
+            (width, height), Image.Resampling.BILINEAR
+        )
         if not square:
             return np.asarray(image)
         left, top = (image.width - side) // 2, (image.height - side) // 2
@@ -185,11 +189,11 @@ def _size(file: Path, side: int) -> tuple[int, int]:
     with _opened(file) as opened:
         turned = opened.getexif().get(ExifTags.Base.Orientation, 1) in (5, 6, 7, 8)
         turned = turned and opened.format != "TIFF"  # of which Pillow tells the upright size
-        width, height = _shrunk(opened.size[::-1] if turned else opened.size, side)
+        width, height = _resized(opened.size[::-1] if turned else opened.size, side)
         return height, width
 
 
-def _shrunk(size: tuple[int, int], side: int) -> tuple[int, int]:
+def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     if not side:
         return size
     scale = side / min(size)

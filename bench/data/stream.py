@@ -149,7 +149,7 @@ class TaskStream:
         """On the stream's device, where the pixels are resampled too."""
         images, size = getattr(self.dataset, part).images, self.image_size
         if self.device.type == "cpu":
-            return torch.from_numpy(resample(images, rows, views, size))
+            return resample(images, rows, views, size)
         if isinstance(images, Whole):
             out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
             for group in views.alike():

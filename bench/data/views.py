@@ -1,10 +1,10 @@
 """Views: which part of an image a method sees, and its resampling to the network's size.
 
 A training view is a pure function of (seed, image, epoch): RandomResizedCrop's box (torchvision's rule: ten tries at an
-area and an aspect ratio, else as much of the middle as the ratio allows) and a mirror flip. Resampling is Pillow's BILINEAR,
-an antialiased triangle filter, as in the official repositories, first along the rows, then along the columns. The host
-calls Pillow; a GPU does the same sums of integers as two batched matrix products, so that the pixels are the same bytes
-on any device, in any batch.
+area and an aspect ratio, else as much of the middle as the ratio allows) and a mirror flip. Resampling is the antialiased
+triangle filter of Pillow's BILINEAR, which the official repositories use: within one grey level of it, two in one value of
+ten million. The host calls torch's kernel for bytes, which sums integers; a GPU does the same sums as two batched matrix
+products. So the pixels are the same bytes on any device, in any batch.
 """
 
 from __future__ import annotations
@@ -14,14 +14,13 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
+from torch.nn.functional import interpolate
 
 from bench.data.keyed import Draws, key_of
 
-FORM = "bilinear, rows first"  # part of what identifies the features of views
+FORM = "bilinear, 16 bits"  # part of what identifies the features of views
 TRIES = 10
-_ONE = float(1 << 22)  # parts of a weight in Pillow (PRECISION_BITS of src/libImaging/Resample.c)
 
 
 @dataclass(frozen=True)
@@ -111,27 +110,25 @@ class Whole:
         return squares, Views(np.concatenate([np.zeros_like(views.boxes[:, :2]), views.boxes[:, 2:]], 1), views.mirrored)
 
 
-def resized(image: Image.Image, width: int, height: int) -> Image.Image:
-    """By Pillow, each direction by itself: in one call newer versions take the columns first where that is cheaper, older
-    ones (those of the official repositories) never do, and values differ by one grey level, a few in a hundred."""
-    return image.resize((width, image.height), Image.Resampling.BILINEAR).resize((width, height), Image.Resampling.BILINEAR)
-
-
-def resample(images: np.ndarray | Whole, rows: np.ndarray, views: Views, size: int) -> np.ndarray:
-    """Crop, resize and mirror images[rows] to (n, size, size, 3) uint8, one after the other, with Pillow."""
-    out = np.empty((len(rows), size, size, 3), dtype=np.uint8)
-    for made, row, (left, top, width, height), mirrored in zip(out, rows, views.boxes, views.mirrored, strict=True):
+def resample(images: np.ndarray | Whole, rows: np.ndarray, views: Views, size: int) -> Tensor:
+    """Crop, resize and mirror images[rows] to (n, size, size, 3) uint8, one after the other."""
+    drawn = []
+    for row, (left, top, width, height) in zip(rows, views.boxes, strict=True):
         image = images.image(row) if isinstance(images, Whole) else images[row]
-        cut = image[top : top + height, left : left + width]
-        if (width, height) != (size, size):
-            cut = np.asarray(resized(Image.fromarray(np.ascontiguousarray(cut)), size, size))
-        made[:] = cut[:, ::-1] if mirrored else cut
-    return out
+        cut = torch.from_numpy(np.array(image[None, top : top + height, left : left + width])).permute(0, 3, 1, 2)
+        drawn.append(interpolate(cut, (size, size), mode="bilinear", antialias=True))
+    return _mirrored(torch.cat(drawn).permute(0, 2, 3, 1).contiguous(), views)
 
 
-def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The first source pixel (n, size) of each pixel of the result, and the weights (n, size, taps) from there on, in parts
-    of 2^-22: precompute_coeffs and normalize_coeffs_8bpc of Pillow's Resample.c, operation by operation."""
+def _mirrored(drawn: Tensor, views: Views) -> Tensor:
+    which = torch.from_numpy(views.mirrored).to(drawn.device)
+    return torch.where(which[:, None, None, None], drawn.flip(2), drawn) if views.mirrored.any() else drawn
+
+
+def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The first source pixel (n, size) of each pixel of the result, the weights (n, size, taps) from there on, and the whole
+    number (n,) in which parts of one they are: as torch's kernel for bytes makes them (compute_index_ranges_int16_weights
+    in aten/src/ATen/native/cpu/UpSampleKernel.cpp), operation by operation."""
     scale = length[:, None] / size
     support = np.maximum(scale, 1.0)
     centre = (np.arange(size) + 0.5) * scale
@@ -140,32 +137,32 @@ def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
     taps = np.arange(count.max())
     far = np.abs((taps + first[..., None] - centre[..., None] + 0.5) * (1.0 / support)[..., None])
     weight = np.where((far < 1.0) & (taps < count[..., None]), 1.0 - far, 0.0)
-    weight /= weight.cumsum(-1)[..., -1:]  # one after the other, as Pillow adds them
-    return first, np.trunc(0.5 + weight * _ONE)
+    weight /= weight.cumsum(-1)[..., -1:]  # one after the other, as there
+    doubled = 0.5 + weight.max((1, 2))[:, None] * 2.0 ** np.arange(1, 23)
+    one = 2.0 ** (doubled < 1 << 15).sum(1)  # so that the largest fits into 16 bits
+    return first, np.trunc(0.5 + weight * one[:, None, None]), one
 
 
-def _matrix(start: np.ndarray, length: np.ndarray, side: int, size: int, device: torch.device) -> Tensor:
-    """(n, size, side) fp64 whole numbers: what each source pixel adds to each pixel of the result."""
-    first, weight = _taps(length, size)
-    where = start[:, None, None] + first[..., None] + np.arange(weight.shape[-1])
-    at, values = (torch.from_numpy(array).to(device) for array in (np.minimum(where, side - 1), weight))
-    return torch.zeros(len(start), size, side, dtype=torch.float64, device=device).scatter_add_(-1, at, values)
+def _matrix(start: np.ndarray, length: np.ndarray, side: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    """What each source pixel adds to each pixel of the result, (n, size, side) fp64 whole numbers, and of what (n, 1, 1)."""
+    first, weight, one = _taps(length, size)
+    where = np.minimum(start[:, None, None] + first[..., None] + np.arange(weight.shape[-1]), side - 1)
+    at, values, parts = (torch.from_numpy(array).to(device) for array in (where, weight, one))
+    matrix = torch.zeros(len(start), size, side, dtype=torch.float64, device=device).scatter_add_(-1, at, values)
+    return matrix, parts[:, None, None]
 
 
-def _rounded(sums: Tensor) -> Tensor:
-    return sums.div_(_ONE).floor_().clamp_(max=255)
+def _rounded(sums: Tensor, one: Tensor) -> Tensor:
+    return sums.div_(one).add_(0.5).floor_().clamp_(max=255)
 
 
 def resample_on_device(images: Tensor, views: Views, size: int) -> Tensor:
     """The same of (n, S, S, 3) uint8, on the device where the images are: sums stay below 2^31, so fp64 holds them exactly."""
-    n, side, device = len(images), images.shape[1], images.device
+    n, side = len(images), images.shape[1]
     left, top, width, height = views.boxes.T
-    half = torch.full((1, 1, 1), _ONE / 2, dtype=torch.float64, device=device)  # what is cut off after it is rounding
     planes = images.permute(0, 3, 1, 2).contiguous().double()  # (n, 3, S, S): colours apart, so that products are large
-    columns = _matrix(left, width, side, size, device).transpose(1, 2)
-    across = _rounded(torch.baddbmm(half, planes.view(n, 3 * side, side), columns)).view(3 * n, side, size)
-    rows = _matrix(top, height, side, size, device)[:, None].expand(n, 3, size, side).reshape(3 * n, size, side)
-    down = _rounded(torch.baddbmm(half, rows, across)).to(torch.uint8).view(n, 3, size, size)
-    out = down.permute(0, 2, 3, 1).contiguous()  # the layout that every image has here: sums follow it
-    mirrored = torch.from_numpy(views.mirrored).to(device)
-    return torch.where(mirrored[:, None, None, None], out.flip(2), out)
+    columns, parts = _matrix(left, width, side, size, images.device)
+    across = _rounded(planes.view(n, 3 * side, side) @ columns.transpose(1, 2), parts).view(n, 3, side, size)
+    rows, parts = _matrix(top, height, side, size, images.device)
+    down = _rounded(rows[:, None] @ across, parts[:, None])
+    return _mirrored(down.to(torch.uint8).permute(0, 2, 3, 1).contiguous(), views)  # the layout of every image here
