@@ -1,5 +1,8 @@
 """Class orders, tasks, batches and views: what makes the comparison paired."""
 
+import os
+import subprocess
+import sys
 from dataclasses import replace
 
 import numpy as np
@@ -252,3 +255,23 @@ def test_where_no_crop_fits_the_middle_is_taken():
     assert views.boxes.tolist()[1] == [130, 0, 40, 30]
     test = centre_views(np.array([[300, 30], [64, 256]]), 0.875)
     assert test.boxes.tolist() == [[2, 137, 26, 26], [100, 4, 56, 56]]
+
+
+DIGEST = """
+import hashlib, numpy
+from bench.data.views import resample, training_views
+images = numpy.random.default_rng(0).integers(0, 256, (40, 90, 90, 3), dtype=numpy.uint8)
+views = training_views(1, numpy.arange(40), 0, numpy.full((40, 2), 90), 0.05, True)
+print([hashlib.sha256(resample(images, numpy.arange(40), views, size).numpy().tobytes()).hexdigest() for size in (7, 32, 98)])
+"""
+
+
+def test_vector_instructions_change_no_pixel():
+    """A processor without AVX2 takes torch's plain loops."""
+    drawn = [
+        subprocess.run(
+            [sys.executable, "-c", DIGEST], env={**os.environ, **one}, capture_output=True, text=True, check=True
+        ).stdout
+        for one in ({}, {"ATEN_CPU_CAPABILITY": "default"})
+    ]
+    assert drawn[0] == drawn[1] != ""
