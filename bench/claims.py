@@ -203,6 +203,12 @@ def _claimed(claim: dict[str, str], benchmark: str, protocol: Protocol, results:
             other.append(f"backbone.name: {run['backbone.name']}, the papers' is a ViT-B/16")
         if other:
             return row | {"verdict": "not comparable", "detail": "; ".join(other)}
+    for method in pair:
+        cells = select(results, benchmark, method, "class") if results else pd.DataFrame()
+        if len(cells) and (
+            partial := _partial(cells, dataset_of(benchmark), protocol[benchmark, method].get("data.split", ""))
+        ):
+            return row | {"verdict": "not comparable", "detail": partial}
     ours, theirs = (_values(results, benchmark, method, metric) for method in pair)
     both = ours.merge(theirs, on=["order_seed", "seed"]).dropna()
     if not len(both):

@@ -92,10 +92,11 @@ def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=
         chosen += mine
         for cell, value in zip(mine, values, strict=True):
             name = {key: getattr(cell, key) for key in ("run_id", "suite", "benchmark", "method", "order_seed", "seed")}
-            runs.append({**name, "status": "done"})
+            runs.append({**name, "status": "done", "spec_sha": cell.sha, "tasks": tasks, "classes": 2, "params_trainable": 1})
             timing.append({"run_id": cell.run_id, "task": 1, "train_seconds": 1, "eval_seconds": 1})
             metrics += [
-                {**name, "scenario": "class", "after_task": t, "eval_task": i, "n": 10_000, "correct": round(100 * value)}
+                {**name, "scenario": scenario, "after_task": t, "eval_task": i, "n": 10_000, "correct": round(100 * value)}
+                for scenario in ("class", "task")
                 for t in range(1, tasks + 1)
                 for i in range(1, t + 1)
             ]
@@ -249,11 +250,18 @@ def test_one_published_run_has_no_spread_of_its_own(checked):
 # --- the abstract's claims ------------------------------------------------------------------------------------------
 
 
+@pytest.fixture
+def in_full(monkeypatch):
+    """As if all of a dataset's test images had been counted."""
+    monkeypatch.setattr(claims, "_partial", lambda *given: "")
+
+
 def by_claim(folder, suite="cifar100_pilot"):
     rows = claims.claimed(*claims.gather(suite, folder))
     return {(row["method"].split(" against ")[1], row["metric"]): row for row in rows}
 
 
+@pytest.mark.usefixtures("in_full")
 def test_claims_are_tested_in_pairs(tmp_path):
     luck = np.array([0.0, 5.0, -3.0, 2.0, 8.0])  # of the orders: common to the pairs, so it cancels
     better = np.array([1.0, 1.2, 0.9, 1.1, 1.0])
@@ -279,6 +287,7 @@ def test_claims_are_tested_in_pairs(tmp_path):
     assert rows["hlgp-independent", "feature_drift"]["measured"] == "0.1300", "of the last row: what the head reads"
 
 
+@pytest.mark.usefixtures("in_full")
 def test_more_drift_than_the_control_is_said(tmp_path):
     accuracies = {"hlgp": [80.0, 81.0, 82.0], "hlgp-independent": [80.0, 81.0, 82.0]}
     folder = write_results(tmp_path, accuracies, "cifar100_pilot", drift={"hlgp": 0.03, "hlgp-independent": 0.01})
@@ -286,6 +295,7 @@ def test_more_drift_than_the_control_is_said(tmp_path):
     assert by_claim(folder)["l2p", "faa"]["verdict"] == "missing"
 
 
+@pytest.mark.usefixtures("in_full")
 def test_drift_is_not_compared_where_prompts_moved_unlike_distances(tmp_path):
     accuracies = {"hlgp": [80.0, 81.0, 82.0], "hlgp-independent": [80.0, 81.0, 82.0]}
     drift, moved = {"hlgp": 0.01, "hlgp-independent": 0.03}, {"hlgp": 0.1, "hlgp-independent": 0.3}
@@ -294,11 +304,13 @@ def test_drift_is_not_compared_where_prompts_moved_unlike_distances(tmp_path):
     assert (row["verdict"], row["detail"]) == ("not comparable", "prompts moved unlike distances a task: 0.1 and 0.3 (RMS)")
 
 
+@pytest.mark.usefixtures("in_full")
 def test_two_pairs_decide_no_claim(tmp_path):
     folder = write_results(tmp_path, {"hlgp": [80.0, 81.0], "l2p": [70.0, 71.0]}, "cifar100_pilot")
     assert by_claim(folder)["l2p", "faa"]["verdict"] == "inconclusive"
 
 
+@pytest.mark.usefixtures("in_full")
 def test_claims_are_not_tested_at_another_scale(tmp_path):
     def change(spec):
         return replace(
@@ -312,6 +324,7 @@ def test_claims_are_not_tested_at_another_scale(tmp_path):
     assert "backbone.name: vit_small_patch14_dinov2" in row["detail"]
 
 
+@pytest.mark.usefixtures("in_full")
 def test_results_without_a_protocol_are_refused(tmp_path):
     folder = write_results(tmp_path / "mine", {"hlgp": [80.0]})
     (folder / "protocol.csv").unlink()
@@ -382,15 +395,23 @@ def test_the_number_that_is_needed_decides(values, reference, margin, std, n):
         assert not welch_half_width(own, decision.needed - 1, std, n, 0.9) < gap
 
 
+@pytest.mark.usefixtures("in_full")
 def test_pooled_metrics_weigh_images(tmp_path):
     from bench.report.frames import load
 
     folder = write_results(tmp_path, {"hlgp": [50.0]}, tasks=2)
     rows = pd.read_csv(folder / "metrics.csv")
-    rows["n"] = [100, 100, 300]
-    rows["correct"] = [100, 50, 30]
+    rows["n"] = 2 * [100, 100, 300]
+    rows["correct"] = 2 * [100, 50, 30]
     rows.to_csv(folder / "metrics.csv", index=False)
     cell = load(folder).cells.iloc[0]
     assert cell["faa"] == pytest.approx((50 + 10) / 2)
     assert cell["pooled_last"] == pytest.approx(100 * 80 / 400)
     assert cell["pooled_mean"] == pytest.approx((100 + 20) / 2)
+
+
+def test_a_claim_is_not_decided_on_a_part_of_the_test_images(tmp_path):
+    folder = write_results(tmp_path, {"hlgp": [90.0] * 5, "l2p": [80.0] * 5}, "cifar100_pilot")
+    row = by_claim(folder)["l2p", "faa"]
+    assert row["verdict"] == "not comparable"
+    assert row["detail"] == "test images: 100000, the dataset has 10000"

@@ -1,5 +1,6 @@
 """The report, from CSV files alone: the committed one is made again, and what is wrong with a table is said."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -15,6 +16,7 @@ from bench.config.suite import load_suite
 from bench.report import tables
 from bench.report.__main__ import build
 from bench.report.frames import load
+from bench.store.rundir import collect
 from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
 
 COMMITTED = sorted(f.parent.name for f in (ROOT / "results").glob("*/metrics.csv"))
@@ -45,8 +47,15 @@ def test_the_committed_mini_is_whole():
     assert (results.runs.groupby("benchmark")["data_sha"].nunique() == 1).all()
 
 
-def identity(method, order, run_id=None):
-    return {"run_id": run_id or f"{method}{order}", "suite": "s", "benchmark": "b<script>", "method": method,
+SPEC = "f" * 64
+
+
+def run_of(method, order):
+    return f"{method}--b<script>--o{order}--s1--{SPEC[:12]}"
+
+
+def identity(method, order):
+    return {"run_id": run_of(method, order), "suite": "s", "benchmark": "b<script>", "method": method,
             "order_seed": order, "seed": 1}  # fmt: skip
 
 
@@ -57,7 +66,17 @@ def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
         for order in (1, 2):
             name = identity(method, order)
             runs.append(
-                {**name, "status": "done", "stream_sha": order, "params_trainable": 100, "gflops_train": 1, "gflops_infer": 1}
+                {
+                    **name,
+                    "status": "done",
+                    "spec_sha": SPEC,
+                    "stream_sha": order,
+                    "tasks": 2,
+                    "classes": 4,
+                    "params_trainable": 100,
+                    "gflops_train": 1,
+                    "gflops_infer": 1,
+                }
             )
             timing += [{"run_id": name["run_id"], "task": t, "train_seconds": 1, "eval_seconds": 1} for t in (1, 2)]
             for scenario in ("class", "task"):
@@ -116,7 +135,7 @@ def test_prompts_that_hardly_moved_are_flagged(tmp_path):
             "prompt_change": change,
             "feature_drift": 0.1 * layer,
         }
-        for run_id, change in (("hlgp1", 0.01), ("other_row1", 0.1))
+        for run_id, change in ((run_of("hlgp", 1), 0.01), (run_of("other_row", 1), 0.1))
         for task in (1, 2)
         for layer in (0, 1)
     ]
@@ -148,7 +167,8 @@ def test_differences_between_protocols_are_marked(tmp_path):
 def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
     def rename(metrics, runs):
         for row in (*metrics, *runs):
-            row["method"] = row["method"].replace("other_row", "groups@4")
+            for key in ("method", "run_id"):
+                row[key] = row[key].replace("other_row", "groups@4")
 
     results = load(write_suite(tmp_path / "s", rename))
     build(results, tmp_path / "out")
@@ -157,7 +177,7 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
 
 def test_missing_cells_are_listed_and_not_counted(tmp_path):
     def lose(metrics, runs):
-        metrics[:] = [row for row in metrics if row["run_id"] != "hlgp2"]
+        metrics[:] = [row for row in metrics if row["run_id"] != run_of("hlgp", 2)]
         runs[1].update(status="diverged", reason="loss nan at task 1")
 
     results = load(write_suite(tmp_path / "s", lose))
@@ -167,7 +187,27 @@ def test_missing_cells_are_listed_and_not_counted(tmp_path):
     assert "70.5" in text
 
 
+def put_in_row(metrics, runs):
+    for row in metrics:
+        if row["run_id"] == run_of("other_row", 1):
+            row["method"] = "hlgp"
+
+
 BROKEN = [
+    (lambda m, r: m.__delitem__(slice(1, 3)), r"not whole \(scenario class, 2 tasks\)"),
+    (lambda m, r: m.__delitem__(slice(3, 6)), r"not whole \(scenario task, 2 tasks\)"),
+    (lambda m, r: m.__delitem__(2), "not whole"),
+    (lambda m, r: m[2].update(after_task=100_000), "not whole"),
+    (lambda m, r: m[2].update(n=200), "different numbers of images: 200 .* and 100"),
+    (put_in_row, "method of rows of .* is not the one in runs.csv"),
+    (lambda m, r: m[0].update(order_seed=7), "order_seed of rows of"),
+    (lambda m, r: m[0].update(suite="another"), "suite of rows of"),
+    (lambda m, r: r[0].update(spec_sha="e" * 64), "is not what its row says"),
+    (lambda m, r: r[0].update(seed=2), "is not what its row says"),
+    (lambda m, r: r[0].update(params_trainable=""), "line 2: '' is no whole number"),
+    (lambda m, r: [row.update(tasks=3) for row in r[:1]], "not whole"),
+    (lambda m, r: m[0].update(n="1_00"), "line 2: '1_00' is no whole number"),
+    (lambda m, r: m[0].update(n="\u0661\u0660\u0660"), "is no whole number"),
     (lambda m, r: m.append(dict(m[0])), "repeats line"),
     (lambda m, r: m[0].update(correct=101), "correct=101 of n=100"),
     (lambda m, r: m[0].update(correct=-1), "correct=-1"),
@@ -176,7 +216,7 @@ BROKEN = [
     (lambda m, r: m[0].update(scenario="domain"), "accepted: class, task"),
     (lambda m, r: r.pop(0), "does not list as done"),
     (lambda m, r: m[:] == [] or m.__delitem__(slice(0, 6)), "has no rows of it"),
-    (lambda m, r: r.append({**r[0], "run_id": "again", "status": "missing"}), "two runs of one cell"),
+    (lambda m, r: r.append({**r[0], "status": "missing"}), "two runs of one cell"),
     (lambda m, r: r[0].update(data_sha="another"), "data_sha of .* differ"),
     (lambda m, r: r[0].update(weights_sha="another"), "need the same weights"),
     (lambda m, r: r[0].update(precision="bf16"), "need the same precision"),
@@ -189,7 +229,12 @@ def test_tables_that_contradict_themselves_are_refused(change, says, tmp_path):
         load(write_suite(tmp_path / "s", change))
 
 
-@given(where=st.floats(0, 1), what=st.binary(max_size=3), cut=st.integers(0, 4), name=st.sampled_from(["metrics", "runs"]))
+@given(
+    where=st.floats(0, 1),
+    what=st.binary(max_size=3),
+    cut=st.integers(0, 4),
+    name=st.sampled_from(["metrics", "runs", "timing"]),
+)
 def test_a_damaged_table_is_read_or_refused_in_one_line(where, what, cut, name, tmp_path_factory):
     folder = write_suite(tmp_path_factory.mktemp("s"))
     file = folder / f"{name}.csv"
@@ -202,6 +247,8 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(where, what, cut, name, 
         said = str(error)
     else:
         assert (results.cells[["faa", "caa"]].to_numpy() <= 100).all()
+        for table in (tables.main_table, tables.paired_table, tables.cost_table, tables.movement_table, tables.protocol_table):
+            table(results)
         return
     assert str(folder) in said
     assert "\n" not in said.strip()
@@ -220,6 +267,84 @@ def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):
     protocol(2, 2)
     with pytest.raises(UsageError, match="need the same class order, batches or views"):
         load(folder)
+
+
+@pytest.mark.parametrize("key", ["data.tasks", "data.crop_low", "backbone.name"])
+def test_rows_of_one_benchmark_have_the_same_data_and_backbone(key, tmp_path):
+    folder = write_suite(tmp_path / "s")
+    rows = [{"benchmark": "b<script>", "method": m, "key": key, "value": v} for m, v in (("hlgp", "1"), ("other_row", "2"))]
+    write_csv(folder / "protocol.csv", PROTOCOL, rows)
+    with pytest.raises(UsageError, match=rf"{key} differs between rows of b<script>: 1 \('hlgp'\) and 2 \('other_row'\)"):
+        load(folder)
+
+
+def test_without_a_protocol_the_page_says_what_was_not_checked(tmp_path):
+    folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
+    build(load(folder), tmp_path / "out")
+    assert "could not be checked" in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_rows_that_the_runs_did_not_end_with_are_refused(run, tiny_spec):
+    """Where the runs are there, one count more or less is noticed."""
+    _, cell = run(tiny_spec)
+    folder = cell.parents[1]
+    collect(folder.parent, [tiny_spec])
+    load(folder)
+    text = (folder / "metrics.csv").read_text()
+    line = text.splitlines()[1]
+    *rest, correct = line.split(",")
+    (folder / "metrics.csv").write_text(text.replace(line, ",".join([*rest, str(max(int(correct) - 1, 1))])))
+    with pytest.raises(UsageError, match=r"metrics.csv: rows of .* are not those of .*; run the suite again"):
+        load(folder)
+
+
+def test_pairs_are_counted_within_a_benchmark(tmp_path):
+    def add_benchmark(metrics, runs):
+        for rows in (metrics, runs):
+            for row in [row for row in rows if row["order_seed"] == 1]:
+                for seed in (1, 2):
+                    run_id = row["run_id"].replace("b<script>", "natural").replace("s1", f"s{seed}")
+                    rows.append(
+                        {**row, "benchmark": "natural", "seed": seed, "run_id": run_id, "stream_sha": f"n{seed}"}
+                        if "status" in row
+                        else {**row, "benchmark": "natural", "seed": seed, "run_id": run_id}
+                    )
+
+    build(load(write_suite(tmp_path / "s", add_benchmark)), tmp_path / "out")
+    assert "With 2 pairs the sign-flip test cannot go below p = 0.5." in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "says"),
+    [
+        ("timing", "{run},1,quick,1,1,1", "Unable to parse"),
+        ("timing", "{run},1,1,1,1,1", "two rows of {run}, 1"),
+        ("metrics", None, "column 'n' is there twice"),
+    ],
+)
+def test_the_tables_beside_are_checked_too(name, text, says, tmp_path):
+    folder = write_suite(tmp_path / "s")
+    file = folder / f"{name}.csv"
+    run_id = run_of("hlgp", 1)
+    if text:
+        file.write_text(file.read_text() + text.format(run=run_id) + "\n")
+    else:
+        file.write_text(
+            "\n".join(line + (",n" if i == 0 else ",5") for i, line in enumerate(file.read_text().splitlines())) + "\n"
+        )
+    with pytest.raises(UsageError, match=re.escape(says.format(run=run_id))):
+        load(folder)
+
+
+def test_one_row_alone_is_a_report(tmp_path):
+    def keep_one(*both):
+        for rows in both:
+            rows[:] = [row for row in rows if row["method"] == "hlgp"]
+
+    folder = write_suite(tmp_path / "s", keep_one)
+    rows = [{"benchmark": "b<script>", "method": "hlgp", "key": key, "value": "x"} for key in ("type", "train.epochs")]
+    write_csv(folder / "protocol.csv", PROTOCOL, rows)
+    assert "70.8" in build(load(folder), tmp_path / "out")
 
 
 def test_missing_columns_and_torn_files(tmp_path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from pathlib import Path
 
 from bench import cli
@@ -16,6 +17,9 @@ RECONSTRUCTION = (
     "HLGP is this project's reconstruction from the paper's abstract (arXiv 2511.12090): the full text was not "
     "available and there is no official code. Its published numbers are unknown here."
 )
+
+
+UNCHECKED = "No protocol.csv: whether rows were trained on the same batches could not be checked."
 
 
 def scale_note(results: Results) -> str:
@@ -52,7 +56,7 @@ def build(results: Results, out: Path) -> str:
         figure_html(figures.save(figure, out / "figures", name), name, caption)
         for name, caption, figure in figures.all_figures(results)
     ]
-    few = results.runs["order_seed"].nunique() * results.runs["seed"].nunique()
+    few = int(paired["n"].max()) if len(paired) else 0
     sections = [
         ("Results", "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: max "
          "form. Class-incremental, the task is never known at test.", table_html(shown)),
@@ -71,7 +75,8 @@ def build(results: Results, out: Path) -> str:
          "differ between benchmarks stand in their order.", table_html(protocol)),
         ("Missing cells", f"{len(missing)} cell(s) without a result.", table_html(missing)),
     ]  # fmt: skip
-    write_text(out / "index.html", page(f"Results: {results.suite}", [scale_note(results), RECONSTRUCTION], sections))
+    notes = [scale_note(results), RECONSTRUCTION, *([] if len(results.protocol) else [UNCHECKED])]
+    write_text(out / "index.html", page(f"Results: {results.suite}", notes, sections))
     return tables.markdown(shown)
 
 
@@ -86,10 +91,13 @@ def main() -> int:
         there = sorted(f.name for f in args.results.glob("*") if f.is_dir()) if args.results.is_dir() else []
         raise UsageError.unknown(f"results in {args.results}", args.suite, there)
     results = load(folder)
-    print(build(results, args.out / args.suite))
+    if not len(results.protocol):
+        print(UNCHECKED, file=sys.stderr)
+    out = args.out / folder.resolve().name
+    print(build(results, out))
     if len(results.missing()):
         print(f"\n{len(results.missing())} cell(s) missing: see the report")
-    print(f"\n{args.out / args.suite / 'index.html'}")
+    print(f"\n{out / 'index.html'}")
     return cli.FINE
 
 

@@ -10,7 +10,8 @@ import pandas as pd
 
 from bench import metrics
 from bench.config.spec import UsageError
-from bench.store.tables import PROTOCOL, RUNS, TABLES, TIMING, read_csv, read_metrics
+from bench.report import checks
+from bench.store.tables import KEYS, METRICS, PROTOCOL, RUNS, TABLES, read_csv, read_metrics, read_runs
 
 CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
 LABELS = {
@@ -72,30 +73,16 @@ class Results:
 
 def load(folder: Path) -> Results:
     """Read results/<suite>. Raises UsageError if the tables are absent, malformed or contradict each other."""
-    runs = pd.DataFrame(read_csv(folder / "runs.csv", RUNS), columns=list(RUNS))
-    rows = read_metrics(folder / "metrics.csv")
+    runs = pd.DataFrame(read_runs(folder / "runs.csv"), columns=list(RUNS))
     if not len(runs):
         raise UsageError(f"{folder}/runs.csv: no cells")
-    timing = pd.DataFrame(read_csv(folder / "timing.csv", TIMING), columns=list(TIMING))
-    finished = set(runs.loc[runs["status"] == "done", "run_id"])
-    foreign = sorted({row["run_id"] for row in rows} - finished)
-    if foreign:
-        raise UsageError(f"{folder}/metrics.csv: rows of '{foreign[0]}', which runs.csv does not list as done")
-    silent = sorted(finished - {row["run_id"] for row in rows})
-    if silent:
-        raise UsageError(f"{folder}/runs.csv: '{silent[0]}' is done but metrics.csv has no rows of it")
-    twice = runs[runs.duplicated(CELL[1:], keep=False)]
-    if len(twice):
-        raise UsageError(f"{folder}/runs.csv: two runs of one cell: {', '.join(twice['run_id'][:2])}")
+    frame = pd.DataFrame(read_metrics(folder / "metrics.csv"), columns=list(METRICS))
     protocol = _protocol(folder)
-    _refuse_mixed(folder, runs[runs["status"] == "done"], protocol)
-    frame = pd.DataFrame(rows)
+    checks.refuse_foreign(folder, runs, frame)
+    checks.refuse_mixed(folder, runs[runs["status"] == "done"], protocol)
     cells, curves, matrices = [], [], {}
-    for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False) if len(frame) else []:
-        try:
-            matrix = metrics.check(_square(part, part["correct"] / part["n"], np.nan))
-        except ValueError as error:
-            raise UsageError(f"{folder}/metrics.csv: rows of '{run_id}' are not whole ({error})") from error
+    for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False):
+        matrix = metrics.check(_square(part, part["correct"] / part["n"], np.nan))
         matrices[run_id, scenario] = matrix
         first = part.iloc[0]
         name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
@@ -105,37 +92,9 @@ def load(folder: Path) -> Results:
         cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more)
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
-    beside = {name: _beside(folder, name, runs) for name in ("losses", "movement", "similarity")}
+    beside = {name: _beside(folder, name, runs) for name in ("timing", "losses", "movement", "similarity")}
     curve = pd.DataFrame(curves)
-    return Results(folder.name, runs, timing, pd.DataFrame(cells), curve, **beside, protocol=protocol, matrices=matrices)
-
-
-STREAM = ("train.epochs", "train.batch_size", "train.joint")  # what the batches served depend on besides data and seeds
-
-
-def _refuse_mixed(folder: Path, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
-    """Raises UsageError where cells of one table were not run on the same images, weights and views.
-
-    Rows of one benchmark must share data and weights; rows of one order, seed and training length the digest of every batch.
-    """
-    keys = protocol[protocol["key"].str.startswith("data.") | protocol["key"].isin(STREAM)]
-    served = keys.groupby(["benchmark", "method"])["value"].agg(tuple).rename("served")
-    wanted = protocol[protocol["key"] == "train.precision"].set_index(["benchmark", "method"])["value"].rename("wanted")
-    done = done.join(served, on=["benchmark", "method"]).join(wanted, on=["benchmark", "method"]).fillna({"wanted": ""})
-    groups = {
-        "data_sha": ("images", ["benchmark"]),
-        "weights_sha": ("weights", ["benchmark"]),
-        "precision": ("precision", ["benchmark", "wanted"]),
-        "stream_sha": ("class order, batches or views", ["benchmark", "order_seed", "seed", "served"]),
-    }
-    for column, (what, by) in groups.items():
-        for _, part in done.groupby(by, sort=False):
-            if part[column].nunique() > 1:
-                one = part.drop_duplicates(column)
-                raise UsageError(
-                    f"{folder}/runs.csv: {column} of '{one['run_id'].iloc[0]}' and '{one['run_id'].iloc[1]}' differ: "
-                    f"rows of one table need the same {what} (run the suite anew under another --name)"
-                )
+    return Results(folder.name, runs, cells=pd.DataFrame(cells), curve=curve, **beside, protocol=protocol, matrices=matrices)
 
 
 def _protocol(folder: Path) -> pd.DataFrame:
@@ -147,13 +106,16 @@ def _protocol(folder: Path) -> pd.DataFrame:
 def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """A table of numbers, with benchmark and method of each row; empty where there is no such file."""
     columns = TABLES[name]
-    rows = read_csv(folder / f"{name}.csv", columns) if (folder / f"{name}.csv").is_file() else []
-    frame = pd.DataFrame(rows, columns=list(columns))
+    file = folder / f"{name}.csv"
+    frame = pd.DataFrame(read_csv(file, columns) if file.is_file() else [], columns=list(columns))
     numbers = [column for column in columns if column not in ("run_id", "part")]
     try:
         frame[numbers] = frame[numbers].apply(pd.to_numeric)
     except ValueError as error:
-        raise UsageError(f"{folder}/{name}.csv: {error}") from error
+        raise UsageError(f"{file}: {error}") from error
+    twice = frame[frame.duplicated(KEYS[name])]
+    if len(twice):
+        raise UsageError(f"{file}: two rows of {', '.join(map(str, twice.iloc[0][KEYS[name]]))}")
     return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")
 
 

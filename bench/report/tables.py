@@ -75,11 +75,10 @@ def protocol_table(results: Results) -> pd.DataFrame:
     for (method, key), part in results.protocol.groupby(["method", "key"], sort=False):
         values = part["value"].tolist()
         columns.setdefault(method, {})[key] = " / ".join(values if len(set(values)) > 1 else values[:1])
-    table = pd.DataFrame(columns).fillna("")
-    most = table.mode(axis=1)[0] if len(table) else table
-    for key in table.index:
-        marked = table.loc[key] != most[key]
-        table.loc[key] = table.loc[key] + np.where(marked & (table.loc[key] != ""), " *", "")
+    table = pd.DataFrame(columns, dtype=object).fillna("")
+    if len(table):
+        marked = table.ne(table.mode(axis=1)[0], axis=0) & table.ne("")
+        table += marked.replace({True: " *", False: ""})
     return table.rename_axis("key").reset_index()
 
 
@@ -111,11 +110,7 @@ def paired_table(results: Results, metric: str = "faa") -> pd.DataFrame:
 def cost_table(results: Results) -> pd.DataFrame:
     """Parameters, FLOPs per image and measured time of each method on each benchmark (means over its cells)."""
     rows = []
-    timing = results.timing.assign(
-        train_seconds=results.timing["train_seconds"].astype(float),
-        eval_seconds=results.timing["eval_seconds"].astype(float),
-    )
-    per_run = timing.groupby("run_id")[["train_seconds", "eval_seconds"]].sum()
+    per_run = results.timing.groupby("run_id")[["train_seconds", "eval_seconds"]].sum()
     done = results.runs[results.runs["status"] == "done"]
     for (benchmark, method), part in done.groupby(["benchmark", "method"], sort=False):
         seconds = per_run.reindex(part["run_id"])

@@ -104,12 +104,18 @@ class RunDir:
     def _line(self, name: str) -> str:
         return f"{sha256_of(self.path / name)}  {name}"
 
+    def _vouched(self) -> set[str]:
+        return set((self.path / "DONE").read_text(errors="replace").splitlines())
+
+    def vouches(self, name: str, text: str) -> bool:
+        """True if the run has ended with this text in the file of that name."""
+        return self.done() and f"{hashlib.sha256(text.encode()).hexdigest()}  {name}" in self._vouched()
+
     def done(self) -> bool:
         """True if finished and intact. Raises UsageError if a file is not the one that DONE vouches for."""
-        mark = self.path / "DONE"
-        if not mark.exists():
+        if not (self.path / "DONE").is_file():
             return False
-        vouched = set(mark.read_text(errors="replace").splitlines())
+        vouched = self._vouched()
         for name in VOUCHED:
             file = self.path / name
             if not file.exists() or self._line(name) not in vouched:
@@ -130,22 +136,24 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
     tables: dict[str, Rows] = {name: [] for name in TABLES}
     runs: Rows = []
     states = []
-    for spec in cells:
-        run = RunDir.of(results, spec)
-        state = run.state()
-        if run.done():
-            tables["metrics"] += read_metrics(run.path / "metrics.csv")
-            for name in TABLES.keys() - {"metrics"}:
-                tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
-        elif state["status"] in ("done", "running"):  # killed before it could say so
-            state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
-        states.append(state)
-        runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
     folder = results / cells[0].suite
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # the tables of two grids that end together must not mix
+    with (folder / ".lock").open("w") as lock:  # of two grids that end together the later one has read what both finished
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
+        for spec in cells:
+            run = RunDir.of(results, spec)
+            if run.done():
+                state = run.state()  # read after DONE was seen: before, it may still say "running"
+                tables["metrics"] += read_metrics(run.path / "metrics.csv")
+                for name in TABLES.keys() - {"metrics"}:
+                    tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
+            else:
+                state = run.state()
+                if state["status"] in ("done", "running"):  # killed before it could say so
+                    state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
+            states.append(state)
+            runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
         write_csv(folder / "runs.csv", RUNS, runs)
         write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
         for name, columns in TABLES.items():

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -30,6 +31,13 @@ TABLES = {  # of one cell, and of a suite
     "movement": MOVEMENT,
     "similarity": SIMILARITY,
 }
+KEYS = {  # what tells the rows of a cell's table apart
+    "timing": ["run_id", "task"],
+    "losses": ["run_id", "task", "epoch", "part"],
+    "movement": ["run_id", "task", "layer"],
+    "similarity": ["run_id", "layer", "other"],
+}
+SCENARIOS = ("class", "task")
 PROTOCOL = ("benchmark", "method", "key", "value")
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
 
@@ -54,9 +62,12 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as stream:
             reader = csv.DictReader(stream)
-            missing = [name for name in columns if name not in (reader.fieldnames or [])]
+            names = list(reader.fieldnames or [])
+            missing = [name for name in columns if name not in names]
             if missing:
                 raise UsageError(f"{path}: column '{missing[0]}' is missing")
+            if len(set(names)) < len(names):
+                raise UsageError(f"{path}: column '{next(name for name in names if names.count(name) > 1)}' is there twice")
             rows = list(reader)
     except OSError as error:
         raise UsageError(f"{path}: cannot be read ({error.strerror}); run the suite first") from error
@@ -68,24 +79,45 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
+def whole(text: str) -> int:
+    """A whole number in plain digits. Raises ValueError for anything else that Python would take for one."""
+    if not re.fullmatch("-?[0-9]{1,18}", text):
+        raise ValueError(f"'{text}' is no whole number")
+    return int(text)
+
+
+def read_runs(path: Path) -> Rows:
+    """runs.csv as text. Raises UsageError for a number or a status that cannot be."""
+    rows = read_csv(path, RUNS)
+    for number, row in enumerate(rows, start=2):
+        done = row["status"] == "done"
+        try:
+            for name in ("order_seed", "seed", *(("tasks", "classes", "params_trainable") if done else ())):
+                if whole(row[name]) < 0:
+                    raise ValueError(f"{name}={row[name]}")
+        except ValueError as error:
+            raise UsageError(f"{path}: line {number}: {error}") from error
+    return rows
+
+
 def read_metrics(path: Path) -> Rows:
     """metrics.csv with its numbers as int. Raises UsageError naming the line of a value that cannot be."""
     rows: Rows = []
     seen: dict[tuple, int] = {}
     for number, row in enumerate(read_csv(path, METRICS), start=2):
         try:
-            whole = {name: int(row[name]) for name in ("order_seed", "seed", "after_task", "eval_task", "n", "correct")}
+            numbers = {name: whole(row[name]) for name in ("order_seed", "seed", "after_task", "eval_task", "n", "correct")}
         except ValueError as error:
             raise UsageError(f"{path}: line {number}: {error}") from error
-        if not 0 <= whole["correct"] <= whole["n"] or whole["n"] < 1:
-            raise UsageError(f"{path}: line {number}: correct={whole['correct']} of n={whole['n']}")
-        if not 1 <= whole["eval_task"] <= whole["after_task"]:
-            raise UsageError(f"{path}: line {number}: eval_task={whole['eval_task']} after_task={whole['after_task']}")
-        if row["scenario"] not in ("class", "task"):
-            raise UsageError(f"{path}: line {number}: scenario '{row['scenario']}' (accepted: class, task)")
-        key = (row["run_id"], row["scenario"], whole["after_task"], whole["eval_task"])
+        if not 0 <= numbers["correct"] <= numbers["n"] or numbers["n"] < 1:
+            raise UsageError(f"{path}: line {number}: correct={numbers['correct']} of n={numbers['n']}")
+        if not 1 <= numbers["eval_task"] <= numbers["after_task"]:
+            raise UsageError(f"{path}: line {number}: eval_task={numbers['eval_task']} after_task={numbers['after_task']}")
+        if row["scenario"] not in SCENARIOS:
+            raise UsageError(f"{path}: line {number}: scenario '{row['scenario']}' (accepted: {', '.join(SCENARIOS)})")
+        key = (row["run_id"], row["scenario"], numbers["after_task"], numbers["eval_task"])
         if key in seen:
             raise UsageError(f"{path}: line {number} repeats line {seen[key]}")
         seen[key] = number
-        rows.append({**row, **whole})
+        rows.append({**row, **numbers})
     return rows
