@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+from multiprocessing.synchronize import Event
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,11 +19,23 @@ forks = multiprocessing.get_context("forkserver")
 forks.set_forkserver_preload(["bench.engine"])
 
 
-def run(spec: RunSpec, results: Path, **environment: str) -> None:
-    """In this process. Exit code 0: done. 3: another status. 4: refused or the disk failed, with nothing invented."""
+def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment: str) -> None:
+    """In this process. Exit code 0: done. 3: another status. 4: refused or the disk failed, with nothing invented.
+
+    ready: is set when everything is loaded and the cell's own work begins.
+    """
     os.environ.update(environment)
     torch.set_num_threads(1)
     faults.restart()
+    prepare = engine.prepare
+
+    def prepared(*words: Any) -> Any:
+        cell = prepare(*words)
+        if ready is not None:
+            ready.set()
+        return cell
+
+    engine.prepare = prepared
     try:
         state = engine.run_cell(spec, results)
     except (UsageError, OSError):
