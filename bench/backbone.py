@@ -10,10 +10,13 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import re
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 
@@ -27,6 +30,7 @@ from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_
 
 GLYPH_WEIGHTS = Path(__file__).parent / "assets" / "vit_glyphs.safetensors"
 HEAD_KEYS = ("head.", "head_dist.", "fc_norm.", "pre_logits.")  # a classifier is not part of the backbone
+PATCH_KEYS = ("patch_embed.proj.weight", "visual.conv1.weight", "vision_embed.proj.weight")  # timm's, CLIP's, BEiT-3's
 
 
 def build_vit(spec: BackboneSpec) -> VisionTransformer:
@@ -75,6 +79,7 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
     """
     try:
         if path.suffix == ".npz":
+            _check_npz(path, vit)
             vit.load_pretrained(str(path))  # the original JAX layout; numpy refuses pickles by default
             return
         if path.suffix == ".safetensors":
@@ -85,6 +90,7 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
             state = torch.load(path, map_location="cpu", weights_only=True)
         else:
             raise UsageError(f"backbone.checkpoint={path}: a .safetensors, .npz, .pth, .pt or .bin file is expected")
+        _check_patch(path, state, vit)
         state = checkpoint_filter_fn(state, vit)
         state = {key: value.float() for key, value in state.items() if not key.startswith(HEAD_KEYS)}
     except UsageError:
@@ -106,6 +112,43 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
     vit.load_state_dict(state)
+
+
+def _check_patch(path: Path, state: Any, vit: Any) -> None:
+    """timm would resample a patch kernel of another size: such weights are another network's, so they are refused."""
+    for wrapper in ("model", "state_dict", "encoder"):  # as timm unwraps
+        state = state.get(wrapper, state)
+    for key, value in state.items():
+        if key.endswith(PATCH_KEYS) and value.dim() == 4:
+            _same(path, "patch", tuple(value.shape[-2:]), vit.patch_embed.patch_size)
+
+
+def _check_npz(path: Path, vit: Any) -> None:
+    """The same for the original JAX layout, where timm also leaves out what has no place in the network."""
+    with np.load(path) as file:
+        kernel = next((name for name in file.files if name.endswith("embedding/kernel")), None)
+        if kernel is None:
+            raise UsageError(f"backbone.checkpoint={path}: no 'embedding/kernel' in it (the JAX layout of a ViT is expected)")
+        prefix = kernel.removesuffix("embedding/kernel")
+        unread = tuple(prefix + part for part in ("head/", "pre_logits/", "MAPHead_0/"))
+        arrays = {name: file[name] for name in file.files if name.startswith(prefix) and not name.startswith(unread)}
+    numbered = {found[1] for name in arrays if (found := re.search(r"/encoderblock_(\d+)/", name))}
+    query = next(array for name, array in arrays.items() if name.endswith("/query/kernel"))  # (D, heads, size), blocks in front
+    _same(path, "patch", arrays[kernel].shape[:2], vit.patch_embed.patch_size)
+    _same(path, "blocks", len(numbered) or len(query), len(vit.blocks))
+    _same(path, "width", query.shape[-3], vit.embed_dim)
+    _same(path, "heads", query.shape[-2], vit.blocks[0].attn.num_heads)
+    # whatever else has no place in the network, or no counterpart in the file
+    of_file = sum(array.size for name, array in arrays.items() if "pos" not in name)
+    of_vit = sum(value.numel() for name, value in vit.state_dict().items() if name != "pos_embed")
+    _same(path, "weights without positions", of_file, of_vit)
+    if not all(np.isfinite(array).all() for array in arrays.values()):
+        raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
+
+
+def _same(path: Path, what: str, found: Any, wanted: Any) -> None:
+    if found != wanted:
+        raise UsageError(f"backbone.checkpoint={path}: another network's: {what} {found} instead of {wanted}")
 
 
 def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:
@@ -274,6 +317,18 @@ def weights_digest(vit: nn.Module) -> str:
     return digest.hexdigest()
 
 
+def _check_glyph_weights(spec: BackboneSpec) -> None:
+    """Raises UsageError unless they have the digest of their recipe: at their own size, for another one resizes positions."""
+    own = build_vit(replace(spec, image_size=0))
+    read_weights(GLYPH_WEIGHTS, own)
+    try:
+        intact = weights_digest(own) == json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())["weights_sha256"]
+    except (OSError, ValueError, KeyError):
+        intact = False
+    if not intact:
+        raise UsageError(f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it")
+
+
 def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
     """Build a spec's backbone with its weights. Raises UsageError with what is wrong and where."""
     vit = build_vit(spec)
@@ -285,14 +340,8 @@ def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
     elif spec.checkpoint:
         read_weights(find_weights(spec.checkpoint), vit)
     elif spec.name == "vit_glyphs":
+        _check_glyph_weights(spec)
         read_weights(GLYPH_WEIGHTS, vit)
-        try:
-            recipe = json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())
-            intact = weights_digest(vit) == recipe["weights_sha256"]
-        except (OSError, ValueError, KeyError):
-            intact = False
-        if not intact:
-            raise UsageError(f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it")
     elif spec.name == "vit":
         raise UsageError("backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)")
     else:

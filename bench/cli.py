@@ -8,7 +8,7 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench.config.spec import UsageError
+from bench.config.spec import SEEDS, UsageError
 from bench.store.files import DISK
 
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3
@@ -27,8 +27,15 @@ def above_zero(text: str) -> float:
 
 def positive(text: str) -> int:
     """argparse type of a count."""
-    if not text.isdigit() or int(text) < 1:
+    if not text.isdecimal() or int(text) < 1:
         raise argparse.ArgumentTypeError(f"'{text}': a whole number from 1 is expected")
+    return int(text)
+
+
+def seed(text: str) -> int:
+    """argparse type of a seed."""
+    if not text.isdecimal() or int(text) >= SEEDS:
+        raise argparse.ArgumentTypeError(f"'{text}': a whole number from 0, below {SEEDS}, is expected")
     return int(text)
 
 

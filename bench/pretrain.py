@@ -19,13 +19,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from bench import cli
 from bench.backbone import GLYPH_WEIGHTS, FrozenViT, build_vit, run_vit, weights_digest
-from bench.config.spec import BackboneSpec
+from bench.config.spec import BackboneSpec, UsageError
 from bench.data import glyphs
+from bench.store.files import write_bytes, write_text
 
 SMALL = 16  # side of the mask that the auxiliary head predicts
 MASK_WEIGHT = 20.0  # with 1 the network stayed at chance for 2,400 steps: the mask is what first reaches the class token
@@ -92,7 +94,8 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
     parameters = [*vit.parameters(), *head.parameters(), *mask_head.parameters()]
     optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
     start, seen = time.monotonic(), [0.0, 0.0, 0.0]
-    lines = []
+    lines: list[str] = []
+    write_text(log, "")  # a folder that cannot be written is found now, not after the last step
     for step in range(steps):
         rate = min((step + 1) / 200, 0.5 * (1 + math.cos(math.pi * step / steps)))
         for group in optimiser.param_groups:
@@ -114,25 +117,27 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
                 f"step {step + 1} loss {seen[0]:.3f} mask {seen[1]:.3f} accuracy {100 * seen[2]:.1f} seconds {seconds:.0f}"
             )
             print(lines[-1], flush=True)
-            log.write_text("\n".join(lines) + "\n")
+            write_text(log, "\n".join(lines) + "\n")
             seen = [0.0, 0.0, 0.0]
     fold_scaling(vit)
     return vit.eval()
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=2500)
-    parser.add_argument("--batch", type=int, default=128)
-    parser.add_argument("--seed", type=int, default=2511)
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=cli.positive, default=2400)
+    parser.add_argument("--batch", type=cli.positive, default=128)
+    parser.add_argument("--seed", type=cli.seed, default=2511)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--out", type=Path, default=GLYPH_WEIGHTS)
+    parser.add_argument("--threads", type=cli.positive, default=1)
+    parser.add_argument("--out", type=Path, default=GLYPH_WEIGHTS, help="a .safetensors file; log and recipe go beside it")
     args = parser.parse_args()
+    if args.out.suffix != ".safetensors" or args.out.is_dir():
+        raise UsageError(f"--out={args.out}: a .safetensors file is expected")
     torch.set_num_threads(args.threads)
     vit = pretrain(args.steps, args.batch, args.seed, args.precision, args.out.with_suffix(".log"))
     state = {name: value.half().contiguous() for name, value in vit.state_dict().items()}
-    save_file(state, args.out)
+    write_bytes(args.out, save(state))
     vit.load_state_dict({name: value.float() for name, value in state.items()})  # what will be read back
     quality = {
         name: round(class_mean_accuracy(vit, style), 1)
@@ -146,9 +151,10 @@ def main() -> None:
         "torch": torch.__version__,
         "machine": platform.machine(),
     }
-    args.out.with_suffix(".json").write_text(json.dumps(recipe, indent=2) + "\n")
+    write_text(args.out.with_suffix(".json"), json.dumps(recipe, indent=2) + "\n")
     print(json.dumps(recipe))
+    return cli.FINE
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

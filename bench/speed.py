@@ -26,7 +26,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cli
 from bench.backbone import FrozenViT, load_backbone
-from bench.config.spec import BackboneSpec, TrainSpec, UsageError
+from bench.config.spec import BackboneSpec, TrainSpec, UsageError, make
 from bench.data.views import resample, resample_on_device, training_views
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
@@ -50,7 +50,7 @@ def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple
     model: dict[str, Any] = {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
     if setting:
         key, _, value = setting.partition("=")
-        model[key] = int(value) if value.isdigit() else value
+        model[key] = int(value) if value.isdecimal() else value
     method = build_method(name, backbone, CLASSES, tasks, model, 0).to(backbone.device)
     size = CLASSES // tasks
     for index in range(tasks):
@@ -218,7 +218,7 @@ def main() -> int:
     parser.add_argument("--tasks", default="10", help="comma-separated: measure in the last of so many tasks, e.g. 5,10,20,50")
     parser.add_argument("--out", type=Path, help="a CSV file for the table; with several --tasks also a figure beside it")
     args = parser.parse_args()
-    counts = [int(text) if text.isdigit() else 0 for text in args.tasks.split(",")]
+    counts = [int(text) if text.isdecimal() else 0 for text in args.tasks.split(",")]
     if not all(1 <= count <= CLASSES // 2 for count in counts):
         raise UsageError(f"--tasks {args.tasks}: whole numbers from 1 to {CLASSES // 2}, separated by commas, are expected")
     torch.set_num_threads(args.threads)
@@ -227,7 +227,8 @@ def main() -> int:
         for precision in args.precision.split(","):
             if precision not in ("fp32", "bf16"):
                 raise UsageError.unknown("--precision", precision, ["fp32", "bf16"])
-            spec = BackboneSpec(name=args.backbone, checkpoint="random", image_size=args.image_size)
+            values = {"name": args.backbone, "checkpoint": "random", "image_size": args.image_size}
+            spec = make(BackboneSpec, values, "backbone")
             backbone = load_backbone(spec, precision).to(torch.device(choose_device(place)))
             for name in args.methods:
                 if name.partition("@")[0] not in method_names():

@@ -145,3 +145,14 @@ def test_an_archive_larger_than_the_disk_is_refused_first(name, tmp_path, monkey
     with pytest.raises(UsageError, match="GB when unpacked"):
         archives.unpack(root / name, "in")
     assert [f.name for f in root.iterdir()] == [name]
+
+
+@pytest.mark.parametrize("name", ARCHIVES)
+@pytest.mark.parametrize(
+    "members", [("in/a", "in/a/b"), ("in/a/b", "in/a"), ("in/" + "x" * 300,)], ids=["file", "folder", "long"]
+)
+def test_a_member_that_no_disk_can_hold_is_named(members, name, tmp_path):
+    root = write(tmp_path / "root", {name: ARCHIVES[name](dict.fromkeys(members, b"."))})
+    with pytest.raises(UsageError, match=rf"{name}: member '\w+' cannot be unpacked here"):
+        archives.unpack(root / name, "in")
+    assert [f.name for f in root.iterdir()] == [name]

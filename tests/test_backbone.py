@@ -6,9 +6,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from bench.backbone import FrozenViT, attend, build_vit, load_backbone, resolve_precision, run_vit, weights_digest
+from bench.backbone import (
+    GLYPH_WEIGHTS,
+    FrozenViT,
+    attend,
+    build_vit,
+    load_backbone,
+    resolve_precision,
+    run_vit,
+    weights_digest,
+)
 from bench.config.spec import BackboneSpec, UsageError
 
 SMALL = BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2)
@@ -148,9 +157,9 @@ def test_formats_give_the_same_weights(tmp_path):
     assert digests == {weights_digest(vit)}
 
 
-def test_the_original_npz_layout(tmp_path):
-    spec = BackboneSpec(name="vit_tiny_patch16_224", image_size=32)
-    vit = random_model(spec.name, 32)
+def jax_layout(vit):
+    """The arrays of a network as Google's .npz files have them."""
+    width, heads = vit.embed_dim, vit.blocks[0].attn.num_heads
     arrays = {
         "embedding/kernel": vit.patch_embed.proj.weight.permute(2, 3, 1, 0),
         "embedding/bias": vit.patch_embed.proj.bias,
@@ -166,15 +175,74 @@ def test_the_original_npz_layout(tmp_path):
         attention = at + "MultiHeadDotProductAttention_1/"
         parts = zip(("query", "key", "value"), block.attn.qkv.weight.chunk(3), block.attn.qkv.bias.chunk(3), strict=True)
         for name, weight, bias in parts:
-            arrays[f"{attention}{name}/kernel"] = weight.T.reshape(192, 3, 64)
-            arrays[f"{attention}{name}/bias"] = bias.reshape(3, 64)
-        arrays[f"{attention}out/kernel"] = block.attn.proj.weight.T.reshape(3, 64, 192)
+            arrays[f"{attention}{name}/kernel"] = weight.T.reshape(width, heads, -1)
+            arrays[f"{attention}{name}/bias"] = bias.reshape(heads, -1)
+        arrays[f"{attention}out/kernel"] = block.attn.proj.weight.T.reshape(heads, -1, width)
         arrays[f"{attention}out/bias"] = block.attn.proj.bias
         for number, layer in ((0, block.mlp.fc1), (1, block.mlp.fc2)):
             arrays[f"{at}MlpBlock_3/Dense_{number}/kernel"] = layer.weight.T
             arrays[f"{at}MlpBlock_3/Dense_{number}/bias"] = layer.bias
-    np.savez(tmp_path / "w.npz", **{name: value.detach().numpy() for name, value in arrays.items()})
+    arrays |= {"head/kernel": torch.zeros(width, 5), "head/bias": torch.zeros(5), "pre_logits/bias": torch.zeros(width)}
+    return {name: value.detach().numpy().copy() for name, value in arrays.items()}
+
+
+def test_the_original_npz_layout(tmp_path):
+    spec = BackboneSpec(name="vit_tiny_patch16_224", image_size=32)
+    vit = random_model(spec.name, 32)
+    np.savez(tmp_path / "w.npz", **jax_layout(vit))
     assert load_backbone(replace(spec, checkpoint=str(tmp_path / "w.npz"))).sha256 == weights_digest(vit)
+    larger = load_backbone(replace(spec, image_size=64, checkpoint=str(tmp_path / "w.npz")))
+    assert larger.vit.pos_embed.shape == (1, 17, 192)
+
+
+@pytest.mark.parametrize(
+    ("spec", "change", "says"),
+    [
+        (replace(SMALL, patch=4), {}, r"patch \(8, 8\) instead of \(4, 4\)"),
+        (replace(SMALL, depth=1), {}, "blocks 2 instead of 1"),
+        (replace(SMALL, depth=3), {}, "blocks 2 instead of 3"),
+        (replace(SMALL, width=48), {}, "width 24 instead of 48"),
+        (replace(SMALL, heads=3), {}, "heads 2 instead of 3"),
+        (SMALL, {"Transformer/encoder_norm/bias": np.zeros(1, np.float32)}, "weights without positions"),
+        (SMALL, {"cls": np.full((1, 1, 24), np.nan, np.float32)}, "NaN"),
+        (SMALL, {"Transformer/posembed_input/pos_embedding": np.full((1, 5, 24), np.inf, np.float32)}, "NaN"),
+        (SMALL, {"Transformer/encoder_norm/bias": None}, "weights without positions"),
+    ],
+)
+def test_an_npz_of_another_network_is_named(tmp_path, spec, change, says):
+    arrays = jax_layout(build_vit(SMALL)) | change
+    np.savez(tmp_path / "w.npz", **{name: array for name, array in arrays.items() if array is not None})
+    with pytest.raises(UsageError, match=says) as said:
+        load_backbone(replace(spec, checkpoint=str(tmp_path / "w.npz")))
+    assert str(tmp_path / "w.npz") in str(said.value)
+
+
+@pytest.mark.parametrize("wrapped", [False, True])
+@pytest.mark.parametrize("patch", [4, 16])
+def test_a_patch_kernel_of_another_size_is_another_network(patch, wrapped, tmp_path):
+    """timm would resample it."""
+    state = build_vit(SMALL).state_dict()
+    torch.save({"model": state} if wrapped else state, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=rf"patch \(8, 8\) instead of \({patch}, {patch}\)"):
+        load_backbone(replace(SMALL, patch=patch, checkpoint=str(tmp_path / "w.pth")))
+
+
+def test_the_embedded_weights_serve_any_image_size():
+    """Positions are resized as timm does it; weights that were altered are named at any size."""
+    native, larger = load_backbone(BackboneSpec()).vit, load_backbone(BackboneSpec(image_size=64))
+    assert larger(torch.randn(1, 3, 64, 64)).shape == (1, 65, 96)
+    native.set_input_size(img_size=64)
+    torch.testing.assert_close(larger.vit.pos_embed, native.pos_embed, rtol=1e-3, atol=1e-3)  # the file is fp16
+
+
+@pytest.mark.parametrize("size", [32, 64])
+def test_altered_embedded_weights_are_named(size, tmp_path, monkeypatch):
+    file = tmp_path / "vit_glyphs.safetensors"
+    save_file({**load_file(GLYPH_WEIGHTS), "norm.bias": torch.zeros(96)}, file)
+    file.with_suffix(".json").write_bytes(GLYPH_WEIGHTS.with_suffix(".json").read_bytes())
+    monkeypatch.setattr("bench.backbone.GLYPH_WEIGHTS", file)
+    with pytest.raises(UsageError, match="altered"):
+        load_backbone(BackboneSpec(image_size=size))
 
 
 def test_positions_are_resized(tmp_path):
@@ -243,8 +311,6 @@ def test_other_mistakes_are_named(tmp_path):
 
 def test_the_embedded_weights_are_the_recorded_ones():
     import json
-
-    from bench.backbone import GLYPH_WEIGHTS
 
     frozen = load_backbone(BackboneSpec())
     recipe = json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())

@@ -2,6 +2,7 @@
 
 import argparse
 import importlib
+import json
 import os
 import struct
 import sys
@@ -80,6 +81,14 @@ WRONG = [
     (("bench.run", str(TINY), "--method", "hlgp"), "--benchmark: one of glyphs, glyphs-r"),
     (("bench.report", "mimi"), "unknown 'mimi'"),
     (("bench.check", "headroom"), "no expected values"),
+    ((*GRID, "--set", "train.head_lr=1e38"), "at most 1000000.0"),
+    ((*GRID, "--jobs", "²"), "whole number from 1"),
+    (("bench.pretrain", "--batch", "0"), "whole number from 1"),
+    (("bench.pretrain", "--threads", "0"), "whole number from 1"),
+    (("bench.pretrain", "--seed", "-1"), "whole number from 0"),
+    (("bench.pretrain", "--out", "missing/x"), "a .safetensors file is expected"),
+    (("bench.pretrain", "--out", "/proc/none/x.safetensors"), "/proc/none: cannot be written"),
+    (("bench.data.glyph_masks", "--out", "missing/x.npz"), "in a folder that is there"),
 ]
 
 
@@ -115,6 +124,19 @@ def test_help_everywhere(module, command):
     assert "usage" in command(f"bench.{module}", "--help", check=0).stdout
 
 
+def test_pretraining_is_by_default_what_made_the_committed_weights(refused, monkeypatch):
+    from bench import pretrain
+
+    def stop(*given):
+        raise UsageError(repr([*given[:4], torch.get_num_threads()]))
+
+    import torch
+
+    recipe = json.loads(pretrain.GLYPH_WEIGHTS.with_suffix(".json").read_text())
+    monkeypatch.setattr(pretrain, "pretrain", stop)
+    assert repr([recipe[key] for key in ("steps", "batch", "seed", "precision", "threads")]) in refused("bench.pretrain")
+
+
 # --- folders of images ------------------------------------------------------------------------------------------------
 
 
@@ -143,24 +165,38 @@ FOLDERS = [
     (lambda r: (r / "test").rename(r / "tset"), "'test' is missing"),
     (lambda r: (r / "train" / "a" / "x.jpg").symlink_to("x.jpg"), "x.jpg: cannot be read"),
     (lambda r: (r / "train" / "a" / "x.jpg").symlink_to("nowhere.jpg"), "x.jpg: cannot be read"),
-    (lambda r: (r / "train" / "a" / "x.png").write_bytes(bomb()), "DecompressionBomb"),
+    (lambda r: (r / "train" / "a" / "x.png").write_bytes(png(20_000, 20_000)), "DecompressionBomb"),
+    (lambda r: (r / "train" / "a" / "x.png").write_bytes(png(9, 9, bits=16)), "mode RGB with more than 8 bits"),
+    (lambda r: (r / "train" / "a" / "x.png").write_bytes(png(9, 9, bits=16, kind=6)), "mode RGBA with more than 8 bits"),
+    (lambda r: (r / "train" / "a" / "x.tif").write_bytes(deep_tiff()), "mode RGB with more than 8 bits"),
+    (lambda r: (r / "train" / "a" / "x.ppm").write_bytes(b"P6 1 1 65535 " + bytes(6)), "mode RGB with more than 8 bits"),
+    (lambda r: Image.new("RGB", (1, 60_000)).save(r / "train" / "a" / "x.png"), "1 x 60000 pixels would be resized"),
+    (lambda r: Image.new("RGB", (60_000, 1)).save(r / "train" / "a" / "x.png"), "60000 x 1 pixels would be resized"),
+    (lambda r: (r / "train" / "e").symlink_to("nowhere"), "e: a link that leads nowhere"),
+    (lambda r: (r / "train" / "e").symlink_to("e"), "e: a link that leads nowhere"),
+    (lambda r: os.mkfifo(r / "train" / "a" / "x.png"), "x.png: not a regular file"),
     (lambda r: (r / "train" / "a" / "0.png").write_bytes((r / "train" / "a" / "0.png").read_bytes()[:200]), "a readable image"),
     (lambda r: Image.fromarray(np.zeros((9, 9), np.float32)).save(r / "train" / "a" / "x.tif"), "more than 8 bits"),
     (lambda r: [f.rename(r.parent / f.name) for f in r.iterdir()], "at least two class folders"),
 ]
 
 
-def bomb():
-    """A PNG of some bytes that says it has 20,000 x 20,000 pixels."""
-    header = b"IHDR" + struct.pack(">IIBBBBB", 20_000, 20_000, 8, 2, 0, 0, 0)
-    return (
-        b"\x89PNG\r\n\x1a\n"
-        + struct.pack(">I", 13)
-        + header
-        + struct.pack(">I", zlib.crc32(header))
-        + struct.pack(">I", 9)
-        + b"IDAT"
-    )
+def png(width, height, bits=8, kind=2):
+    """A PNG of some bytes that says it has so many pixels; its data are left out."""
+
+    def chunk(name, content):
+        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
+    return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 9) + b"IDAT"
+
+
+def deep_tiff():
+    """A TIFF of one RGB pixel with 16 bits a channel."""
+    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3),
+            (278, 3, 1, 1), (279, 4, 1, 6), (284, 3, 1, 1)]  # fmt: skip
+    entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
+    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + struct.pack("<6H", 16, 16, 16, 1, 2, 3)
 
 
 def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
@@ -171,6 +207,9 @@ def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
              "alpha.png": colour.convert("RGBA"), "one.png": colour.resize((1, 1)), "bw.png": colour.convert("1")}  # fmt: skip
     for name, image in kinds.items():
         image.save(root / "train" / "a" / name)
+    (root / "train" / "a" / "few.ppm").write_bytes(b"P6 1 1 100 " + bytes([78, 4, 12]))
+    (root / "train" / "a" / "plain.ppm").write_bytes(b"P1 1 1 0 ")
+    kinds |= {"few.ppm": colour, "plain.ppm": colour}
     colour.save(root / "train" / "a" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (12, 12))])
     names, (images, labels), _ = load_folder(root, 16)
     assert names == ("a", "b", "c", "d")
@@ -187,7 +226,7 @@ def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
 def test_broken_folders_are_named(breaks, says, refused, tmp_path):
     root = good_folder(tmp_path / "pictures")
     breaks(root)
-    assert says in refused(*GRID, "--set", f"data.root={root}", "data.classes=4")
+    assert says in refused(*GRID, "--set", f"data.root={root}", "data.classes=4", "backbone.image_size=96")
 
 
 @given(where=st.floats(0, 1), what=st.binary(max_size=8), cut=st.integers(0, 64), kind=st.sampled_from(["PNG", "JPEG", "GIF"]))
@@ -289,11 +328,12 @@ def test_an_explicit_class_order_from_a_file(tmp_path):
 
 
 def test_seeds_are_different_whole_numbers(tmp_path):
-    for seeds in ("[1, 1]", "[-1]", "[1.5]", "[]", "3", "[True]"):
-        file = tmp_path / "bad.py"
-        file.write_text(TINY.read_text() + f"\nseeds = {seeds}\n")
-        with pytest.raises(UsageError, match="different whole numbers"):
-            load_suite(str(file))
+    file = tmp_path / "bad.py"
+    for key in ("seeds", "order_seeds"):
+        for seeds in ("[1, 1]", "[-1]", "[1.5]", "[]", "3", "[True]", "[2**32]", "[2**70]"):  # numpy's seeds end there
+            file.write_text(TINY.read_text() + f"\n{key} = {seeds}\n")
+            with pytest.raises(UsageError, match="different whole numbers"):
+                load_suite(str(file))
 
 
 def test_a_suite_with_a_mistake_names_its_file(tmp_path):
@@ -302,3 +342,22 @@ def test_a_suite_with_a_mistake_names_its_file(tmp_path):
         file.write_text(text)
         with pytest.raises(UsageError, match=says):
             load_suite(str(file))
+
+
+@pytest.mark.parametrize(
+    ("text", "overrides", "says"),
+    [
+        ("methods = {1: dict(type='linear')}", {}, "methods: '1' is no usable name"),
+        ("methods = {1: dict(type='linear')}", {"methods.x.model.y": 1}, "methods: '1' is no usable name"),
+        ("methods = dict(linear=None)", {"methods.linear.model.x": 1}, "methods.linear=None: a dict is expected"),
+        ("methods = dict(linear=dict(type=5))", {}, "methods.linear.type=5: a method's name"),
+        ("methods = dict(linear=dict(model=dict(a={1, 2})))", {}, "names, numbers and lists"),
+        ("benchmarks = dict(glyphs=5)", {"benchmarks.glyphs.data.name": "x"}, "benchmarks.glyphs=5: a dict is expected"),
+        ("data = 5", {"data.root": "x"}, "data=5: a dict is expected"),
+    ],
+)
+def test_a_suite_whose_values_are_of_another_kind(text, overrides, says, tmp_path):
+    file = tmp_path / "bad.py"
+    file.write_text(f"{TINY.read_text()}\n{text}\n")
+    with pytest.raises(UsageError, match=says):
+        load_suite(str(file), overrides)

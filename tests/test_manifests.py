@@ -1,6 +1,7 @@
 """Split manifests: written once, exchanged, verified, loaded, trained on."""
 
 import csv
+import os
 import shutil
 
 import dataset_files as make
@@ -136,6 +137,10 @@ def test_the_digest_follows_from_the_manifest(vtab, ask):
     ("breaks", "says"),
     [
         (lambda root: (root / "train/10/0.jpg").unlink(), "missing: 1 files (train/10/0.jpg)"),
+        (
+            lambda root: (root / "train/10/0.jpg").unlink() or os.mkfifo(root / "train/10/0.jpg"),
+            "missing: 1 files (train/10/0.jpg)",
+        ),
         (lambda root: (root / "train/10/0.jpg").write_bytes(picture(77)), "altered: 1 files (train/10/0.jpg)"),
         (lambda root: (root / "split-pilot.csv").write_text("path\n"), "the columns path,sha256,label,part"),
     ],

@@ -206,7 +206,9 @@ def test_a_proxy_is_honoured(site, monkeypatch, tmp_path):
     assert (tmp_path / "x.tar").read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("mirror", ["file:///etc", "ftp://x/y", "nonsense", "http://"])
+@pytest.mark.parametrize(
+    "mirror", ["file:///etc", "ftp://x/y", "nonsense", "http://", "http://[x", "http://..", "http://x:99999", "http://x/ä"]
+)
 def test_a_mirror_is_a_web_address(mirror, ask):
     code, _, said = ask("prepare", "tiny-imagenet", "--mirror", mirror)
     assert (code, said.count("\n")) == (2, 1)

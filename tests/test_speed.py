@@ -48,6 +48,9 @@ def test_growth_with_the_tasks_is_drawn(tmp_path, monkeypatch):
         (["--methods", "hlgp@weights=maen"], "did you mean 'mean'"),
         (["--methods", "hlgp@wieghts=mean"], "did you mean 'weights'"),
         (["--tasks", "51"], "whole numbers from 1 to 50"),
+        (["--tasks", "²"], "whole numbers from 1 to 50"),
+        (["--methods", "hlgp@groups=²"], "int is expected"),
+        (["--image-size", "-8"], "backbone.image_size=-8: at least 0"),
     ],
 )
 def test_wrong_words(words, says, monkeypatch):

@@ -17,6 +17,9 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+SEEDS = 2**32  # seeds are below it: numpy's and so LAMDA-PILOT's orders take no larger ones
+STEEP = 1e6  # largest rate: far beyond what trains, but fp32 still holds what an optimiser makes of it
+
 
 class UsageError(Exception):
     """A mistake in what the user gave: one line (what, where, accepted values, nearest name), exit code 2."""
@@ -85,9 +88,9 @@ class TrainSpec:
     epochs: int = ranged(5, 1)
     batch_size: int = ranged(32, 1)
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
-    prompt_lr: float = ranged(1e-3, 0.0, doc="everything but the head")
-    head_lr: float = ranged(1e-3, 0.0)
-    weight_decay: float = ranged(0.0, 0.0)
+    prompt_lr: float = ranged(1e-3, 0.0, STEEP, doc="everything but the head")
+    head_lr: float = ranged(1e-3, 0.0, STEEP)
+    weight_decay: float = ranged(0.0, 0.0, STEEP)
     schedule: Literal["constant", "cosine", "cosine_step", "coda"] = "constant"
     clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
     loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy

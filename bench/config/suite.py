@@ -18,7 +18,7 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from bench.config.spec import SECTIONS, RunSpec, UsageError, make
+from bench.config.spec import SECTIONS, SEEDS, RunSpec, UsageError, make
 
 SUITES = Path(__file__).parent.parent / "suites"
 ON_DISK = ("folder", "cifar100")  # data.name of what is read from data.root
@@ -96,6 +96,11 @@ def _read(file: Path) -> dict[str, Any]:
     for key in ("benchmarks", "methods"):
         if not isinstance(tree.get(key), dict) or not tree[key]:
             raise UsageError(f"suite {file.name}: '{key}' must be a non-empty dict")
+        for name, entry in tree[key].items():
+            _check_name(key, name)
+            _check_dict(f"{key}.{name}", entry)
+    for key in SECTIONS:
+        _check_dict(key, tree.get(key, {}))
     return tree
 
 
@@ -140,9 +145,6 @@ def _replace_benchmarks(tree: dict[str, Any], data: dict[str, Any]) -> None:
 
 
 def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) -> Iterable[RunSpec]:
-    for kind in ("benchmarks", "methods"):
-        for name in tree[kind]:
-            _check_name(kind, name)
     _check_name("name of the results folder", label)
     order_seeds = _seeds(tree, "order_seeds")
     for benchmark, on in tree["benchmarks"].items():
@@ -160,6 +162,9 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             if len(sections["data"].root) and sections["data"].name not in ON_DISK:
                 raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
             model = _merge("model", how, special)
+            _check_plain(f"methods.{method}.model", model)
+            if not isinstance(how.get("type", ""), str):
+                raise UsageError(f"methods.{method}.type={how['type']!r}: a method's name is expected")
             fixed = sections["data"].order == "natural" or sections["data"].class_order
             for order_seed in order_seeds[:1] if fixed else order_seeds:  # one order is not several replicates
                 for seed in seeds:
@@ -169,11 +174,11 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
 
 
 def _seeds(tree: dict[str, Any], key: str) -> list[int]:
-    """A suite's seeds: different whole numbers from 0, or cells would repeat each other."""
+    """A suite's seeds: different whole numbers, or cells would repeat each other."""
     values = tree.get(key, [0])
-    whole = isinstance(values, list | tuple) and all(type(v) is int and v >= 0 for v in values)
+    whole = isinstance(values, list | tuple) and all(type(v) is int and 0 <= v < SEEDS for v in values)
     if not whole or not values or len(set(values)) < len(values):
-        raise UsageError(f"{key}={values!r}: a list of different whole numbers from 0 is expected")
+        raise UsageError(f"{key}={values!r}: a list of different whole numbers from 0, below {SEEDS}, is expected")
     return list(values)
 
 
@@ -196,18 +201,30 @@ def _read_order(file: Path) -> list[int]:
         raise UsageError(f"data.class_order={file}: a file of whole numbers is expected ({error})") from error
 
 
-def _check_name(where: str, name: str) -> None:
+def _check_name(where: str, name: Any) -> None:
     """Names become folders, table cells and words of a command line."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", name):
+    if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", name):
         raise UsageError(f"{where}: '{name}' is no usable name (letters, digits and . _ @ + - are)")
 
 
 def _check_keys(where: str, values: Any, accepted: Iterable[str]) -> None:
-    if not isinstance(values, dict):
-        raise UsageError(f"{where}: a dict is expected")
+    _check_dict(where, values)
     for key in values:
         if key not in accepted:
             raise UsageError.unknown(where, key, accepted)
+
+
+def _check_dict(where: str, values: Any) -> None:
+    if not isinstance(values, dict):
+        raise UsageError(f"{where}={values!r}: a dict is expected")
+
+
+def _check_plain(where: str, model: dict[str, Any]) -> None:
+    """A method's settings are part of the cell's identity, as JSON."""
+    try:
+        json.dumps(model, sort_keys=True)
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"{where}={model!r}: names, numbers and lists of them are expected ({error})") from error
 
 
 # --- the command line, the same for every command that takes a suite ------------------------------------------------

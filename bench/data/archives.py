@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import shutil
@@ -16,6 +17,8 @@ from tqdm import tqdm
 from bench.config.spec import UsageError
 
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+
+IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)  # a name that is file and folder, or too long
 
 
 def pending(archive: Path) -> bool:
@@ -43,6 +46,9 @@ def unpack(archive: Path, inner: str) -> None:
         except DAMAGED as error:
             raise UsageError(f"{archive}: not a readable archive ({error}); remove it and fetch it again") from error
         except OSError as error:
+            if error.errno in IMPOSSIBLE:
+                name = Path(error.filename).name
+                raise UsageError(f"{archive}: member {name!a} cannot be unpacked here ({error.strerror})") from error
             error.filename = error.filename or str(temporary)  # a full disk does not say where
             raise
         finally:

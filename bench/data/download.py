@@ -35,7 +35,13 @@ def mirrored(url: str, mirror: str) -> str:
     """The same file name under another base. Raises UsageError for what is no http or https address."""
     if not mirror:
         return url
-    if urlsplit(mirror).scheme not in ("http", "https") or not urlsplit(mirror).netloc:
+    try:
+        parts = urlsplit(mirror)
+        # what cannot be asked for is a ValueError here, and would be one of many kinds in urllib
+        host, _, _ = (parts.hostname or "").encode("idna"), parts.port, parts.path.encode("ascii")
+    except ValueError:
+        host = b""
+    if not host or parts.scheme not in ("http", "https"):
         raise UsageError(f"--mirror={mirror}: an http or https address is expected")
     return f"{mirror.rstrip('/')}/{url.rsplit('/', 1)[1]}"
 

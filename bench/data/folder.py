@@ -3,8 +3,9 @@
 Its parts are its train and test folders, a seeded split, or those of a split manifest (manifest.py).
 
 What happens to unusual files: grey, palette, CMYK and transparent ones become RGB, of an animation the first frame is taken,
-EXIF orientation is applied. More than 8 bits a channel, more pixels than Pillow takes for sane, links that lead nowhere and
-whatever cannot be decoded are refused by name. Files that are both in train and in test are counted on stderr.
+EXIF orientation is applied. More than 8 bits a channel, more pixels than Pillow takes for sane (as it is, or once its shorter
+side is resized), links that lead nowhere, what is no regular file and whatever cannot be decoded are refused by name. Files
+that are both in train and in test are counted on stderr.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import sys
 import warnings
 from collections.abc import Iterable, Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import ExifTags, Image, ImageOps
@@ -32,6 +34,8 @@ Decoded = tuple[Array | Whole, Array]  # images and labels
 Listed = tuple[dict[str, list[Path]], dict[str, str]]  # files by class; sha256 by name below the root, in that order
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 TEST_SHARE = 0.2  # of a flat folder
+DEEPEST = 8  # bits a channel
+MOST_PIXELS = 89_478_485  # of an image once it is resized: Pillow's own limit for one as it is
 
 
 def load_folder(root: Path, side: int, whole: int | None = None) -> tuple[tuple[str, ...], Decoded, Decoded]:
@@ -93,13 +97,19 @@ def list_classes(folder: Path, leave: Iterable[str] = ()) -> dict[str, list[Path
     """Image files of each class folder, by name; folders named in `leave` are none."""
     found = {}
     for entry in sorted(folder.iterdir()):
-        if not entry.is_dir() or entry.name.startswith(".") or entry.name in leave:
+        if entry.name.startswith(".") or entry.name in leave:
+            continue
+        if not entry.exists():  # perhaps a class: it must not disappear
+            raise UsageError(f"{entry}: a link that leads nowhere")
+        if not entry.is_dir():
             continue
         if not entry.name.isprintable():  # undecodable bytes, control characters: names go into digests and tables
             raise UsageError(f"{folder}: class folder {entry.name!a} has no printable UTF-8 name")
         files = sorted(f for f in entry.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
         if not files:
             raise UsageError(f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})")
+        if odd := next((f for f in files if f.exists() and not f.is_file()), None):  # to read a pipe is to wait for ever
+            raise UsageError(f"{odd}: not a regular file")
         found[entry.name] = files
     return found
 
@@ -197,7 +207,24 @@ def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     if not side:
         return size
     scale = side / min(size)
-    return max(side, round(size[0] * scale)), max(side, round(size[1] * scale))
+    width, height = max(side, round(size[0] * scale)), max(side, round(size[1] * scale))
+    if width * height > MOST_PIXELS:  # before the cut to a square
+        raise ValueError(f"{size[0]} x {size[1]} pixels would be resized to {width} x {height}; crop it")
+    return width, height
+
+
+def _bits(file: Path, opened: Any) -> int:
+    """Bits a channel as stored: of colours with more than 8 Pillow silently keeps the upper 8."""
+    if opened.mode.startswith("I") or opened.mode == "F":
+        return 16
+    if opened.format == "PNG":
+        with file.open("rb") as stream:
+            return stream.read(25)[24]  # of its header, which comes first
+    if opened.format == "TIFF":
+        return max(opened.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
+    if opened.format == "PPM" and isinstance(how := opened.tile[0][3], tuple):  # mode and largest value
+        return how[1].bit_length()
+    return DEEPEST
 
 
 @contextlib.contextmanager
@@ -206,8 +233,8 @@ def _opened(file: Path) -> Iterator[Image.Image]:
     try:
         sane = warnings.catch_warnings(action="error", category=Image.DecompressionBombWarning)
         with sane, Image.open(file) as opened:
-            if opened.mode.startswith("I") or opened.mode == "F":  # more than 8 bits a channel: RGB would clip it
-                raise ValueError(f"mode {opened.mode} has more than 8 bits a channel; convert it")
+            if _bits(file, opened) > DEEPEST:
+                raise ValueError(f"mode {opened.mode} with more than 8 bits a channel; convert it")
             yield opened
     except Exception as error:  # a decoder may fail in many ways; the user needs the file's name
         raise UsageError(f"{file}: not a readable image ({type(error).__name__}: {error})") from error

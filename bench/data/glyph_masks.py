@@ -19,6 +19,10 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
+from bench import cli
+from bench.config.spec import UsageError
+from bench.store.files import write_atomic
+
 FACES = tuple(
     f"DejaVu{family}{style}"
     for family, styles in (
@@ -136,14 +140,17 @@ def build() -> dict[str, np.ndarray]:
     return {"codes": chosen, "part": divide(chosen), "masks": packed}
 
 
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m bench.data.glyph_masks", description=__doc__.splitlines()[0])
     parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "assets" / "glyphs.npz")
     out = parser.parse_args().out
+    if out.suffix != ".npz" or not out.parent.is_dir():
+        raise UsageError(f"--out={out}: a .npz file in a folder that is there is expected")
     arrays = build()
-    np.savez_compressed(out, **arrays)  # type: ignore[arg-type]
+    write_atomic(out, lambda stream: np.savez_compressed(stream, **arrays))  # type: ignore[arg-type]
     print(f"{out}: {len(arrays['codes'])} classes, parts {np.bincount(arrays['part']).tolist()}")
     print(f"sha256 of the contents: {contents_digest(arrays)}")
+    return cli.FINE
 
 
 def contents_digest(arrays: dict[str, np.ndarray]) -> str:
@@ -155,4 +162,4 @@ def contents_digest(arrays: dict[str, np.ndarray]) -> str:
 
 
 if __name__ == "__main__":
-    main()
+    cli.run(main)

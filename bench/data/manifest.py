@@ -156,7 +156,7 @@ def compare(root: Path, rows: list[Row], progress: bool = True) -> Difference:
 
     def digest(row: Row) -> str:
         try:
-            return sha256_of(root / row.path)
+            return sha256_of(root / row.path) if (root / row.path).is_file() else ""  # a pipe would be waited for
         except OSError:
             return ""
 
