@@ -113,16 +113,14 @@ class Whole:
 def resample(images: np.ndarray | Whole, rows: np.ndarray, views: Views, size: int) -> Tensor:
     """Crop, resize and mirror images[rows] to (n, size, size, 3) uint8, one after the other."""
     drawn = []
-    for row, (left, top, width, height) in zip(rows, views.boxes, strict=True):
+    for row, (left, top, width, height), mirrored in zip(rows, views.boxes, views.mirrored, strict=True):
         image = images.image(row) if isinstance(images, Whole) else images[row]
-        cut = torch.from_numpy(np.array(image[None, top : top + height, left : left + width])).permute(0, 3, 1, 2)
-        drawn.append(interpolate(cut, (size, size), mode="bilinear", antialias=True))
-    return _mirrored(torch.cat(drawn).permute(0, 2, 3, 1).contiguous(), views)
-
-
-def _mirrored(drawn: Tensor, views: Views) -> Tensor:
-    which = torch.from_numpy(views.mirrored).to(drawn.device)
-    return torch.where(which[:, None, None, None], drawn.flip(2), drawn) if views.mirrored.any() else drawn
+        cut = image[top : top + height, left : left + width].reshape(
+            1, height, width, 3
+        )  # strides of whole images: twice as fast
+        one = interpolate(torch.from_numpy(cut.copy()).permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        drawn.append(one.flip(3) if mirrored else one)
+    return torch.cat(drawn).permute(0, 2, 3, 1).contiguous()
 
 
 def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -165,4 +163,6 @@ def resample_on_device(images: Tensor, views: Views, size: int) -> Tensor:
     across = _rounded(planes.view(n, 3 * side, side) @ columns.transpose(1, 2), parts).view(n, 3, side, size)
     rows, parts = _matrix(top, height, side, size, images.device)
     down = _rounded(rows[:, None] @ across, parts[:, None])
-    return _mirrored(down.to(torch.uint8).permute(0, 2, 3, 1).contiguous(), views)  # the layout of every image here
+    out = down.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # the layout of every image here
+    mirrored = torch.from_numpy(views.mirrored).to(images.device)
+    return torch.where(mirrored[:, None, None, None], out.flip(2), out)
