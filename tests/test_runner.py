@@ -259,7 +259,7 @@ def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
 
 
 def test_a_failed_cell_does_not_stop_the_grid(command, tmp_path):
-    done = command("bench.grid", str(TINY), "--set", "methods.hlgp.train.prompt_lr=1e38",
+    done = command("bench.grid", str(TINY), "--set", "methods.hlgp.train.prompt_lr=1e18",
                    "methods.hlgp.train.optimiser=sgd", "--name", "half")  # fmt: skip
     assert done.returncode == 3
     rows = table(tmp_path / "results" / "half" / "runs.csv")

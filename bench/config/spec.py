@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 SEEDS = 2**32  # seeds are below it: numpy's and so LAMDA-PILOT's orders take no larger ones
-STEEP = 1e6  # largest rate: far beyond what trains, but fp32 still holds what an optimiser makes of it
+STEEP = 1e18  # largest rate: nothing trains with it, but fp32 still holds what an optimiser makes of it, the product of two too
 
 
 class UsageError(Exception):
