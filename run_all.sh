@@ -37,7 +37,8 @@ if [ -z "$python" ]; then
     echo "setting up .venv (packages from the registry, once)" >&2
     "$base" -m venv "$root/.venv"
     python="$root/.venv/bin/python"
-    (cd "$root" && "$python" -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[test]" >&2)
+    # compiled on first use: most of what is installed is never imported
+    (cd "$root" && "$python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]" >&2)
 fi
 
 if [ "$extra" = test ]; then

@@ -45,7 +45,7 @@ def counts(data: DataSpec) -> Counts:
         classes = data.classes or GLYPH_CLASSES
         held = VALIDATION_IMAGES if data.evaluate == "validation" else TEST_IMAGES
         return _limited(data, Counts(classes, TRAIN_IMAGES, held))
-    place = data.root.rstrip("/").rsplit("/", 1)[-1] if data.name == "folder" else data.name
+    place = data.root if data.name == "folder" else data.name  # by its bare name: what a path leads to is somebody's own
     total, train, test = OTHERS.get(place) or _known(place, data.split) or (data.classes or 2 * data.tasks, None, None)
     known = train is not None and test is not None
     each = Counts(data.classes or total, (train or 0) / total, (test or 0) / total, known)
