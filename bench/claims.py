@@ -136,7 +136,7 @@ def _compared(entry: dict[str, str], benchmarks: list[str], protocol: Protocol, 
     nearest = min(others, key=lambda name: len(others[name]))
     if others[nearest]:
         return row | {"published": "", "verdict": "not comparable", "detail": "; ".join(others[nearest][:3])}
-    cells = select(results, nearest, method, "class") if results else pd.DataFrame()
+    cells = _cells(results, nearest, method)
     values = cells[entry["metric"]].dropna().to_numpy() if len(cells) else np.array([])
     if not len(values):
         return row | {"verdict": "missing", "detail": ""}
@@ -149,8 +149,14 @@ def _compared(entry: dict[str, str], benchmarks: list[str], protocol: Protocol, 
     return row | _decided(decision, values.mean(), len(values), 2) | {"detail": "; ".join(note for note in notes if note)}
 
 
+def _cells(results: Results | None, benchmark: str, method: str) -> pd.DataFrame:
+    return select(results, benchmark, method, "class") if results else pd.DataFrame()
+
+
 def _partial(cells: pd.DataFrame, dataset: str, split: str) -> str:
     """Says so where the test images were not all of a known split's: a part of a dataset keeps the split's name."""
+    if not len(cells):
+        return ""
     known = next((one.test for one in CATALOGUE[dataset].splits if split in ("", one.name)), None)
     tested = int(cells["test_images"].iloc[0])
     return f"test images: {tested}, the dataset has {known}" if known not in (None, tested) else ""
@@ -201,14 +207,10 @@ def _claimed(claim: dict[str, str], benchmark: str, protocol: Protocol, results:
         other = [f"{key}: {run[key]}" for key, value in wanted.items() if run.get(key, value) != value]
         if not run["backbone.name"].startswith("vit_base_patch16_224"):
             other.append(f"backbone.name: {run['backbone.name']}, the papers' is a ViT-B/16")
+        if partial := _partial(_cells(results, benchmark, method), dataset_of(benchmark), run.get("data.split", "")):
+            other.append(partial)
         if other:
             return row | {"verdict": "not comparable", "detail": "; ".join(other)}
-    for method in pair:
-        cells = select(results, benchmark, method, "class") if results else pd.DataFrame()
-        if len(cells) and (
-            partial := _partial(cells, dataset_of(benchmark), protocol[benchmark, method].get("data.split", ""))
-        ):
-            return row | {"verdict": "not comparable", "detail": partial}
     ours, theirs = (_values(results, benchmark, method, metric) for method in pair)
     both = ours.merge(theirs, on=["order_seed", "seed"]).dropna()
     if not len(both):
@@ -235,7 +237,7 @@ def _moved(results: Results | None, benchmark: str, method: str) -> float:
 
 def _values(results: Results | None, benchmark: str, method: str, metric: str) -> pd.DataFrame:
     """order_seed, seed, value of one row's finished cells. Drift: of what the head reads, mean over tasks."""
-    cells = select(results, benchmark, method, "class") if results else pd.DataFrame()
+    cells = _cells(results, benchmark, method)
     if results is None or not len(cells):
         return pd.DataFrame(columns=["order_seed", "seed", "value"])
     if metric == "feature_drift":

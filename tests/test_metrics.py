@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from bench import metrics, stats
+from bench import metrics
 
 NAN = float("nan")
 # Three tasks: task 1 falls from 0.9 to 0.5 and rises to 0.6, task 2 from 0.8 to 0.7, task 3 ends at 0.5.
@@ -79,18 +79,3 @@ def test_a_method_that_never_changes_forgets_nothing(a):
     for compute in (metrics.forgetting, metrics.coda_forgetting, metrics.backward_transfer):
         value = compute(constant)
         assert np.isnan(value) or value == pytest.approx(0)
-
-
-def test_paired_statistics_by_hand():
-    value = stats.paired(np.array([3.0, 4.0, 5.0]), np.array([1.0, 1.0, 1.0]))
-    assert value.difference == pytest.approx(3)
-    assert value.half_width == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
-    assert value.p == pytest.approx(2 / 8), "of eight sign flips only all-plus and all-minus are as large"
-
-
-def test_five_pairs_cannot_be_significant():
-    assert stats.paired(np.arange(1.0, 6.0), np.zeros(5)).p == pytest.approx(0.0625)
-
-
-def test_summary_ignores_what_is_not_defined():
-    assert stats.summarise(np.array([1.0, np.nan, 3.0])) == stats.Summary(2.0, pytest.approx(np.sqrt(2)), 2)

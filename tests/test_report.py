@@ -104,6 +104,17 @@ def test_tables_by_hand(tmp_path):
     assert tables.for_people(tables.main_table(results))["FAA"].tolist() == ["70.8 ± 0.4", "60.8 ± 0.4"]
 
 
+def test_pooled_metrics_weigh_images(tmp_path):
+    def change(metrics, runs):
+        for row, (n, correct) in zip(metrics, 8 * [(100, 100), (100, 50), (300, 30)], strict=True):
+            row.update(n=n, correct=correct)
+
+    cell = load(write_suite(tmp_path / "s", change)).cells.iloc[0]
+    assert cell["faa"] == pytest.approx((50 + 10) / 2)
+    assert cell["pooled_last"] == pytest.approx(100 * 80 / 400)
+    assert cell["pooled_mean"] == pytest.approx((100 + 20) / 2)
+
+
 def test_names_are_escaped_everywhere(tmp_path):
     build(load(write_suite(tmp_path / "s")), tmp_path / "out")
     page = (tmp_path / "out" / "index.html").read_text()
@@ -204,6 +215,7 @@ BROKEN = [
     (lambda m, r: m[0].update(suite="another"), "suite of rows of"),
     (lambda m, r: r[0].update(spec_sha="e" * 64), "is not what its row says"),
     (lambda m, r: r[0].update(seed=2), "is not what its row says"),
+    (lambda m, r: r[0].update(status="finished"), "line 2: status 'finished' .accepted: done, "),
     (lambda m, r: r[0].update(params_trainable=""), "line 2: '' is no whole number"),
     (lambda m, r: [row.update(tasks=3) for row in r[:1]], "not whole"),
     (lambda m, r: m[0].update(n="1_00"), "line 2: '1_00' is no whole number"),

@@ -1,9 +1,11 @@
 """The runner's promises: same spec same bytes, nothing run twice, an interrupted cell continues, a failure is no number."""
 
 import csv
+import fcntl
 import json
 import os
 import subprocess
+import threading
 from dataclasses import replace
 
 import pytest
@@ -296,6 +298,21 @@ def test_a_python_that_is_not_there_is_named(tmp_path):
         words, cwd=tmp_path, env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
     )
     assert (done.returncode, done.stderr) == (2, "error: PYTHON=/no/python: no such program\n")
+
+
+def test_a_grid_that_waited_to_collect_has_what_the_other_finished(tiny_spec, run, tmp_path):
+    """The other holds the lock of the tables while it ends: what was read before that would overwrite its rows."""
+    folder, counts = tmp_path / "results" / tiny_spec.suite, []
+    folder.mkdir(parents=True)
+    late = threading.Thread(target=lambda: counts.append(collect(folder.parent, [tiny_spec])))
+    with (folder / ".lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        late.start()
+        run(tiny_spec)  # some tenths of a second: enough for the thread to come to the lock
+        assert not counts
+    late.join()
+    assert counts == [{"done": 1}]
+    assert len(table(folder / "metrics.csv")) == 12
 
 
 def test_what_cannot_be_repeated_is_marked(tiny_spec, run, monkeypatch):

@@ -143,15 +143,13 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
             fcntl.flock(lock, fcntl.LOCK_EX)
         for spec in cells:
             run = RunDir.of(results, spec)
-            if run.done():
-                state = run.state()  # read after DONE was seen: before, it may still say "running"
+            done, state = run.done(), run.state()  # in this order: before DONE is seen it may still say "running"
+            if done:
                 tables["metrics"] += read_metrics(run.path / "metrics.csv")
                 for name in TABLES.keys() - {"metrics"}:
                     tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
-            else:
-                state = run.state()
-                if state["status"] in ("done", "running"):  # killed before it could say so
-                    state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
+            elif state["status"] in ("done", "running"):  # killed before it could say so
+                state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
             states.append(state)
             runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
         write_csv(folder / "runs.csv", RUNS, runs)

@@ -90,6 +90,8 @@ def read_runs(path: Path) -> Rows:
     """runs.csv as text. Raises UsageError for a number or a status that cannot be."""
     rows = read_csv(path, RUNS)
     for number, row in enumerate(rows, start=2):
+        if row["status"] not in STATUSES:
+            raise UsageError(f"{path}: line {number}: status '{row['status']}' (accepted: {', '.join(STATUSES)})")
         done = row["status"] == "done"
         try:
             for name in ("order_seed", "seed", *(("tasks", "classes", "params_trainable") if done else ())):
