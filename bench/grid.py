@@ -17,9 +17,10 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import replace
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 from tqdm import tqdm
@@ -30,7 +31,7 @@ from bench.config.suite import add_suite_arguments, load_suite
 from bench.data.missing import require_files
 from bench.paths import cache_dir
 from bench.store.files import write_text
-from bench.store.rundir import Busy, RunDir, collect
+from bench.store.rundir import Busy, Kept, RunDir, collect, refuse_other, tabled
 
 
 class Worker:
@@ -105,10 +106,11 @@ class Worker:
                 pass
 
 
-def check_cells(cells: Iterable[RunSpec], worker: Worker) -> None:
+def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, Kept]) -> None:
     """Build each different combination once, so that a wrong name, folder, file or value is found before training.
 
-    Raises UsageError for it, and for a cell that was begun or finished with other images, weights or precision.
+    Raises UsageError for it, and for a cell that was begun or finished with other images, weights or precision. kept: cells
+    that are done by the suite's tables alone, by run_id.
     """
     built: dict[str, dict[str, Any]] = {}
     for cell in cells:
@@ -117,7 +119,11 @@ def check_cells(cells: Iterable[RunSpec], worker: Worker) -> None:
             built[kind] = worker.ask("check", cell)
             if built[kind]["status"] != "ok":
                 raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({built[kind]['reason']})")
-        RunDir.of(worker.results, cell).refuse_other(built[kind]["identity"])
+        if cell.run_id in kept:
+            where = f"{worker.results / cell.suite}/runs.csv: {cell.run_id}"
+            refuse_other(where, kept[cell.run_id].state, built[kind]["identity"], "give --name, or leave out --keep")
+        else:
+            RunDir.of(worker.results, cell).refuse_other(built[kind]["identity"])
 
 
 def _show(bar: tqdm, cell: RunSpec, text: str) -> None:
@@ -131,11 +137,12 @@ def run_local(
     device: str,
     finished: Iterable[RunSpec] = (),
     limit: float | None = None,
+    kept: Mapping[str, Kept] = MappingProxyType({}),
 ) -> dict[str, str]:
     """Run cells on local workers, each for at most `limit` minutes; returns the reason of each that is not done, by run_id.
 
     Of finished cells those that read files of the user's are checked too: are the files still the same? A cell that
-    another grid is running is waited for.
+    another grid is running is waited for. kept: those of the finished cells that have rows in the suite's tables and no run.
     """
     waiting: queue.Queue[RunSpec] = queue.Queue()
     for cell in cells:
@@ -171,7 +178,8 @@ def run_local(
             bar.update()
 
     try:
-        check_cells([*cells, *(cell for cell in finished if cell.data.root or cell.backbone.checkpoint)], workers[0])
+        again = [cell for cell in finished if cell.data.root or cell.backbone.checkpoint or cell.run_id in kept]
+        check_cells([*cells, *again], workers[0], kept)
         threads += [threading.Thread(target=work, args=(worker,)) for worker in workers]
         for thread in threads:
             thread.start()
@@ -250,6 +258,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
+    parser.add_argument("--keep", action="store_true",
+                        help="cells that are done by the suite's tables (a fresh clone has no runs) keep their rows and are "
+                        "not run again")  # fmt: skip
     parser.add_argument("--time-limit", type=cli.above_zero, metavar="MINUTES",
                         help="local: a cell that takes longer is stopped, resumable")  # fmt: skip
     parser.add_argument(
@@ -274,6 +285,8 @@ def main() -> int:
     chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
+    kept = tabled(args.results / suite.name, left) if args.keep else {}
+    left = [cell for cell in left if cell.run_id not in kept]
     if args.dry_run:
         print(plan(chosen, left, args))
         return cli.FINE
@@ -296,8 +309,8 @@ def main() -> int:
     print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {jobs} side by side",
           file=sys.stderr)  # fmt: skip
     finished = [cell for cell in chosen if cell not in left]
-    failed = run_local(left, args.results, jobs, args.device, finished, args.time_limit)
-    counts = collect(args.results, suite.cells)
+    failed = run_local(left, args.results, jobs, args.device, finished, args.time_limit, kept)
+    counts = collect(args.results, suite.cells, args.keep)
     print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())), flush=True)
     drawn = cli.FINE
     if args.report:

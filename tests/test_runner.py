@@ -4,6 +4,7 @@ import csv
 import fcntl
 import json
 import os
+import shutil
 import subprocess
 import threading
 from dataclasses import replace
@@ -258,6 +259,34 @@ def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
     assert all(line in again for line in first.decode().splitlines()), "what was done stays as it was"
     done = command("bench.grid", str(TINY), check=0)
     assert "8 done before" in done.stderr
+
+
+def test_a_fresh_clone_goes_on_from_committed_tables(command, tmp_path):
+    """A clone has the tables and no runs: with --keep their cells are done, and the tables end as if run in one place."""
+    folder = tmp_path / "results" / "tiny_suite"
+    command("bench.grid", str(TINY), check=0)
+    tables = ("metrics", "runs", "losses", "movement", "similarity", "protocol")
+    whole = {name: (folder / f"{name}.csv").read_bytes() for name in tables}
+    shutil.rmtree(folder / "runs")
+    command("bench.grid", str(TINY), "--methods", "linear", check=0)
+    assert {row["method"] for row in table(folder / "metrics.csv")} == {"linear"}, "without --keep only what was run here"
+    shutil.rmtree(folder / "runs")
+    assert "4 done before" in command("bench.grid", str(TINY), "--keep", check=0).stderr
+    assert {name: (folder / f"{name}.csv").read_bytes() for name in tables} == whole
+    assert len(list((folder / "runs").glob("*/DONE"))) == 4, "those of hlgp"
+    command("bench.report", "tiny_suite", check=0)
+
+
+def test_kept_rows_of_other_images_are_refused(command, tmp_path):
+    folder = tmp_path / "results" / "tiny_suite"
+    command("bench.grid", str(TINY), "--methods", "linear", check=0)
+    shutil.rmtree(folder / "runs")
+    rows = table(folder / "runs.csv")
+    altered = (folder / "runs.csv").read_text().replace(rows[0]["data_sha"], "0" * 64)
+    (folder / "runs.csv").write_text(altered)
+    said = command("bench.grid", str(TINY), "--keep", check=2).stderr.splitlines()[-1]
+    assert f"runs.csv: {rows[0]['run_id']}: begun with other images (000000000000, now " in said
+    assert (folder / "runs.csv").read_text() == altered, "nothing is lost"
 
 
 def test_a_failed_cell_does_not_stop_the_grid(command, tmp_path):

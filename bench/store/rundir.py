@@ -19,7 +19,7 @@ from typing import Any
 from bench import faults
 from bench.config.spec import SECTIONS, RunSpec, UsageError, plain
 from bench.store.files import sha256_of, write_text
-from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, write_csv
+from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, read_runs, write_csv
 
 # What one cell is run with from beginning to end: column of runs.csv, and its name for people.
 SAME = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
@@ -28,6 +28,14 @@ VOUCHED = (*(f"{name}.csv" for name in TABLES), "state.json")  # files whose dig
 
 class Busy(Exception):
     """Another process runs this cell now."""
+
+
+def refuse_other(where: str, before: dict[str, Any], identity: dict[str, Any], cure: str) -> None:
+    """Raises UsageError if a cell's state says other images, weights or precision than this identity."""
+    for key, what in SAME.items():
+        old, new = before.get(key, identity[key]), identity[key]
+        if old != new:
+            raise UsageError(f"{where}: begun with other {what} ({old[:12]}, now {new[:12]}); {cure}")
 
 
 @dataclass(frozen=True)
@@ -85,13 +93,7 @@ class RunDir:
 
     def refuse_other(self, identity: dict[str, Any]) -> None:
         """Raises UsageError if this cell was begun or finished with other images, weights or precision."""
-        before = self.state()
-        for key, what in SAME.items():
-            old, new = before.get(key, identity[key]), identity[key]
-            if old != new:
-                raise UsageError(
-                    f"{self.path}: begun with other {what} ({old[:12]}, now {new[:12]}); give --name, or delete it"
-                )
+        refuse_other(str(self.path), self.state(), identity, "give --name, or delete it")
 
     def finish(self, tables: dict[str, Rows], state: dict[str, Any]) -> None:
         """Write the results, and DONE after everything else is on disk."""
@@ -127,10 +129,41 @@ def environment_digest(environment: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:16]
 
 
-def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
+@dataclass(frozen=True)
+class Kept:
+    """A finished cell of which only the rows in a suite's tables are there, as in a fresh clone."""
+
+    state: dict[str, Any]
+    tables: dict[str, Rows]
+
+
+def tabled(folder: Path, cells: Iterable[RunSpec]) -> dict[str, Kept]:
+    """The cells that are done by a suite's tables, by run_id. Raises UsageError for tables that cannot be read."""
+    if not (folder / "runs.csv").exists():
+        return {}
+    rows: dict[str, dict[str, Rows]] = {}
+    for name, columns in TABLES.items():
+        for row in read_metrics(folder / f"{name}.csv") if name == "metrics" else read_csv(folder / f"{name}.csv", columns):
+            rows.setdefault(row["run_id"], {table: [] for table in TABLES})[name].append(row)
+    model: dict[tuple[str, str], dict[str, str]] = {}
+    for row in read_csv(folder / "protocol.csv", PROTOCOL):
+        if row["key"].startswith("model."):
+            model.setdefault((row["benchmark"], row["method"]), {})[row["key"].removeprefix("model.")] = row["value"]
+    states = {row["run_id"]: row for row in read_runs(folder / "runs.csv")}
+    kept = {}
+    for spec in cells:
+        state = states.get(spec.run_id, {})
+        if state.get("status") == "done" and state["spec_sha"] == spec.sha and spec.run_id in rows:
+            state = {**state, "model": model.get((spec.benchmark, spec.method), spec.model)}
+            kept[spec.run_id] = Kept(state, rows[spec.run_id])
+    return kept
+
+
+def collect(results: Path, cells: Iterable[RunSpec], keep: bool = False) -> dict[str, int]:
     """Write a suite's runs.csv and the tables of its cells from its cells' directories; count cells by status.
 
-    A cell that is not done gets a row in runs.csv with its status and reason, and none anywhere else.
+    A cell that is not done gets a row in runs.csv with its status and reason, and none anywhere else. keep: one that is done
+    by the tables as they are keeps its rows.
     """
     cells = list(cells)
     tables: dict[str, Rows] = {name: [] for name in TABLES}
@@ -141,6 +174,7 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
     with (folder / ".lock").open("w") as lock:  # of two grids that end together the later one has read what both finished
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
+        before = tabled(folder, cells) if keep else {}
         for spec in cells:
             run = RunDir.of(results, spec)
             done, state = run.done(), run.state()  # in this order: before DONE is seen it may still say "running"
@@ -148,6 +182,10 @@ def collect(results: Path, cells: Iterable[RunSpec]) -> dict[str, int]:
                 tables["metrics"] += read_metrics(run.path / "metrics.csv")
                 for name in TABLES.keys() - {"metrics"}:
                     tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
+            elif spec.run_id in before:
+                state = before[spec.run_id].state
+                for name, rows in before[spec.run_id].tables.items():
+                    tables[name] += rows
             elif state["status"] in ("done", "running"):  # killed before it could say so
                 state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
             states.append(state)
