@@ -19,7 +19,7 @@ from bench.method import Method
 from bench.store.files import check_seal, write_sealed
 from bench.store.rundir import RunDir
 
-FORMAT = 3
+FORMAT = 4
 KEPT = 2  # finished tasks
 
 

@@ -10,7 +10,8 @@ A method is one file in `methods/`, named like the method, holding one class wit
         def forward(self, images, query): ...   # (B, classes) logits over all classes; the engine masks
 
 The keyword-only arguments of the constructor are the method's configuration: their names, types and defaults are
-what a suite's `model=dict(...)` is checked against. State lives in parameters and buffers, so resuming is generic.
+what a suite's `model=dict(...)` is checked against. State lives in parameters, buffers and the whole numbers that `counted`
+names, so resuming is generic.
 A method never sees a test label, and never the task id at test.
 """
 
@@ -58,6 +59,7 @@ class Method(nn.Module):
 
     needs_query: bool = False
     needs_images: ClassVar[bool] = True  # False: works on queries alone, and no pixel is touched
+    counted: ClassVar[tuple[str, ...]] = ()  # whole numbers that are state: kept by the host, so that no step waits for a GPU
     name: ClassVar[str] = ""
     backbone: FrozenViT
     configuration: dict[str, Any]  # the constructor's keyword arguments, defaults included
@@ -66,6 +68,14 @@ class Method(nn.Module):
         super().__init__()
         object.__setattr__(self, "backbone", backbone)  # not a submodule: its weights are no state of the method
         self.classes, self.tasks, self.width = classes, tasks, backbone.width
+
+    def get_extra_state(self) -> Tensor:
+        """What `counted` names, beside parameters and buffers in the state that checkpoints hold."""
+        return torch.tensor([getattr(self, name) for name in self.counted], dtype=torch.long)
+
+    def set_extra_state(self, state: Tensor) -> None:
+        for name, value in zip(self.counted, state.tolist(), strict=True):
+            setattr(self, name, value)
 
     def begin_task(self, task: Task) -> None:
         """Called before a task's first batch, after torch's generator was seeded for (seed, task)."""

@@ -83,7 +83,7 @@ class CodaPrompt(Method):
     """pool M over all tasks, length (half keys, half values), layers, mu as in the released scripts."""
 
     needs_query = True
-    frozen: Tensor
+    counted = ("frozen",)
     components: list[Components]
 
     def __init__(
@@ -109,18 +109,18 @@ class CodaPrompt(Method):
         parts = nn.ModuleList(Components(per_task, tasks, length, self.width) for _ in layers)
         self.components = parts  # type: ignore[assignment]
         self.head = nn.Linear(self.width, classes)
-        self.register_buffer("frozen", torch.zeros((), dtype=torch.long))  # s: rows of finished tasks
+        self.frozen = 0  # s: rows of finished tasks
         self.training_task = False
 
     def begin_task(self, task: Task) -> None:
-        self.frozen.fill_(task.index * self.per_task)
+        self.frozen = task.index * self.per_task
         for layer in self.components:
-            layer.begin(int(self.frozen))
+            layer.begin(self.frozen)
         self.training_task = True
 
     def end_task(self, task: Task) -> None:
         for layer in self.components:
-            layer.end(int(self.frozen))
+            layer.end(self.frozen)
         self.frozen += self.per_task
         self.training_task = False
 
@@ -131,7 +131,7 @@ class CodaPrompt(Method):
         """layer -> (B, 2, length / 2, D)."""
         prefix = {}
         for layer, components in zip(self.layers, self.components, strict=True):
-            prompt = components(query, int(self.frozen), self.training_task)
+            prompt = components(query, self.frozen, self.training_task)
             prefix[layer] = torch.stack([prompt[:, : self.rows], prompt[:, self.rows :]], dim=1)
         return prefix
 
@@ -141,6 +141,6 @@ class CodaPrompt(Method):
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         loss = self.cross_entropy(self(images, query), labels, task)
         if self.mu:
-            penalty = torch.stack([c.orthogonality(int(self.frozen)) for c in self.components]).sum()
+            penalty = torch.stack([c.orthogonality(self.frozen) for c in self.components]).sum()
             loss = Loss(loss.total + self.mu * penalty, {**loss.parts, "orthogonality": penalty.detach()})
         return loss

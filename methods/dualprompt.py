@@ -60,7 +60,7 @@ class DualPrompt(Method):
     """
 
     needs_query = True
-    begun: Tensor
+    counted = ("begun",)
 
     def __init__(
         self,
@@ -86,20 +86,20 @@ class DualPrompt(Method):
         keys = len(e_layers) if self.coda_form else 1
         self.e = EPrompts(tasks, (len(e_layers), 2, e_length, self.width), (keys, self.width), (low, high))
         self.head = nn.Linear(self.width, classes)
-        self.register_buffer("begun", torch.zeros((), dtype=torch.long))
+        self.begun = 0  # tasks
 
     def begin_task(self, task: Task) -> None:
-        self.begun.fill_(task.index + 1)
+        self.begun = task.index + 1
         if task.index and not self.coda_form:
             self.e.prompts[task.index].data.copy_(self.e.prompts[task.index - 1].data)
 
     def param_groups(self) -> list[dict]:
-        current = int(self.begun) - 1
+        current = self.begun - 1
         prompts = [self.g_prompt, self.e.prompts[current], self.e.keys[current]]
         return [{"params": prompts, "kind": "prompt"}, {"params": list(self.head.parameters()), "kind": "head"}]
 
     def layer_prompts(self) -> dict[int, Tensor]:
-        e_prompt = self.e.prompts[int(self.begun) - 1]
+        e_prompt = self.e.prompts[self.begun - 1]
         return {
             layer: prompt.flatten(0, 1)
             for layer, prompt in zip((*self.g_layers, *self.e_layers), (*self.g_prompt, *e_prompt), strict=True)
@@ -108,18 +108,18 @@ class DualPrompt(Method):
     def prefixes(self, query: Tensor, task: int | None = None) -> dict[int, Tensor]:
         """layer -> (2, P, D), or (B, 2, P, D) where it differs per image. task: its prompt for all; None: by nearest key."""
         if task is None:
-            nearest = self.e.cosine(query, int(self.begun)).argmax(dim=2)
-            e_prompt = self.e.of_tasks(nearest, int(self.begun), self.reference_bug)
+            nearest = self.e.cosine(query, self.begun).argmax(dim=2)
+            e_prompt = self.e.of_tasks(nearest, self.begun, self.reference_bug)
         elif self.reference_bug:
             same = torch.full((1, len(query)), task, device=query.device)
-            e_prompt = self.e.of_tasks(same, int(self.begun), True)
+            e_prompt = self.e.of_tasks(same, self.begun, True)
         else:
             e_prompt = self.e.prompts[task]
         return dict(zip(self.g_layers, self.g_prompt, strict=True)) | dict(zip(self.e_layers, e_prompt, strict=True))
 
     def key_term(self, query: Tensor, task: int) -> Tensor:
         """What the keys add to the loss: minus the mean cosine, or in the coda form the summed (1 - cosine)."""
-        cosine = self.e.cosine(query, int(self.begun))[:, :, task]
+        cosine = self.e.cosine(query, self.begun)[:, :, task]
         return (1 - cosine).sum() if self.coda_form else -cosine.mean()
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:

@@ -70,9 +70,10 @@ class HLGP(Method):
     copy=False: root, generator and position encoding start anew in every task instead of as copies of task t-1.
     """
 
+    counted = ("begun", "classes_seen")
     learned: Tensor
     task_of_class: Tensor
-    seen: Tensor
+    group_of_layer: Tensor
     position: Tensor
     prototypes: Tensor
     generators: list[Generator]
@@ -115,7 +116,9 @@ class HLGP(Method):
         shape = (len(self.layers), 2, length, self.width)
         self.register_buffer("learned", torch.zeros(tasks, *shape))  # p_{i,l} of finished tasks
         self.register_buffer("task_of_class", torch.zeros(classes, dtype=torch.long))
-        self.register_buffer("seen", torch.zeros(2, dtype=torch.long))  # tasks finished or begun, classes seen
+        self.begun = self.classes_seen = 0  # tasks begun, classes of them
+        group_of_layer = [group for group, size in enumerate(self.group_sizes) for _ in range(size)]  # g(l)
+        self.register_buffer("group_of_layer", torch.tensor(group_of_layer), persistent=False)
         if self.needs_query:
             self.register_buffer("prototypes", torch.zeros(classes, self.width))  # mean query of each class seen, unit norm
         if generator:
@@ -150,7 +153,7 @@ class HLGP(Method):
         if not self.generated:
             return self.independent
         subs = torch.stack([generator(self.root) for generator in self.generators])  # S_{t,g}: (G, 2, P, D)
-        prompts = subs.repeat_interleave(torch.tensor(self.group_sizes, device=subs.device), dim=0)
+        prompts = subs.index_select(0, self.group_of_layer)
         return prompts if self.position_kind == "none" else prompts + self.position[:, None, None, :]
 
     def layer_prompts(self) -> dict[int, Tensor]:
@@ -160,7 +163,7 @@ class HLGP(Method):
         if task.index and not self.copy:
             self._start_prompts()
         self.task_of_class[task.start : task.stop] = task.index
-        self.seen[0], self.seen[1] = task.index + 1, task.stop
+        self.begun, self.classes_seen = task.index + 1, task.stop
         if self.needs_query:
             queries, labels = task.plain_queries()
             for label in range(task.start, task.stop):
@@ -174,10 +177,9 @@ class HLGP(Method):
 
     def all_prompts(self) -> Tensor:
         """(t, layers, 2, P, D): the finished tasks' prompts, and the current one's with its gradient."""
-        count = int(self.seen[0])
         if not self.training_task:
-            return self.learned[:count]
-        return torch.cat([self.learned[: count - 1], self.current_prompts()[None]])
+            return self.learned[: self.begun]
+        return torch.cat([self.learned[: self.begun - 1], self.current_prompts()[None]])
 
     def features(self, images: Tensor, prompts: Tensor, weights: Tensor) -> Tensor:
         """Class token under P_l = sum_i w_i p_{i,l}. weights: (t,) for the batch or (B, t) per image."""
@@ -186,9 +188,9 @@ class HLGP(Method):
 
     def mass(self, scores: Tensor) -> Tensor:
         """(B, t): the softmax of scores over the classes seen, summed over each task's classes."""
-        tasks, classes = int(self.seen[0]), int(self.seen[1])
-        mass = torch.zeros(len(scores), tasks, device=scores.device)
-        return mass.index_add(1, self.task_of_class[:classes], scores[:, :classes].softmax(dim=1))
+        seen = self.classes_seen
+        mass = torch.zeros(len(scores), self.begun, device=scores.device)
+        return mass.index_add(1, self.task_of_class[:seen], scores[:, :seen].softmax(dim=1))
 
     def task_weights(self, images: Tensor, query: Tensor, prompts: Tensor) -> Tensor:
         """w: (t,) for sum and mean, (B, t) for soft and prototype."""

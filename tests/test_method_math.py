@@ -54,7 +54,7 @@ def test_coda_later_components_do_not_exist_yet(small_vit, batch):
     assert method.components[0].rows("prompt", 0, True).shape[0] == 3
     method.end_task(task(0, 0, 2))
     method.begin_task(task(1, 2, 4))
-    assert method.components[0].rows("prompt", int(method.frozen), True).shape[0] == 6
+    assert method.components[0].rows("prompt", method.frozen, True).shape[0] == 6
     assert method.components[0].old_prompt[3:].abs().sum() == 0
 
 

@@ -20,10 +20,9 @@ from torch import Tensor
 from bench.config.spec import DataSpec, UsageError
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
-from bench.data.views import Views, Whole, centre_views, resample, resample_on_device, training_views
+from bench.data.views import CPU, Views, Whole, centre_views, resample, resample_on_device, to_device, training_views
 
 Array = np.ndarray
-CPU = torch.device("cpu")
 SHARE = 0.25  # of a GPU's free memory that the images of one part may take; larger ones stay with the host
 CHUNK = 256  # images of one block when a whole part is read: fixed, so that cached and fresh features are equal
 
@@ -53,12 +52,6 @@ class TaskSlice:
 def free_bytes(device: torch.device) -> int:
     """Of a GPU's memory."""
     return torch.cuda.mem_get_info(device)[0]
-
-
-def to_device(values: Array, device: torch.device) -> Tensor:
-    """A copy on the device; to a GPU from page-locked memory, so that nothing waits for it."""
-    copy = torch.from_numpy(np.array(values))
-    return copy if device.type == "cpu" else copy.pin_memory().to(device, non_blocking=True)
 
 
 def class_order(kind: str, order_seed: int, classes: int, domains: tuple[int, ...] | None = None) -> list[int]:
@@ -107,7 +100,7 @@ class TaskStream:
     ) -> None:
         classes = len(dataset.classes)
         self.device = device
-        self._resident: dict[str, Tensor] = {}
+        self._resident: dict[str, Tensor | None] = {}  # images of a part that lie on the GPU; None: too many, they stay
         self.dataset, self.spec, self.seed, self.image_size, self.batch = dataset, spec, seed, image_size, batch
         self.order = list(spec.class_order) or class_order(spec.order, order_seed, classes, dataset.domains)
         if sorted(self.order) != list(range(classes)):
@@ -156,11 +149,12 @@ class TaskStream:
                 squares, moved = images.cut(rows[group], views[group])
                 out[to_device(group, self.device)] = resample_on_device(to_device(squares, self.device), moved, size)
             return out
-        if part not in self._resident and images.nbytes < SHARE * free_bytes(self.device):
-            self._resident[part] = to_device(images, self.device)
-        if part in self._resident:
-            return resample_on_device(self._resident[part][to_device(rows, self.device)], views, size)
-        return resample_on_device(to_device(images[rows], self.device), views, size)
+        if part not in self._resident:
+            fits = images.nbytes < SHARE * free_bytes(self.device)
+            self._resident[part] = to_device(images, self.device) if fits else None
+        there = self._resident[part]
+        chosen = to_device(images[rows], self.device) if there is None else there[to_device(rows, self.device)]
+        return resample_on_device(chosen, views, size)
 
     def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:
         """All training images in stored order, each in its view of this epoch, in blocks of CHUNK."""

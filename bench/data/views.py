@@ -19,8 +19,15 @@ from torch.nn.functional import interpolate
 
 from bench.data.keyed import Draws, key_of
 
+CPU = torch.device("cpu")
 FORM = "bilinear, 16 bits"  # part of what identifies the features of views
 TRIES = 10
+
+
+def to_device(values: np.ndarray, device: torch.device = CPU) -> Tensor:
+    """A copy on the device; to a GPU from page-locked memory, so that nothing waits for it."""
+    copy = torch.from_numpy(np.array(values))
+    return copy if device.type == "cpu" else copy.pin_memory().to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -145,7 +152,7 @@ def _matrix(start: np.ndarray, length: np.ndarray, side: int, size: int, device:
     """What each source pixel adds to each pixel of the result, (n, size, side) fp64 whole numbers, and of what (n, 1, 1)."""
     first, weight, one = _taps(length, size)
     where = np.minimum(start[:, None, None] + first[..., None] + np.arange(weight.shape[-1]), side - 1)
-    at, values, parts = (torch.from_numpy(array).to(device) for array in (where, weight, one))
+    at, values, parts = (to_device(array, device) for array in (where, weight, one))
     matrix = torch.zeros(len(start), size, side, dtype=torch.float64, device=device).scatter_add_(-1, at, values)
     return matrix, parts[:, None, None]
 
@@ -164,5 +171,5 @@ def resample_on_device(images: Tensor, views: Views, size: int) -> Tensor:
     rows, parts = _matrix(top, height, side, size, images.device)
     down = _rounded(rows[:, None] @ across, parts[:, None])
     out = down.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # the layout of every image here
-    mirrored = torch.from_numpy(views.mirrored).to(images.device)
+    mirrored = to_device(views.mirrored, images.device)
     return torch.where(mirrored[:, None, None, None], out.flip(2), out)
