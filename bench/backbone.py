@@ -87,7 +87,7 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
 
             state = load_file(path)
         elif path.suffix in (".pth", ".pt", ".bin"):
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            state = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
         else:
             raise UsageError(f"backbone.checkpoint={path}: a .safetensors, .npz, .pth, .pt or .bin file is expected")
         _check_patch(path, state, vit)
@@ -112,6 +112,18 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
     if not all(torch.isfinite(value).all() for value in state.values()):
         raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
     vit.load_state_dict(state)
+
+
+def _unwrapped(state: Any) -> Any:
+    """The weights in a training checkpoint: under `teacher` (DINO, iBOT: the network that is evaluated), `model` (MAE) or
+    `state_dict`, without the prefixes that wrappers put before every name."""
+    for wrapper in ("teacher", "model", "state_dict"):
+        if isinstance(state.get(wrapper), dict):
+            state = state[wrapper]
+    for prefix in ("module.", "backbone."):
+        if any(key.startswith(prefix) for key in state):  # beside it: the heads of self-supervised training
+            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
+    return state
 
 
 def _check_patch(path: Path, state: Any, vit: Any) -> None:
@@ -329,6 +341,15 @@ def _check_glyph_weights(spec: BackboneSpec) -> None:
         raise UsageError(f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it")
 
 
+def _require_tag(name: str) -> None:
+    """Raises UsageError for a name without the tag that says which weights: what timm fetches for it has changed before."""
+    tags = [tagged for tagged in timm.list_models(f"{name}.*", pretrained=True) if timm.is_model(name)]
+    if "." not in name and tags:
+        raise UsageError(
+            f"backbone.name={name}: which weights? Give the full tag ({', '.join(tags)}) or backbone.checkpoint=FILE"
+        )
+
+
 def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
     """Build a spec's backbone with its weights. Raises UsageError with what is wrong and where."""
     vit = build_vit(spec)
@@ -345,6 +366,7 @@ def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
     elif spec.name == "vit":
         raise UsageError("backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)")
     else:
+        _require_tag(spec.name)
         vit = _timm_vit(spec, pretrained=True)
     if spec.normalise == "timm" and not pretrained_config(vit).get("mean"):
         raise UsageError(f"backbone.normalise=timm: timm states no mean and std for {spec.name}; use zero_one")

@@ -73,6 +73,8 @@ def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
     torch.use_deterministic_algorithms(True)
     # Nothing here reads uninitialised memory; filling it would cost 3% of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
+    # fp32 means fp32 on a GPU too: by default torch lets convolutions round their inputs to 10 bits.
+    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
     place = torch.device(device)
     backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, place)).to(place)
     dataset = _dataset(spec.data, backbone.image_size)

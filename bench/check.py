@@ -98,6 +98,8 @@ def main() -> int:
     args = parser.parse_args()
     file = EXPECTED / f"{args.suite}.csv"
     if args.measure is None and not file.is_file():
+        if not args.results.is_dir():
+            raise UsageError(f"--results {args.results}: no such folder")
         return claims.report(args.suite, args.results / Path(args.suite).stem)
     if args.measure is not None and args.measure < 10:
         raise UsageError(f"--measure {args.measure}: at least 10 seeds are needed for a margin")

@@ -40,11 +40,12 @@ FIELDS = {  # columns of published.csv by the protocol's keys
     "data.tasks": "tasks", "data.order": "order", "data.split": "split", "data.crop_low": "crop_low",
     "backbone.name": "backbone", "backbone.image_size": "image_size", "backbone.normalise": "normalise",
     "train.epochs": "epochs", "train.batch_size": "batch_size", "train.optimiser": "optimiser", "train.schedule": "schedule",
-    "train.prompt_lr": "lr", "train.head_lr": "lr", "model.form": "form",
+    "train.prompt_lr": "lr", "train.head_lr": "lr", "model.form": "form", "selection of prompts at test": "selection",
 }  # fmt: skip
 WHOLE = {"data.evaluate": "test", "data.train_per_class": "0", "data.test_per_class": "0"}
 TYPES = {"l2p++": "l2p_plus", "deep-l2p++": "deep_l2p"}  # of rows that are not named like their file
 FREE = ("precision used", "weights", "train.precision", "train.threads")  # what may differ: hardware, and what it recorded
+SOURCES = ("timm", "a file")  # of weights that can be those of the published row
 Protocol = dict[tuple[str, str], dict[str, str]]
 
 
@@ -61,7 +62,8 @@ def dataset_of(benchmark: str) -> str:
 def differing(run: dict[str, str], row: dict[str, str]) -> list[str]:
     """What a row of the results was run with that the published one was not: 'field: ours, published theirs'.
 
-    Beside the fields that published.csv names, all others must be those of this project's suite for that line, if it has one.
+    Beside the fields that published.csv names, all others must be those of this project's suite for that line, if it has one,
+    on the same dataset: in the same number of tasks, or else in any.
     """
     run = _completed(run)
     wanted = {key: row[column] for key, column in FIELDS.items() if row[column]}
@@ -69,8 +71,12 @@ def differing(run: dict[str, str], row: dict[str, str]) -> list[str]:
     if run.get("data.classes", "0") != "0":
         wanted["data.classes"] = row["classes"]
     suite = f"{row['dataset'].replace('-', '_')}_{row['line']}"
-    ours = _completed(_of_suite(suite).get((f"{row['dataset']}-{row['tasks']}", row["method"]), {}))
-    others = {key for key in ours.keys() | run.keys() if ours and key not in wanted and key not in FREE}
+    known = {name: of for (name, method), of in _of_suite(suite).items() if method == row["method"]}
+    ours = _completed(known.get(f"{row['dataset']}-{row['tasks']}", next(iter(known.values()), {})))
+    if run.get("weights from", "") not in ("", *SOURCES):
+        wanted["weights from"] = " or ".join(SOURCES)
+    free = (*FREE, "weights from", "data.tasks")  # tasks: wanted already
+    others = {key for key in ours.keys() | run.keys() if ours and key not in wanted and key not in free}
     pairs = [(key, value, "published") for key, value in wanted.items()]
     pairs += [(key, ours.get(key, ""), f"in suite {suite}") for key in sorted(others)]
     return [
@@ -144,7 +150,7 @@ def _compared(entry: dict[str, str], benchmarks: list[str], protocol: Protocol, 
         return row | {"published": "", "verdict": "not comparable", "detail": partial}
     std = float(entry["std"] or "nan")
     decision = equivalence(values, float(entry["value"]), MARGIN, std, int(entry["n"] or 1))
-    unknown = sorted({column for column in FIELDS.values() if not entry[column]} - {"form"})
+    unknown = sorted({column for column in FIELDS.values() if not entry[column]} - {"form", "selection"})
     notes = [_needs(decision), f"not known of the published: {', '.join(unknown)}" if unknown else ""]
     return row | _decided(decision, values.mean(), len(values), 2) | {"detail": "; ".join(note for note in notes if note)}
 

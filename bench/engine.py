@@ -116,7 +116,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     where = environment(cell)
     identifying = {"env_sha": environment_digest(where), **identity_of(cell)}
     run.refuse_other(identifying)
-    run.open(spec, where)
+    run.open(spec, where, {**identifying, "model": cell.method.configuration})
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
         _run_tasks(cell, run, {key: identifying[key] for key in SAME}, progress)

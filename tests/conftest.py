@@ -90,10 +90,20 @@ def undisturbed(tmp_path_factory) -> Callable[[RunSpec], dict[str, bytes]]:
 
 
 MODEL: dict[str, dict] = {  # smaller pools, so that six classes are enough; everything else as by default
-    "l2p": {"pool": 4, "length": 2, "top_n": 2},
+    "l2p": {"pool": 4, "length": 2, "top_n": 2, "init": (-1.0, 1.0)},  # far apart, so that images choose different ones
     "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
     "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
     "coda_prompt": {"pool": 6, "length": 4},
+}
+
+
+FORMS = {  # what a method does by another of its switches, as method names with a setting
+    "hlgp mean": {"weights": "mean"},
+    "hlgp sum": {"weights": "sum"},
+    "hlgp prototype": {"weights": "prototype"},
+    "hlgp independent": {"generator": False},
+    "hlgp no copy": {"copy": False},
+    "dualprompt coda": {"form": "coda"},
 }
 
 

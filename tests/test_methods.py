@@ -1,23 +1,27 @@
 """The contract, over every registered method: what fairness and forgetting studies silently rely on."""
 
+import contextlib
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import MODEL, with_method
+from conftest import FORMS, MODEL, with_method
 
 from bench import engine, training
-from bench.backbone import weights_digest
-from bench.method import build_method, method_names
+from bench.backbone import load_backbone, weights_digest
+from bench.config.spec import BackboneSpec
+from bench.method import Task, build_method, method_names
 
 METHODS = method_names()
+WITH_FORMS = [*METHODS, *FORMS]
 pytestmark = pytest.mark.contract
 TRAINED = [name for name in METHODS if name != "ncm"]
 
 
 def prepared(spec, name, **model):
-    cell = engine.prepare(with_method(spec, name, **{**MODEL.get(name, {}), **model}))
-    return cell
+    """name: a method, or one of FORMS."""
+    kind = name.split()[0]
+    return engine.prepare(with_method(spec, kind, **{**MODEL.get(kind, {}), **FORMS.get(name, {}), **model}))
 
 
 def trained(spec, name, tasks=None, **model):
@@ -40,7 +44,7 @@ def test_the_methods_are_all_there():
     assert {"linear", "ncm", "linear_ncm", "finetune"} <= set(METHODS)
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_FORMS)
 def test_logits_do_not_depend_on_the_batch(name, tiny_spec):
     cell = trained(tiny_spec, name)
     import numpy as np
@@ -97,28 +101,29 @@ def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
         assert not torch.allclose(other, cell.method(images, query)), "the images themselves are looked at"
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_FORMS)
 def test_the_old_stays_as_it_was(name, tiny_spec):
-    """Prompts, keys and components of a finished task are bit-identical after the next one."""
+    """Prompts, keys and components of a finished task are bit-identical after the next one; so is HLGP's head."""
     kept = {
-        "hlgp": lambda m: [m.learned[0]],
+        "hlgp": lambda m: [m.learned[0], m.head.weight[:2], m.head.bias[:2]],
         "dualprompt": lambda m: [m.e.prompts[0], m.e.keys[0]],
         "coda_prompt": lambda m: [b[: m.per_task] for c in m.components for b in (c.old_prompt, c.old_key, c.old_attention)],
         "ncm": lambda m: [m.class_means.means[:2]],
         "linear_ncm": lambda m: [m.class_means.means[:2], m.head.weight[:2]],
         "linear": lambda m: [m.head.weight[:2]],
     }
-    if name not in kept:
+    kind = name.split()[0]
+    if kind not in kept:
         return  # shared by design: a pool, one prompt, all weights
     cell = trained(tiny_spec, name, tasks=1)
-    before = [t.detach().clone() for t in kept[name](cell.method)]
+    before = [t.detach().clone() for t in kept[kind](cell.method)]
     assert any(t.abs().sum() > 0 for t in before)
     for part in cell.stream.tasks[1:]:
         engine.train_task(cell, part, lambda line: None)
-    assert all(torch.equal(a, b) for a, b in zip(before, kept[name](cell.method), strict=True))
+    assert all(torch.equal(a, b) for a, b in zip(before, kept[kind](cell.method), strict=True))
 
 
-@pytest.mark.parametrize("name", METHODS)
+@pytest.mark.parametrize("name", WITH_FORMS)
 def test_state_round_trips(name, tiny_spec):
     import numpy as np
 
@@ -147,14 +152,35 @@ def test_building_in_another_order_gives_the_same_weights(small_vit):
 
 
 @pytest.mark.parametrize("name", METHODS)
-@pytest.mark.parametrize(("classes", "tasks"), [(6, 1), (7, 3), (12, 6)])
+@pytest.mark.parametrize(("classes", "tasks"), [(6, 1), (7, 3), (40, 20)])
 def test_one_task_uneven_tasks_and_many_tasks(name, classes, tasks, tiny_spec):
     spec = replace(tiny_spec, data=replace(tiny_spec.data, classes=classes, tasks=tasks, train_per_class=2))
-    spec = replace(spec, train=replace(spec.train, epochs=1))
-    cell = trained(spec, name)
+    spec = replace(spec, train=replace(spec.train, epochs=1, clip_norm=1.0))
+    cell = trained(spec, name, **({"pool": 20} if name == "coda_prompt" else {}))
     rows = engine.evaluate(cell, cell.stream.tasks[-1])
     assert len(rows) == 2 * tasks
     assert sum(row["n"] for row in rows if row["scenario"] == "class") == classes * 4
+
+
+@pytest.mark.parametrize("name", [name for name in WITH_FORMS if name != "ncm"])
+def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
+    """On the meta device tensors have no values: whatever a GPU would be waited for raises there."""
+    monkeypatch.setattr(torch, "autocast", lambda *given, **how: contextlib.nullcontext())  # it does not know that device
+    kind = name.split()[0]
+    vit = load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=12, heads=2))
+    method = build_method(kind, vit, 6, 3, {**MODEL.get(kind, {}), **FORMS.get(name, {})}, 0)
+    for index in range(2):
+        queries, labels = torch.randn(4, 24), torch.tensor([0, 0, 1, 1]) + 2 * index
+        task = Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=queries, y=labels: (q, y))
+        method.begin_task(task)
+        if index == 0:
+            method.end_task(task)
+    nowhere = torch.device("meta")
+    vit.to(nowhere)
+    method.to(nowhere)
+    images, query = torch.zeros(3, 3, 16, 16, device=nowhere), torch.zeros(3, 24, device=nowhere)
+    method.loss(images, query, torch.zeros(3, dtype=torch.long, device=nowhere), task).total.backward()
+    assert method(images, query).shape == (3, 6)
 
 
 def test_evaluation_needs_no_gradient_and_sees_each_image_once(tiny_spec):

@@ -147,8 +147,9 @@ def plain(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_from_json(text: str) -> RunSpec:
-    """The inverse of json.dumps(asdict(spec)); checked like any other input."""
+    """The inverse of json.dumps(asdict(spec)), and of a run's spec.json; checked like any other input."""
     tree = json.loads(text)
+    tree.pop("resolved", None)
     return RunSpec(**{**tree, **{name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}})
 
 

@@ -158,6 +158,7 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             values = {name: _merge(name, tree, on, how, special, final) for name in SECTIONS}
             if isinstance(values["data"].get("class_order"), str):
                 values["data"]["class_order"] = _read_order(Path(values["data"]["class_order"]))
+            named = _named_order(values["data"])
             sections = {name: make(cls, values[name], name) for name, cls in SECTIONS.items()}
             if len(sections["data"].root) and sections["data"].name not in ON_DISK:
                 raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
@@ -166,7 +167,7 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             if not isinstance(how.get("type", ""), str):
                 raise UsageError(f"methods.{method}.type={how['type']!r}: a method's name is expected")
             fixed = sections["data"].order == "natural" or sections["data"].class_order
-            for order_seed in order_seeds[:1] if fixed else order_seeds:  # one order is not several replicates
+            for order_seed in named or (order_seeds[:1] if fixed else order_seeds):  # one order is not several replicates
                 for seed in seeds:
                     yield RunSpec(
                         label, benchmark, method, how.get("type", method), order_seed, seed, copy.deepcopy(model), **sections
@@ -190,6 +191,17 @@ def _merge(name: str, *sources: dict[str, Any]) -> dict[str, Any]:
             raise UsageError(f"{name}={source[name]!r}: a dict of its keys is expected")
         merged.update(source.get(name, {}))
     return merged
+
+
+def _named_order(data: dict[str, Any]) -> list[int]:
+    """The order seed that data.order names, as 'pilot:1993' does, and data.order without it; [] where it names none."""
+    kind, colon, seed = str(data.get("order", "")).partition(":")
+    if not colon:
+        return []
+    if kind not in ("coda", "pilot") or not re.fullmatch("[0-9]{1,10}", seed) or int(seed) >= SEEDS:
+        raise UsageError(f"data.order={data['order']}: coda:SEED or pilot:SEED, with a seed below {SEEDS}, is expected")
+    data["order"] = kind
+    return [int(seed)]
 
 
 def _read_order(file: Path) -> list[int]:

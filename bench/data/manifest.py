@@ -92,6 +92,8 @@ def read(file: Path) -> list[Row]:
 def checked(rows: Iterable[Row], where: str) -> list[Row]:
     """The same rows, sorted. Raises UsageError for what is no split: a path that leaves the folder or comes twice, ..."""
     rows = sorted(rows)
+    if not rows:
+        raise UsageError(f"{where}: no images are listed")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         path = PurePosixPath(row.path)
         if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in row.path or str(path) != row.path:

@@ -67,7 +67,7 @@ def movement_table(results: Results) -> pd.DataFrame:
 
 
 def protocol_table(results: Results) -> pd.DataFrame:
-    """A row per key that anything sets, a column per method; what differs from most other methods is marked with *.
+    """A row per key that anything sets, a column per method; what differs from most others that have the key is marked with *.
 
     Values that differ between benchmarks are all shown, in the order of the benchmarks.
     """
@@ -76,9 +76,13 @@ def protocol_table(results: Results) -> pd.DataFrame:
         values = part["value"].tolist()
         columns.setdefault(method, {})[key] = " / ".join(values if len(set(values)) > 1 else values[:1])
     table = pd.DataFrame(columns, dtype=object).fillna("")
-    if len(table):
-        marked = table.ne(table.mode(axis=1)[0], axis=0) & table.ne("")
-        table += marked.replace({True: " *", False: ""})
+    for key in table.index:
+        said = table.loc[key][table.loc[key] != ""]
+        often = said.value_counts()
+        if len(often) > 1:  # where no value is the most frequent one, all differ
+            usual = often.index[0] if often.iloc[0] > often.iloc[1] else None
+            for method in said.index[said != usual]:
+                table.loc[key, method] += " *"
     return table.rename_axis("key").reset_index()
 
 

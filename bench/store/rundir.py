@@ -8,6 +8,7 @@ DONE is written last and holds the digests of the tables and of state.json: a ce
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import fcntl
 import hashlib
 import json
@@ -65,9 +66,11 @@ class RunDir:
                 self.log(f"not locked: {error.strerror}")
             yield
 
-    def open(self, spec: RunSpec, environment: dict[str, Any]) -> None:
-        """Create the directory and record what is run where. Raises UsageError where it cannot be written."""
-        write_text(self.path / "spec.json", json.dumps(plain(spec), indent=1, sort_keys=True) + "\n")
+    def open(self, spec: RunSpec, environment: dict[str, Any], resolved: dict[str, Any]) -> None:
+        """Create the directory and record what is run where: the spec, and its protocol as it turned out (digests, precision,
+        every setting of the method). Raises UsageError where it cannot be written."""
+        written = {**plain(spec), "resolved": protocol_of(spec, resolved)}
+        write_text(self.path / "spec.json", json.dumps(written, indent=1, sort_keys=True) + "\n")
         write_text(self.path / "env.json", json.dumps(environment, indent=1, sort_keys=True) + "\n")
 
     def log(self, line: str) -> None:
@@ -208,13 +211,26 @@ def protocol(cells: Iterable[RunSpec], states: list[dict[str, Any]]) -> Rows:
         if (spec.benchmark, spec.method) in seen:
             continue
         seen.add((spec.benchmark, spec.method))
-        tree = spec.described()  # where files lie is no part of a protocol; their digests are
-        values = {"type": spec.type, "precision used": run.get("precision", ""), "weights": run.get("weights_sha", "")[:12]}
-        values |= {f"{section}.{key}": tree[section][key] for section in SECTIONS for key in tree[section]}
-        values |= {f"model.{key}": value for key, value in run.get("model", spec.model).items()}
-        values["selection of prompts at test"] = "per image, task unknown"
-        rows += [{"benchmark": spec.benchmark, "method": spec.method, "key": k, "value": v} for k, v in values.items()]
+        rows += [
+            {"benchmark": spec.benchmark, "method": spec.method, "key": k, "value": v}
+            for k, v in protocol_of(spec, run).items()
+        ]
     return rows
+
+
+def protocol_of(spec: RunSpec, run: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of a cell by its name. run: what its files turned out to be, as far as that is known."""
+    source = {"": "embedded" if spec.backbone.name == "vit_glyphs" else "timm", "random": "random"}
+    values = {"type": spec.type, "precision used": run.get("precision", ""), "weights": run.get("weights_sha", "")[:12]}
+    values["weights from"] = source.get(spec.backbone.checkpoint, "a file")
+    for section in SECTIONS:
+        values |= {f"{section}.{key}": value for key, value in dataclasses.asdict(getattr(spec, section)).items()}
+    del values["data.root"], values["backbone.checkpoint"]  # where files lie is no part of a protocol; their digests are
+    model = run.get("model", spec.model)
+    values |= {f"model.{key}": value for key, value in model.items()}
+    mixed = str(model.get("reference_bug")) == "True" and spec.type == "dualprompt"
+    values["selection of prompts at test"] = "prompts of different images mixed" if mixed else "per image, task unknown"
+    return values
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
