@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import platform
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -238,6 +239,16 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 def device_name(device: torch.device) -> str:
     """'cpu', or which GPU it is: two models' last bits differ."""
     return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
+
+
+def processor_name() -> str:
+    """The model of this machine's processor: last bits differ between models, and speed does."""
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        lines = []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor()
 
 
 def pretrained_config(vit: nn.Module) -> dict:

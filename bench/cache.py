@@ -7,14 +7,16 @@ end agrees. Where all entries together pass the limit, those not used for longes
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import math
 import os
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import numpy as np
 
+from bench import stopping
 from bench.config.spec import UsageError
 from bench.paths import cache_dir
 from bench.store.files import load_array, save_array, save_pieces
@@ -42,10 +44,32 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     path = cache_dir() / kind / f"{key}.npy"
     stored = load_array(path)
     if stored is None:
-        stored = make()
-        save_array(path, stored)
-        trim(most)
+        with _alone(path):
+            stored = load_array(path)  # what another process may have made meanwhile
+            if stored is None:
+                stored = make()
+                save_array(path, stored)
+                trim(most)
     return stored
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """While others that want the same entry wait; where there are no locks each makes its own, and the last one stays."""
+    lock = path.with_name(f".{path.stem}.lock")
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            lock.parent.mkdir(parents=True, exist_ok=True)
+            stream = held.enter_context(lock.open("w"))
+            while True:
+                try:
+                    fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    stopping.check()
+                    time.sleep(0.05)
+            held.callback(lock.unlink, missing_ok=True)
+        yield
 
 
 def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:

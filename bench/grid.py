@@ -1,7 +1,7 @@
 """Run all cells of a suite that are not done: `python -m bench.grid SUITE`.
 
-As many one-thread cells run side by side as there are cores. What cannot work is found before anything is trained: each
-different benchmark, backbone and method is built once first.
+As many one-thread cells run side by side as there are cores, or one on each GPU. What cannot work is found before anything
+is trained: each different benchmark, backbone and method is built once first.
 """
 
 from __future__ import annotations
@@ -133,7 +133,7 @@ def _show(bar: tqdm, cell: RunSpec, text: str) -> None:
 def run_local(
     cells: list[RunSpec],
     results: Path,
-    jobs: int,
+    jobs: int | None,
     device: str,
     finished: Iterable[RunSpec] = (),
     limit: float | None = None,
@@ -142,13 +142,14 @@ def run_local(
     """Run cells on local workers, each for at most `limit` minutes; returns the reason of each that is not done, by run_id.
 
     Of finished cells those that read files of the user's are checked too: are the files still the same? A cell that
-    another grid is running is waited for. kept: those of the finished cells that have rows in the suite's tables and no run.
+    another grid is running is waited for. jobs: cells side by side, which share the GPUs evenly; None: as many as there are
+    cores, or GPUs. kept: those of the finished cells that have rows in the suite's tables and no run.
     """
     waiting: queue.Queue[RunSpec] = queue.Queue()
     for cell in cells:
         waiting.put(cell)
     failed: dict[str, str] = {}
-    workers = [Worker(results, device) for _ in range(min(jobs, len(cells)) or 1)]
+    workers = [Worker(results, device)]
     threads: list[threading.Thread] = []
     bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
     stopping = threading.Event()
@@ -180,6 +181,12 @@ def run_local(
     try:
         again = [cell for cell in finished if cell.data.root or cell.backbone.checkpoint or cell.run_id in kept]
         check_cells([*cells, *again], workers[0], kept)
+        if cells:
+            places: list[str] = workers[0].ask("places", cells[0]).get("places", [device])
+            beside = jobs or (len(os.sched_getaffinity(0)) if places == ["cpu"] else len(places))
+            print(f"{min(beside, len(cells))} side by side on {', '.join(places)}", file=sys.stderr)
+            workers[0].device = places[0]
+            workers += [Worker(results, places[number % len(places)]) for number in range(1, min(beside, len(cells)))]
         threads += [threading.Thread(target=work, args=(worker,)) for worker in workers]
         for thread in threads:
             thread.start()
@@ -254,7 +261,7 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--benchmarks", nargs="+", default=[])
     parser.add_argument("--order-seeds", nargs="+", type=int, default=[])
     parser.add_argument("--seeds", nargs="+", type=int, default=[])
-    parser.add_argument("--jobs", type=cli.positive, help="cells side by side (default: the cores)")
+    parser.add_argument("--jobs", type=cli.positive, help="cells side by side (default: one a core, or one a GPU)")
     parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
     parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n", help="run the i-th of n parts")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
@@ -305,11 +312,9 @@ def main() -> int:
         if left:
             submit_slurm(left, args, folder)
         return cli.FINE
-    jobs = args.jobs or len(os.sched_getaffinity(0))
-    print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before, {jobs} side by side",
-          file=sys.stderr)  # fmt: skip
+    print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before", file=sys.stderr)
     finished = [cell for cell in chosen if cell not in left]
-    failed = run_local(left, args.results, jobs, args.device, finished, args.time_limit, kept)
+    failed = run_local(left, args.results, args.jobs, args.device, finished, args.time_limit, kept)
     counts = collect(args.results, suite.cells, args.keep)
     print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())), flush=True)
     drawn = cli.FINE

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from bench import stopping
-from bench.backbone import FrozenViT, device_name
+from bench.backbone import FrozenViT, device_name, processor_name, timm
 from bench.cache import cached
 from bench.config.spec import RunSpec
 from bench.data.stream import TaskStream
@@ -37,8 +37,9 @@ class Queries:
             "view": [FORM, backbone.image_size, stream.dataset.side],
             "precision": backbone.precision,
             "threads": spec.train.threads,
-            "arithmetic": [torch.__version__, torch.backends.cpu.get_cpu_capability(), device_name(stream.device)],
-        }
+            "arithmetic": [torch.__version__, timm.__version__, processor_name(), torch.backends.cpu.get_cpu_capability(),
+                           device_name(stream.device)],
+        }  # fmt: skip
         self._held: dict[str, np.ndarray] = {}
 
     def train(self, epoch: int) -> np.ndarray:

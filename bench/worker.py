@@ -1,7 +1,7 @@
 """A process that runs cells for the grid: one JSON request per line in, one JSON answer per line out.
 
 It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests are
-{"do": "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
+{"do": "places" | "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
 {"kind": "progress" | "usage" | "busy" | "state", ...}.
 """
 
@@ -32,6 +32,14 @@ def choose_device(wanted: str) -> str:
     return wanted
 
 
+def places(device: str) -> list[str]:
+    """Where cells may run side by side on a device: one place for each GPU that is seen, 'cpu' alone for the processor."""
+    import torch
+
+    chosen = choose_device(device)
+    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if chosen == "cuda" else [chosen]
+
+
 def serve() -> None:
     """Answer requests until standard input ends."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grid's to handle: it ends its workers
@@ -52,6 +60,9 @@ def serve() -> None:
 
         request = json.loads(line)
         try:
+            if request["do"] == "places":
+                answer(kind="state", status="ok", reason="", places=places(request["device"]))
+                continue
             spec = spec_from_json(json.dumps(request["spec"]))
             device = choose_device(request["device"])
             if request["do"] == "check":

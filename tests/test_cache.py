@@ -1,6 +1,8 @@
 """The cache of arrays: what is in it is used, what passes its limit goes, longest unused first."""
 
 import os
+import threading
+import time
 
 import numpy as np
 import pytest
@@ -26,6 +28,23 @@ def test_made_once(folder):
     assert len(calls) == 1
     assert np.array_equal(first, second)
     assert isinstance(second, np.memmap)
+
+
+def test_made_once_by_all_who_want_it_at_once(folder):
+    calls = []
+
+    def make():
+        calls.append(1)
+        time.sleep(0.3)
+        return np.arange(3.0)
+
+    threads = [threading.Thread(target=cache.cached, args=("queries", "key", make)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(calls) == 1
+    assert [file.name for file in (folder / "queries").iterdir()] == ["key.npy"]
 
 
 def test_what_was_not_used_for_longest_goes_first(folder, monkeypatch):

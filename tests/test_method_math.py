@@ -21,6 +21,89 @@ def batch():
     return torch.randn(5, 3, 16, 16), torch.randn(5, 24)
 
 
+# --- losses: the cross-entropy over the task's classes, and what each paper adds to it ---------------------------------
+
+SMALL = {  # for a network of four blocks
+    "l2p": {"pool": 6, "length": 2, "top_n": 2, "init": (-1.0, 1.0), "key_loss": 0.5},
+    "l2p_plus": {"pool": 6, "length": 4, "top_n": 2, "layers": (0, 1), "key_loss": 0.5},
+    "dualprompt": {"g_layers": (0,), "e_layers": (1, 2), "init": (-1.0, 1.0), "key_loss": 0.5},
+    "dualprompt coda": {"g_layers": (0,), "e_layers": (1, 2), "init": (-1.0, 1.0), "key_loss": 0.5, "form": "coda"},
+    "coda_prompt": {"pool": 6, "length": 4, "layers": (0, 1), "mu": 0.5},
+    "hlgp": {"groups": 2},
+    "oneprompt": {},
+}
+
+
+def added(name, method, query):
+    """The term beside the cross-entropy, in the second of three tasks, written out."""
+    if name == "l2p":  # google-research/l2p: minus lambda times the mean over images of their chosen cosines' sum
+        return -0.5 * torch.stack([F.cosine_similarity(q[None], method.pool.keys).topk(2).values.sum() for q in query]).mean()
+    if name == "l2p_plus":  # GT-RIPL/CODA-Prompt, over an image's own keys
+        chosen = [F.cosine_similarity(q[None], pool.keys).topk(2).values for pool in method.pools for q in query]
+        return 0.5 * sum((1 - cosine).sum() for cosine in chosen)
+    if name == "dualprompt":
+        return -0.5 * F.cosine_similarity(query, method.e.keys[1][0]).mean()
+    if name == "dualprompt coda":
+        return 0.5 * sum((1 - F.cosine_similarity(query, key[None])).sum() for key in method.e.keys[1])
+    if name == "coda_prompt":
+        total = 0
+        for part in method.components:
+            for kind in ("prompt", "key", "attention"):
+                t = torch.cat([getattr(part, f"old_{kind}")[:2], getattr(part, kind)]).flatten(1)
+                total = total + ((t @ t.T - torch.eye(4)) ** 2).mean()
+        return 0.5 * total
+    return 0.0
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_the_loss_is_the_papers(name, small_vit, batch):
+    images, query = batch
+    labels = torch.tensor([2, 3, 3, 2, 2])
+    method = build_method(name.split()[0], small_vit, 6, 3, SMALL[name], 0)
+    for index in range(2):
+        now = task(index, 2 * index, 2 * index + 2)
+        method.begin_task(now)
+        if index == 0:
+            method.end_task(now)
+    with torch.no_grad():  # trained rows are not orthogonal any more, the keys of two tasks are nearest to some image each
+        for parameter in method.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    if name.startswith("dualprompt"):  # in training the task's own prompt, whichever key is nearest
+        e = method.e.prompts[1]
+        prefix = {0: method.g_prompt[0], 1: e[0], 2: e[1]}
+        logits = method.head(small_vit.cls(images, prefix))
+    else:
+        logits = method(images, query)
+    expected = F.cross_entropy(logits[:, 2:4], labels - 2) + added(name, method, query)
+    loss = method.loss(images, query, labels, now).total
+    torch.testing.assert_close(loss, torch.as_tensor(expected), rtol=1e-4, atol=1e-5)
+    loss.backward()
+    if name.startswith("dualprompt"):
+        for group in (method.e.prompts, method.e.keys):
+            assert [p.grad is not None and bool(p.grad.any()) for p in group] == [False, True, False]
+
+
+def test_soft_weights_are_constants_of_the_loss(small_vit, batch):
+    """No gradient flows through HLGP's first pass: it has the loss's gradient with the weights held fixed."""
+    images, query = batch
+    method = build_method("hlgp", small_vit, 6, 3, {"groups": 2}, 0)
+    first, now = task(0, 0, 2), task(1, 2, 4)
+    method.begin_task(first)
+    method.end_task(first)
+    method.begin_task(now)
+    labels = torch.tensor([2, 3, 3, 2, 2])
+    method.loss(images, query, labels, now).total.backward()
+    found = {name: p.grad.clone() for name, p in method.named_parameters() if p.grad is not None}
+    method.zero_grad()
+    prompts = method.all_prompts()
+    weights = method.task_weights(images, query, prompts).detach()
+    F.cross_entropy(method.head(method.features(images, prompts, weights))[:, 2:4], labels - 2).backward()
+    for name, parameter in method.named_parameters():
+        if parameter.grad is not None:
+            torch.testing.assert_close(found[name], parameter.grad, msg=name)
+    assert not found["head.weight"][:2].any(), "what was learned of the first task's classes stays"
+
+
 # --- CODA-Prompt ------------------------------------------------------------------------------------------------------
 
 
@@ -46,6 +129,21 @@ def test_coda_rows_are_orthogonal_even_to_rows_that_were_trained_apart():
     torch.testing.assert_close(fresh.norm(dim=1), torch.ones(6))
     assert (fresh @ earlier.T).abs().max() < 1e-5
     torch.testing.assert_close(fresh @ fresh.T, torch.eye(6), rtol=0, atol=1e-5)
+
+
+def test_coda_components_of_a_task_are_orthogonal_to_all_before(small_vit):
+    method = build_method("coda_prompt", small_vit, 6, 3, {"pool": 9, "length": 4, "layers": (0, 1)}, 0)
+    for index in range(3):
+        method.begin_task(task(index, 2 * index, 2 * index + 2))
+        for part in method.components:
+            for kind in ("prompt", "key", "attention"):
+                rows, before = getattr(part, kind).detach().flatten(1), getattr(part, f"old_{kind}").flatten(1)
+                torch.testing.assert_close(rows @ rows.T, torch.eye(3), rtol=0, atol=1e-5)
+                assert (rows @ before.T).abs().max() < 1e-4
+                assert not before[3 * index :].any(), "rows of later tasks do not exist"
+                with torch.no_grad():
+                    getattr(part, kind).add_(0.3 * torch.randn_like(getattr(part, kind)))  # training
+        method.end_task(task(index, 2 * index, 2 * index + 2))
 
 
 def test_coda_later_components_do_not_exist_yet(small_vit, batch):
@@ -220,15 +318,19 @@ def test_hlgp_borders_are_groups_of_any_size(small_vit):
 
 
 def test_hlgp_copy_switch(small_vit):
+    """Root, generators and position encoding go on from the task before, or all start anew."""
     for copy in (True, False):
         method = hlgp(small_vit, copy=copy)
         method.begin_task(task(0, 0, 3))
         with torch.no_grad():
-            method.root.add_(1.0)
-        before = method.root.detach().clone()
+            for name, parameter in method.named_parameters():
+                if not name.startswith("head"):
+                    parameter.add_(1.0)
+        before = {n: p.detach().clone() for n, p in method.named_parameters() if not n.startswith("head")}
         method.end_task(task(0, 0, 3))
         method.begin_task(task(1, 3, 6))
-        assert torch.equal(method.root, before) is copy
+        assert all(torch.equal(p, before[n]) is copy for n, p in method.named_parameters() if n in before)
+        assert {name.split(".")[0] for name in before} == {"root", "generators", "position"}
 
 
 def test_hlgp_has_fewer_parameters_than_independent_prompts():
