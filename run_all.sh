@@ -26,8 +26,16 @@ PY
 }
 
 python=""
+seen="$root/.venv/.usable$extra"  # .venv was found usable: no package has come or gone since, so it need not import all again
 for candidate in "${PYTHON:-}" "$root/.venv/bin/python" python3; do
-    [ -z "${FRESH:-}" ] && [ -n "$candidate" ] && command -v "$candidate" >/dev/null && usable "$candidate" && python=$candidate && break
+    [ -z "${FRESH:-}" ] && [ -n "$candidate" ] && command -v "$candidate" >/dev/null || continue
+    own=""
+    [ "$candidate" = "$root/.venv/bin/python" ] && own=yes
+    if [ -z "$own" ] || [ -n "$(find "$root/pyproject.toml" "$root"/.venv/lib/python*/site-packages -maxdepth 0 -newer "$seen" 2>&1)" ]; then
+        usable "$candidate" || continue
+        [ -z "$own" ] || touch "$seen"
+    fi
+    python=$candidate && break
 done
 if [ -z "$python" ]; then
     for base in "${PYTHON:-}" python3 python3.13 python3.12 python3.11 ""; do
@@ -39,6 +47,7 @@ if [ -z "$python" ]; then
     python="$root/.venv/bin/python"
     # compiled on first use: most of what is installed is never imported
     (cd "$root" && "$python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]" >&2)
+    touch "$root/.venv/.usable" "$root/.venv/.usabletest"
 fi
 
 if [ "$extra" = test ]; then

@@ -76,14 +76,17 @@ def protocol_table(results: Results) -> pd.DataFrame:
         values = part["value"].tolist()
         columns.setdefault(method, {})[key] = " / ".join(values if len(set(values)) > 1 else values[:1])
     table = pd.DataFrame(columns, dtype=object).fillna("")
-    for key in table.index:
-        said = table.loc[key][table.loc[key] != ""]
-        often = said.value_counts()
-        if len(often) > 1:  # where no value is the most frequent one, all differ
-            usual = often.index[0] if often.iloc[0] > often.iloc[1] else None
-            for method in said.index[said != usual]:
-                table.loc[key, method] += " *"
-    return table.rename_axis("key").reset_index()
+    marked = table.apply(_marked, axis=1) if len(table) else table
+    return marked.rename_axis("key").reset_index()
+
+
+def _marked(row: pd.Series) -> pd.Series:
+    """One key's values by method, with * at those that are not the most frequent one; where none is, all differ."""
+    often = row[row != ""].value_counts()
+    if len(often) < 2:
+        return row
+    usual = often.index[0] if often.iloc[0] > often.iloc[1] else ""
+    return row.where(row.isin(["", usual]), row + " *")
 
 
 def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.DataFrame:

@@ -1,13 +1,14 @@
-"""Every switch of HLGP, one at a time, from the default row `hlgp`, with three class orders of every `glyphs` benchmark.
+"""Every switch of HLGP, one at a time, from the default row `hlgp`, with three class orders of every embedded benchmark.
 
 Otherwise as in `mini`. Rows are SWITCH@VALUE. The control without generator stands twice: with rates found as HLGP's were
-(the best of the same twelve settings, suite `ablation_tune`), and with a prompt rate at which its prompts move about as far
-as HLGP's do, since the generator multiplies a prompt's step (the report's movement table says how far each moved).
+(the best of the same twelve settings, suite `ablation_tune`), and with a prompt rate, found for each benchmark, at which its
+prompts move about as far in a task as HLGP's do, since the generator multiplies a prompt's step (see movement.csv).
 """
 
 _base_ = ["./mini.py"]
 
-benchmarks = dict(_delete_=True, **{name: setting for name, setting in _base_.benchmarks.items() if name != "digits"})
+matched = {"glyphs": 0.04, "glyphs-r": 0.03, "glyphs-a": 0.06, "glyphs-v": 0.06, "digits": 0.03}  # prompt rates
+benchmarks = {name: dict(methods={"generator@off-matched": dict(train=dict(prompt_lr=rate))}) for name, rate in matched.items()}
 
 default = _base_.methods["hlgp"]
 switches = {
@@ -26,4 +27,4 @@ rows |= {
     "generator@off-matched": dict(control, train=dict(prompt_lr=0.03, head_lr=0.015)),
 }
 methods = dict(_delete_=True, hlgp=default, **rows)
-del default, switches, control, rows
+del default, switches, control, rows, matched
