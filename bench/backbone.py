@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
+import pickle
 import platform
 import re
 from collections.abc import Mapping
@@ -96,6 +97,10 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
         state = {key: value.float() for key, value in state.items() if not key.startswith(HEAD_KEYS)}
     except UsageError:
         raise
+    except pickle.UnpicklingError as error:
+        raise UsageError(
+            f"backbone.checkpoint={path}: holds more than weights, and nothing is unpickled here; save its weights alone"
+        ) from error
     except Exception as error:  # each format has its own exceptions; the reader needs the file and the reason
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UsageError(f"backbone.checkpoint={path}: cannot be read into this backbone ({reason})") from error

@@ -3,7 +3,8 @@
 1.00x is a plain forward pass of the timm network. The floor of a training step is a forward pass and the backward pass through
 activations only, with one prompt row in the first block. Everything is measured interleaved, best of several; CPU seconds of
 this process on a CPU, events on a GPU. Warm: query features come from the cache; cold: the step computes them itself.
-Views: the random crops of a batch, resized and mirrored.
+Views: the random crops of a batch, resized and mirrored. tflops: 10^12 FLOP/s, what `--rate` of a dry run takes. kept_mib:
+what a step keeps for its backward pass; peak_mib: the most that lies on a GPU during a step.
 Weights are random: speed does not depend on them, and nothing is downloaded.
 """
 
@@ -14,7 +15,6 @@ import os
 import resource
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -25,7 +25,7 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cli
-from bench.backbone import FrozenViT, load_backbone
+from bench.backbone import FrozenViT, load_backbone, processor_name
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError, make
 from bench.data.views import resample, resample_on_device, training_views
 from bench.method import Method, Task, build_method, method_names
@@ -35,8 +35,8 @@ from bench.training import build_optimiser
 from bench.worker import choose_device
 
 CLASSES = 100
-COLUMNS = ("device", "precision", "tasks", "step", "ratio", "ms", "images_per_second", "gflops_per_image", "share_of_matmul",
-           "kept_mib")  # fmt: skip
+COLUMNS = ("device", "precision", "tasks", "step", "ratio", "ms", "images_per_second", "gflops_per_image", "tflops",
+           "share_of_matmul", "kept_mib", "peak_mib")  # fmt: skip
 Step = Callable[[], object]
 
 
@@ -74,11 +74,13 @@ def train_step(method: Method, task: Task, optimiser: Any, images: Tensor, query
     optimiser.step()
 
 
-@torch.inference_mode()
-def eval_step(method: Method, images: Tensor, query: Tensor | None) -> None:
+def answer(method: Method, images: Tensor, query: Tensor | None) -> None:
     if query is None and method.needs_query:
         query = method.backbone.cls(images)
     method(images, query)  # type: ignore[arg-type]
+
+
+eval_step = torch.inference_mode()(answer)
 
 
 def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict[str, Step]:
@@ -133,6 +135,25 @@ def seconds(step: Step, device: torch.device) -> float:
     return before.elapsed_time(after) / 1000
 
 
+def peak_mib(step: Step, device: torch.device) -> float | str:
+    """Most that lies on the GPU during a step, weights included; '' on a CPU, where nobody counts."""
+    if device.type == "cpu":
+        return ""
+    torch.cuda.reset_peak_memory_stats(device)
+    step()
+    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+
+
+def counted_flops(step: Step) -> int:
+    """FLOPs of a step; the counter cannot follow inference mode, so a step at test is counted outside of it."""
+    with FlopCounterMode(display=False) as counter:
+        if isinstance(step, partial) and step.func is eval_step:
+            answer(*step.args)
+        else:
+            step()
+    return counter.get_total_flops()
+
+
 def matmul_rate(device: torch.device, precision: str, repeats: int) -> float:
     """FLOP/s of a large matrix product in this run."""
     side = 1024 if device.type == "cpu" else 8192
@@ -160,13 +181,13 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tas
     """Rows of the table, in the last of so many tasks."""
     device = backbone.device
     todo = steps(backbone, names, batch, tasks)
-    flops, kept = {}, {}
-    for name, step in todo.items():  # the first run also warms up; the counter cannot follow inference mode
-        counted = " eval" not in name and not name.startswith("views ")
-        with FlopCounterMode(display=False) if counted else nullcontext() as counter:
-            step()
-        flops[name] = counter.get_total_flops() if counter else 0
-        kept[name] = kept_for_backward(step) if counted else 0
+    flops, kept, peak = {}, {}, {}
+    for name, step in todo.items():
+        views = name.startswith("views ")
+        step()  # warms up
+        flops[name] = 0 if views else counted_flops(step)
+        kept[name] = 0 if views or " eval" in name else kept_for_backward(step)
+        peak[name] = peak_mib(step, device)
     best = dict.fromkeys(todo, float("inf"))
     for _ in range(repeats):
         for name, step in todo.items():
@@ -182,8 +203,10 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tas
             "ms": round(1000 * value, 2),
             "images_per_second": round(batch / value, 1),
             "gflops_per_image": round(flops[name] / batch / 1e9, 3) if flops[name] else "",
+            "tflops": round(flops[name] / value / 1e12, 4) if flops[name] else "",
             "share_of_matmul": round(flops[name] / value / rate, 2) if flops[name] else "",
             "kept_mib": round(kept[name] / 2**20, 1) if kept[name] else "",
+            "peak_mib": peak[name],
         }
         for name, value in best.items()
     ]
@@ -244,7 +267,8 @@ def main() -> int:
         if len(counts) > 1:
             save_growth(table, args.out.with_suffix(".png"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    print(f"batch {args.batch}, {args.threads} thread(s), {os.cpu_count()} cores; peak memory of the process {peak:.0f} MiB")
+    cores = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
+    print(f"batch {args.batch}, {args.threads} thread(s) of {cores}; peak memory of the process {peak:.0f} MiB")
     return cli.FINE
 
 

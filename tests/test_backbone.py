@@ -1,5 +1,6 @@
 """The frozen ViT: equal to timm's own forward, prompts where they belong, weights read safely from any format."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 
@@ -249,6 +250,35 @@ def test_positions_are_resized(tmp_path):
     save_file(build_vit(SMALL).state_dict(), tmp_path / "w.safetensors")
     larger = load_backbone(replace(SMALL, image_size=32, checkpoint=str(tmp_path / "w.safetensors")))
     assert larger(torch.randn(1, 3, 32, 32)).shape == (1, 17, 24)
+
+
+LAYOUTS = {
+    "MAE": lambda w: {"model": w},
+    "state_dict": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}, "epoch": 3},
+    "DINO": lambda w: {"student": {"module.backbone.x": torch.zeros(1)},
+                       "teacher": {**{f"backbone.{k}": v for k, v in w.items()}, "head.mlp.0.bias": torch.zeros(2)}},
+    "iBOT": lambda w: {"state_dict": {f"module.backbone.{k}": v for k, v in w.items()} | {"module.head.x": torch.zeros(2)}},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_checkpoints_of_self_supervised_training_are_unwrapped(layout, tmp_path):
+    vit = build_vit(SMALL)
+    torch.save(LAYOUTS[layout](vit.state_dict()), tmp_path / "w.pth")
+    loaded = load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.pth")))
+    assert loaded.sha256 == weights_digest(vit)
+
+
+def test_a_checkpoint_that_holds_objects_says_so(tmp_path):
+    torch.save({"model": build_vit(SMALL).state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=r"w\.pth: holds more than weights, and nothing is unpickled"):
+        load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.pth")))
+
+
+def test_weights_are_fetched_by_their_full_tag_only():
+    """The same plain name has meant different weights in different versions of timm."""
+    with pytest.raises(UsageError, match=r"which weights\? Give the full tag .*vit_base_patch16_224\.augreg_in21k,"):
+        load_backbone(BackboneSpec(name="vit_base_patch16_224", image_size=0))
 
 
 class _Payload:

@@ -24,6 +24,10 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     forward = table.loc["plain forward", "gflops_per_image"]
     assert forward == pytest.approx(0.046, rel=0.05), "12 blocks of width 96 on 17 tokens"
     assert table.loc["l2p_plus train cold", "gflops_per_image"] == pytest.approx(2.9 * forward, rel=0.05), "no weight gradient"
+    assert table.loc["l2p_plus eval warm", "gflops_per_image"] == pytest.approx(forward, rel=0.1), "one forward pass"
+    assert table.loc["hlgp eval", "gflops_per_image"] == pytest.approx(2 * forward, rel=0.1), "soft: two"
+    rate = 2 * forward / table.loc["plain forward", "ms"]  # of a batch of two; 10^9 a millisecond are 10^12 a second
+    assert table.loc["plain forward", "tflops"] == pytest.approx(rate, rel=0.05, abs=1e-4)
     assert "peak memory" in capsys.readouterr().out
 
 
