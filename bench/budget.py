@@ -1,5 +1,7 @@
 """What a suite costs before anything of it is run: images, forward passes and FLOPs, without data and without weights.
 
+Where a split was prepared its manifest is counted; else what is known of the dataset.
+
 Counts follow the engine: one training step per image and epoch, one pass over the test images of all classes seen after each
 task, the passes that measure feature drift and FLOPs, and frozen query features once per (seed, epoch) and once for the
 test images, shared by all methods and orders through the cache (taken as empty). What an image costs a method: passes.py.
@@ -14,12 +16,14 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from bench.config.spec import DataSpec, RunSpec
+from bench.config.spec import DataSpec, RunSpec, UsageError
+from bench.data import manifest
 from bench.data.catalogue import CATALOGUE
 from bench.data.datasets import GLYPH_SETS, HELD_OUT, TEST_IMAGES, TRAIN_IMAGES, VALIDATION_IMAGES
 from bench.data.stream import task_sizes
 from bench.movement import IMAGES
 from bench.passes import Call, Shape, Trace, flops, shape, trace
+from bench.paths import find_data
 
 COUNTED = 2  # images on which bench/cost.py counts the FLOPs of a cell's last task
 OTHERS = {"grocery": (81, 2_640, 2_485), "digits": (10, 1_258, 539)}  # classes, training and test images
@@ -40,19 +44,32 @@ class Counts:
 
 
 def counts(data: DataSpec) -> Counts:
-    """What a cell's dataset holds, by what is known of it; nothing is read."""
+    """What a cell's dataset holds: by the manifest of its split where that was prepared, else by what is known of it."""
     if data.name in GLYPH_SETS:
         classes = data.classes or GLYPH_CLASSES
         held = VALIDATION_IMAGES if data.evaluate == "validation" else TEST_IMAGES
         return _limited(data, Counts(classes, TRAIN_IMAGES, held))
     place = data.root if data.name == "folder" else data.name  # by its bare name: what a path leads to is somebody's own
-    total, train, test = OTHERS.get(place) or _known(place, data.split) or (data.classes or 2 * data.tasks, None, None)
+    prepared = _prepared(data.root, data.split) if data.split else None
+    found = prepared or OTHERS.get(place) or _known(place, data.split)
+    total, train, test = found or (data.classes or 2 * data.tasks, None, None)
     known = train is not None and test is not None
     each = Counts(data.classes or total, (train or 0) / total, (test or 0) / total, known)
     if data.evaluate == "validation":
         kept = each.train - each.train // HELD_OUT
         each = Counts(each.classes, kept, each.train - kept, known)
     return _limited(data, each)
+
+
+@functools.cache
+def _prepared(root: str, split: str) -> tuple[int, int, int] | None:
+    """Classes, training and test images by a split's manifest; None where there is none that can be read."""
+    try:
+        rows = manifest.read(manifest.find(find_data(root), split))
+    except UsageError:
+        return None
+    train = sum(row.part == "train" for row in rows)
+    return len({row.label for row in rows}), train, len(rows) - train
 
 
 def _known(place: str, split: str) -> tuple[int, int | None, int | None] | None:

@@ -140,7 +140,8 @@ def test_flops_of_a_vit_b_by_hand():
 
 
 @pytest.mark.parametrize("suite", COSTED)
-def test_the_cost_in_a_docstring_is_the_dry_runs(suite):
+def test_the_cost_in_a_docstring_is_the_dry_runs(suite, monkeypatch):
+    monkeypatch.setattr(budget, "_prepared", lambda root, split: None)  # whatever was prepared on this machine
     work = predicted(list(load_suite(suite).cells))
     text = (ROOT / "bench" / "suites" / f"{suite}.py").read_text()
     found = re.search(r"Cost: (at least )?([\d,]+) PFLOP, ([\d,]+) forward passes", text)
@@ -172,6 +173,17 @@ def test_hours_are_flops_over_the_rate(tiny_spec):
     for workers in (1, 4):
         hours = budget.table(cells, rate=flops / 1e12 / 3600, workers=workers).splitlines()[-1].split("|")[-2]
         assert float(hours) == pytest.approx(1 / workers, abs=0.01)
+
+
+def test_a_prepared_split_is_counted(tiny_spec, tmp_path):
+    """By its manifest, not by what is known of a dataset in full."""
+    lines = [f"{part}/{label}/{i}.jpg,{'0' * 64},{label},{part}" for label in "abcd" for part, n in (("train", 5), ("test", 2))
+             for i in range(n)]  # fmt: skip
+    (tmp_path / "split-pilot.csv").write_text("path,sha256,label,part\n" + "\n".join(lines) + "\n")
+    data = replace(tiny_spec.data, name="folder", root=str(tmp_path), split="pilot", classes=0, tasks=2)
+    data = replace(data, train_per_class=0, test_per_class=0)
+    assert budget.counts(data) == budget.Counts(4, 5.0, 2.0, True)
+    assert budget.counts(replace(data, split="other")).known is False
 
 
 @pytest.mark.parametrize("root", ["mine", "/home/me/grocery", "own/imagenet-r"])

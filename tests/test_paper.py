@@ -88,11 +88,20 @@ def place(root: Path, *names: str) -> None:
         (root / name).touch()
 
 
+def place_split(folder: Path, split: str) -> None:
+    """A manifest of four images, and the images."""
+    names = [f"{part}/{label}/0.jpg" for part in ("train", "test") for label in "ab"]
+    place(folder, *names)
+    lines = [f"{name},{'0' * 64},{name.split('/')[1]},{name.split('/')[0]}" for name in names]
+    (folder / f"split-{split}.csv").write_text("path,sha256,label,part\n" + "\n".join(lines) + "\n")
+
+
 def test_a_folder_without_its_split_or_files_is_missing_too(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "here"))
     cells = load_suite("paper").cells
-    place(tmp_path / "here", "imagenet-r/split-seeded.csv", "imagenet-a/split-pilot.csv", "vtab/split-pilot.csv")
+    for name, split in (("imagenet-r", "seeded"), ("imagenet-a", "pilot"), ("vtab", "pilot")):
+        place_split(tmp_path / "here" / name, split)
     place(tmp_path / "here", "cifar100/cifar-100-python/test")
     with pytest.raises(UsageError) as caught:
         require_files(cells)
@@ -100,8 +109,12 @@ def test_a_folder_without_its_split_or_files_is_missing_too(tmp_path, monkeypatc
     assert len(said) == 3
     assert "has no cifar-100-python/train" in said[1]
     assert "(there: seeded; python -m bench.data prepare imagenet-r --split coda)" in said[2]
-    place(tmp_path / "here", "imagenet-r/split-coda.csv", "cifar100/cifar-100-python/train")
+    place(tmp_path / "here", "cifar100/cifar-100-python/train")
+    place_split(tmp_path / "here" / "imagenet-r", "coda")
     require_files(cells)
+    (tmp_path / "here" / "vtab" / "train" / "b" / "0.jpg").unlink()
+    with pytest.raises(UsageError, match=r"vtab/split-pilot.csv: 1 of its images are not there .train/b/0.jpg. .for vtab-5.$"):
+        require_files(cells)
 
 
 def test_one_missing_thing_is_one_line(tmp_path, monkeypatch):

@@ -77,7 +77,8 @@ def test_coda_prompt(vit, mode):
             for name in ("prompt", "key", "attention"):
                 getattr(part, f"old_{name}").requires_grad_(True)
     prefix = method.prefixes(g.query)
-    assert set(prefix) == {0, 3}, "layer 7 has no prompt (l7_is_none)"
+    assert set(prefix) == {0, 3}
+    assert bool(g.l7_is_none), "the official code has no prompt in layer 7 either"
     objective = torch.zeros(())
     for layer, part in zip((0, 3), method.components, strict=True):
         keys, values = prefix[layer].unbind(1)
@@ -112,6 +113,7 @@ def test_dualprompt_of_the_coda_repository(vit, mode):
     prefix = method.prefixes(g.query, task if mode == "train" else None)
     loss = method.key_term(g.query, task) if mode == "train" else torch.zeros(())
     same(loss, sum(getattr(g, f"l{layer}_loss") for layer in range(5)), "key loss")
+    assert not any(getattr(g, f"l{layer}_loss") for layer in (0, 1)), "G-prompts have no keys"
     objective = loss
     for layer in range(5):
         full = prefix[layer].expand(len(g.query), -1, -1, -1)
@@ -144,7 +146,9 @@ def test_l2p_plus(vit, mode):
     same(keys, g.l0_k, "keys")
     same(values, g.l0_v, "values")
     objective = ((keys + 0.5 * values) * g.query[:, None]).sum()
-    if mode == "train":
+    if mode == "eval":
+        assert not g.l0_loss, "at test there is no key loss"
+    else:
         same(loss, g.l0_loss, "key loss over all pairs")
         own = build_method("l2p_plus", vit, 10, TASKS, {**model, "reference_bug": False}, 0)
         own.load_state_dict(method.state_dict())
@@ -167,6 +171,7 @@ def test_l2p_of_the_port(vit, mask):
     same(pool.cosine(g.cls_features), g.similarity, "similarity")
     if mask:
         prompts, cosine = pool(g.cls_features, forced=torch.arange(3, 6))
+        assert torch.equal(g.prompt_idx.long(), torch.arange(3, 6).expand(6, -1))
     else:
         prompts, cosine = pool(g.cls_features)
         assert torch.equal(pool.cosine(g.cls_features).topk(3).indices, g.prompt_idx.long())

@@ -38,9 +38,12 @@ def require_files(cells: Iterable[RunSpec]) -> None:
 
 
 def _require_data(data: DataSpec) -> None:
-    """A folder, in it what the dataset cannot be without: the split's manifest, CIFAR-100's training file."""
+    """A folder, in it what the dataset cannot be without: the split's manifest and its images, CIFAR-100's training file."""
     root = find_data(data.root)
     if data.split:
-        manifest.find(root, data.split)
+        file = manifest.find(root, data.split)
+        gone = [row.path for row in manifest.read(file) if not (root / row.path).is_file()]
+        if gone:
+            raise UsageError(f"{file}: {len(gone)} of its images are not there ({manifest.shown(gone)})")
     if data.name == "cifar100" and not any((root / part / "train").is_file() for part in ("", "cifar-100-python")):
         raise UsageError(f"data.root: {root} has no cifar-100-python/train (the official python archive, unpacked)")

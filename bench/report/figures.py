@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -198,6 +199,22 @@ def settings(results: Results, group: str) -> Figure:
     return figure
 
 
+PARAMETERS = "Final average accuracy against trainable parameters."
+DRIFT = (
+    "How far the features of earlier tasks' test images drift while a later task is learned, by block (mean over tasks); the "
+    "last point is what the head reads."
+)
+
+
+def control_of(results: Results) -> Results | None:
+    """The rows of a study of HLGP's switches that its claim is about: the default, its controls, and each number of groups."""
+    chosen = [m for m in results.methods if m == REFERENCE or m.startswith(("generator@", "groups@"))]
+    if REFERENCE not in chosen or len(chosen) < 2:
+        return None
+    names = ("runs", "cells", "movement")
+    return replace(results, **{name: getattr(results, name)[getattr(results, name)["method"].isin(chosen)] for name in names})
+
+
 def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     """(file name, caption, figure) in the order of the report; rows NAME@VALUE, as of a search, get a figure per name."""
     if not len(results.cells):
@@ -209,6 +226,9 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
         yield f"setting-{group}", caption, settings(results, group)
     if not groups and len(results.methods) <= MOST_ROWS:
         yield from _figures_of_rows(results)
+    elif (shown := control_of(results)) is not None:
+        yield "parameters", "The default row and its controls: " + PARAMETERS, accuracy_against_parameters(shown)
+        yield "drift", "The default row and its controls: " + DRIFT, feature_drift(shown)
     if 0 < results.similarity["method"].nunique() <= MOST_PANELS:
         caption = "Cosine between the prompts of every two layers after the last task."
         yield "similarity", caption, prompt_similarity(results)
@@ -227,14 +247,9 @@ def _figures_of_rows(results: Results) -> Iterator[tuple[str, str, Figure]]:
         "nothing forgets nothing.",
         forgetting_bars(results),
     )
-    yield "parameters", "Final average accuracy against trainable parameters.", accuracy_against_parameters(results)
+    yield "parameters", PARAMETERS, accuracy_against_parameters(results)
     if results.movement["feature_drift"].notna().any():
-        yield (
-            "drift",
-            "How far the features of earlier tasks' test images drift while a later task is learned, by block (mean over "
-            "tasks); the last point is what the head reads.",
-            feature_drift(results),
-        )
+        yield "drift", DRIFT, feature_drift(results)
     for benchmark in results.benchmarks:
         yield f"matrix-{benchmark}", f"Accuracy matrices on {benchmark}.", accuracy_matrices(results, benchmark)
 
