@@ -154,7 +154,7 @@ def test_prompts_that_hardly_moved_are_flagged(tmp_path):
     table = tables.movement_table(load(folder)).set_index("method")
     assert table.loc["hlgp", "relative_change"] == pytest.approx(0.05)
     assert table.loc["hlgp", "feature_drift"] == pytest.approx(0.1), "of what the head reads: the last row"
-    assert table["flag"].to_dict() == {"hlgp": "HARDLY MOVED", "other_row": ""}
+    assert table["flag"].to_dict() == {"hlgp": "HARDLY MOVED (1 of 1 runs)", "other_row": ""}
     build(load(folder), tmp_path / "out")
     assert "HARDLY MOVED" in (tmp_path / "out" / "index.html").read_text()
 

@@ -40,26 +40,29 @@ def main_table(results: Results, scenario: str = "class") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-HARDLY = 0.1  # prompts whose change over a task is below this share of their size did not move
+HARDLY = 0.1  # prompts of a run whose change over a task is below this share of their size did not move
 
 
 def movement_table(results: Results) -> pd.DataFrame:
     """Per benchmark and method: RMS of the prompts after the last task, their change relative to it (mean over tasks and
-    layers), feature drift of what the head reads (mean over tasks), and a flag where the prompts hardly moved."""
+    layers), feature drift of what the head reads (mean over tasks), and a flag with the number of runs in which the prompts
+    hardly moved."""
     rows = []
     for (benchmark, method), part in results.movement.groupby(["benchmark", "method"], sort=False):
         prompts = part.dropna(subset=["prompt_rms"])
         last = prompts[prompts["task"] == prompts["task"].max()]
-        change = (prompts["prompt_change"] / prompts["prompt_rms"]).mean()
+        change = prompts["prompt_change"] / prompts["prompt_rms"]
+        of_run = change.groupby(prompts["run_id"]).mean()
+        still = int((of_run < HARDLY).sum())
         read = part[part["layer"] == part["layer"].max()]
         rows.append(
             {
                 "benchmark": benchmark,
                 "method": method,
                 "prompt_rms": last["prompt_rms"].mean(),
-                "relative_change": change,
+                "relative_change": change.mean(),
                 "feature_drift": read["feature_drift"].mean(),
-                "flag": "HARDLY MOVED" if change < HARDLY else "",
+                "flag": f"HARDLY MOVED ({still} of {len(of_run)} runs)" if still else "",
             }
         )
     columns = ["benchmark", "method", "prompt_rms", "relative_change", "feature_drift", "flag"]
