@@ -42,15 +42,26 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of this kind and key, made and kept where there is none that is intact."""
     most = limit()
     path = cache_dir() / kind / f"{key}.npy"
+    before = _stamp(path)
     stored = load_array(path)
     if stored is None:
         with _alone(path):
-            stored = load_array(path)  # what another process may have made meanwhile
+            if _stamp(path) != before:  # another process has made it meanwhile
+                stored = load_array(path)
             if stored is None:
                 stored = make()
                 save_array(path, stored)
                 trim(most)
     return stored
+
+
+def _stamp(path: Path) -> tuple[int, int] | None:
+    """What tells a file from another one that was written in its place."""
+    try:
+        facts = path.stat()
+    except OSError:
+        return None
+    return facts.st_ino, facts.st_mtime_ns
 
 
 @contextlib.contextmanager

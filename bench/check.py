@@ -98,7 +98,7 @@ def main() -> int:
     args = parser.parse_args()
     file = EXPECTED / f"{args.suite}.csv"
     if args.measure is None and not file.is_file():
-        if not args.results.is_dir():
+        if args.results != parser.get_default("results") and not args.results.is_dir():
             raise UsageError(f"--results {args.results}: no such folder")
         return claims.report(args.suite, args.results / Path(args.suite).stem)
     if args.measure is not None and args.measure < 10:

@@ -183,7 +183,8 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
 
     results = load(write_suite(tmp_path / "s", rename))
     build(results, tmp_path / "out")
-    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {"setting-groups.svg", "setting-groups.png"}
+    drawn = {"setting-groups", "parameters"}  # of HLGP and its switches also what they cost
+    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {f"{n}.{k}" for n in drawn for k in ("svg", "png")}
 
 
 def test_missing_cells_are_listed_and_not_counted(tmp_path):

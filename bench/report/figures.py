@@ -228,7 +228,8 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
         yield from _figures_of_rows(results)
     elif (shown := control_of(results)) is not None:
         yield "parameters", "The default row and its controls: " + PARAMETERS, accuracy_against_parameters(shown)
-        yield "drift", "The default row and its controls: " + DRIFT, feature_drift(shown)
+        if shown.movement["feature_drift"].notna().any():
+            yield "drift", "The default row and its controls: " + DRIFT, feature_drift(shown)
     if 0 < results.similarity["method"].nunique() <= MOST_PANELS:
         caption = "Cosine between the prompts of every two layers after the last task."
         yield "similarity", caption, prompt_similarity(results)

@@ -7,7 +7,7 @@ prompts move about as far in a task as HLGP's do, since the generator multiplies
 
 _base_ = ["./mini.py"]
 
-matched = {"glyphs": 0.04, "glyphs-r": 0.03, "glyphs-a": 0.06, "glyphs-v": 0.06, "digits": 0.03}  # prompt rates
+matched = {"glyphs": 0.04, "glyphs-r": 0.03, "glyphs-a": 0.06, "glyphs-v": 0.06, "digits": 0.055}  # prompt rates
 benchmarks = {name: dict(methods={"generator@off-matched": dict(train=dict(prompt_lr=rate))}) for name, rate in matched.items()}
 
 default = _base_.methods["hlgp"]
