@@ -52,7 +52,7 @@ fi
 
 if [ "$extra" = test ]; then
     cd "$root"
-    exec "$python" -m pytest -n auto "${@:2}"  # a worker for each core
+    exec "$python" -m pytest -n auto --dist worksteal "${@:2}"  # a worker for each core, none idle while others wait
 fi
 suite=mini
 if [ $# -gt 0 ] && [ "${1#-}" = "$1" ]; then suite=$1; shift; fi
