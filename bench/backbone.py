@@ -10,29 +10,25 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import pickle
 import platform
-import re
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from bench.config.spec import BackboneSpec, UsageError
 from bench.paths import find_weights
 from bench.torchvision_guard import ensure_torchvision
+from bench.weights import read_weights
 
 ensure_torchvision()
 import timm  # noqa: E402  (needs the guard)
-from timm.models.vision_transformer import Block, VisionTransformer, checkpoint_filter_fn  # noqa: E402
+from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 GLYPH_WEIGHTS = Path(__file__).parent / "assets" / "vit_glyphs.safetensors"
-HEAD_KEYS = ("head.", "head_dist.", "fc_norm.", "pre_logits.")  # a classifier is not part of the backbone
-PATCH_KEYS = ("patch_embed.proj.weight", "visual.conv1.weight", "vision_embed.proj.weight")  # timm's, CLIP's, BEiT-3's
 
 
 def build_vit(spec: BackboneSpec) -> VisionTransformer:
@@ -72,101 +68,6 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
     if not plain or vit.cls_token is None:
         raise UsageError(f"backbone.name={spec.name}: not a plain ViT with a class token and timm Block layers")
     return vit
-
-
-def read_weights(path: Path, vit: VisionTransformer) -> None:
-    """Load a .safetensors, .npz or .pth file into vit, position embedding resized as timm does; nothing is unpickled.
-
-    Raises UsageError naming the file and the keys that do not fit.
-    """
-    try:
-        if path.suffix == ".npz":
-            _check_npz(path, vit)
-            vit.load_pretrained(str(path))  # the original JAX layout; numpy refuses pickles by default
-            return
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            state = load_file(path)
-        elif path.suffix in (".pth", ".pt", ".bin"):
-            state = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
-        else:
-            raise UsageError(f"backbone.checkpoint={path}: a .safetensors, .npz, .pth, .pt or .bin file is expected")
-        _check_patch(path, state, vit)
-        state = checkpoint_filter_fn(state, vit)
-        state = {key: value.float() for key, value in state.items() if not key.startswith(HEAD_KEYS)}
-    except UsageError:
-        raise
-    except pickle.UnpicklingError as error:
-        raise UsageError(
-            f"backbone.checkpoint={path}: holds more than weights, and nothing is unpickled here; save its weights alone"
-        ) from error
-    except Exception as error:  # each format has its own exceptions; the reader needs the file and the reason
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UsageError(f"backbone.checkpoint={path}: cannot be read into this backbone ({reason})") from error
-    own = vit.state_dict()
-    missing = sorted(own.keys() - state.keys())
-    foreign = sorted(state.keys() - own.keys())
-    wrong = [k for k in own.keys() & state.keys() if own[k].shape != state[k].shape]
-    if missing or foreign or wrong:
-        parts = [
-            f"{label} {len(keys)} ({', '.join(keys[:3])}{', ...' if len(keys) > 3 else ''})"
-            for label, keys in (("missing", missing), ("unexpected", foreign), ("of another shape", sorted(wrong)))
-            if keys
-        ]
-        raise UsageError(f"backbone.checkpoint={path}: does not fit {type(vit).__name__}: keys {'; '.join(parts)}")
-    if not all(torch.isfinite(value).all() for value in state.values()):
-        raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
-    vit.load_state_dict(state)
-
-
-def _unwrapped(state: Any) -> Any:
-    """The weights in a training checkpoint: under `teacher` (DINO, iBOT: the network that is evaluated), `model` (MAE) or
-    `state_dict`, without the prefixes that wrappers put before every name."""
-    for wrapper in ("teacher", "model", "state_dict"):
-        if isinstance(state.get(wrapper), dict):
-            state = state[wrapper]
-    for prefix in ("module.", "backbone."):
-        if any(key.startswith(prefix) for key in state):  # beside it: the heads of self-supervised training
-            state = {key.removeprefix(prefix): value for key, value in state.items() if key.startswith(prefix)}
-    return state
-
-
-def _check_patch(path: Path, state: Any, vit: Any) -> None:
-    """timm would resample a patch kernel of another size: such weights are another network's, so they are refused."""
-    for wrapper in ("model", "state_dict", "encoder"):  # as timm unwraps
-        state = state.get(wrapper, state)
-    for key, value in state.items():
-        if key.endswith(PATCH_KEYS) and value.dim() == 4:
-            _same(path, "patch", tuple(value.shape[-2:]), vit.patch_embed.patch_size)
-
-
-def _check_npz(path: Path, vit: Any) -> None:
-    """The same for the original JAX layout, where timm also leaves out what has no place in the network."""
-    with np.load(path) as file:
-        kernel = next((name for name in file.files if name.endswith("embedding/kernel")), None)
-        if kernel is None:
-            raise UsageError(f"backbone.checkpoint={path}: no 'embedding/kernel' in it (the JAX layout of a ViT is expected)")
-        prefix = kernel.removesuffix("embedding/kernel")
-        unread = tuple(prefix + part for part in ("head/", "pre_logits/", "MAPHead_0/"))
-        arrays = {name: file[name] for name in file.files if name.startswith(prefix) and not name.startswith(unread)}
-    numbered = {found[1] for name in arrays if (found := re.search(r"/encoderblock_(\d+)/", name))}
-    query = next(array for name, array in arrays.items() if name.endswith("/query/kernel"))  # (D, heads, size), blocks in front
-    _same(path, "patch", arrays[kernel].shape[:2], vit.patch_embed.patch_size)
-    _same(path, "blocks", len(numbered) or len(query), len(vit.blocks))
-    _same(path, "width", query.shape[-3], vit.embed_dim)
-    _same(path, "heads", query.shape[-2], vit.blocks[0].attn.num_heads)
-    # whatever else has no place in the network, or no counterpart in the file
-    of_file = sum(array.size for name, array in arrays.items() if "pos" not in name)
-    of_vit = sum(value.numel() for name, value in vit.state_dict().items() if name != "pos_embed")
-    _same(path, "weights without positions", of_file, of_vit)
-    if not all(np.isfinite(array).all() for array in arrays.values()):
-        raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
-
-
-def _same(path: Path, what: str, found: Any, wanted: Any) -> None:
-    if found != wanted:
-        raise UsageError(f"backbone.checkpoint={path}: another network's: {what} {found} instead of {wanted}")
 
 
 def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:
@@ -359,8 +260,8 @@ def _check_glyph_weights(spec: BackboneSpec) -> None:
 
 def _require_tag(name: str) -> None:
     """Raises UsageError for a name without the tag that says which weights: what timm fetches for it has changed before."""
-    tags = [tagged for tagged in timm.list_models(f"{name}.*", pretrained=True) if timm.is_model(name)]
-    if "." not in name and tags:
+    tags = timm.list_models(f"{name}.*", pretrained=True)
+    if tags:
         raise UsageError(
             f"backbone.name={name}: which weights? Give the full tag ({', '.join(tags)}) or backbone.checkpoint=FILE"
         )

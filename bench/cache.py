@@ -42,17 +42,47 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     """The array of this kind and key, made and kept where there is none that is intact."""
     most = limit()
     path = cache_dir() / kind / f"{key}.npy"
+
+    def fresh() -> np.ndarray:
+        array = make()
+        save_array(path, array)
+        trim(most)
+        return array
+
+    return _stored(path, fresh)
+
+
+def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+    """The same for bytes that are made piece by piece and need not fit into memory."""
+    most = limit()
+    path = cache_dir() / kind / f"{key}.npy"
+
+    def fresh() -> np.ndarray:
+        if math.prod(shape) > most:  # it would be dropped at once, and made again by every process
+            raise UsageError(
+                f"BENCH_CACHE_LIMIT={most / GIB:g}: images that take {math.prod(shape) / GIB:.2g} GiB are to be kept"
+            )
+        save_pieces(path, shape, make())
+        array = load_array(path)
+        trim(most)
+        if array is None:  # another process, with a smaller limit, has dropped it already
+            array = np.concatenate([piece.ravel() for piece in make()]).reshape(shape)
+        return array
+
+    return _stored(path, fresh)
+
+
+def _stored(path: Path, fresh: Callable[[], np.ndarray]) -> np.ndarray:
+    """The entry where it is intact, else a fresh one; of processes that want it at once one makes it and the others wait."""
     before = _stamp(path)
-    stored = load_array(path)
-    if stored is None:
+    array = load_array(path)
+    if array is None:
         with _alone(path):
             if _stamp(path) != before:  # another process has made it meanwhile
-                stored = load_array(path)
-            if stored is None:
-                stored = make()
-                save_array(path, stored)
-                trim(most)
-    return stored
+                array = load_array(path)
+            if array is None:
+                array = fresh()
+    return array
 
 
 def _stamp(path: Path) -> tuple[int, int] | None:
@@ -81,24 +111,6 @@ def _alone(path: Path) -> Iterator[None]:
                     time.sleep(0.05)
             held.callback(lock.unlink, missing_ok=True)
         yield
-
-
-def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
-    """The same for bytes that are made piece by piece and need not fit into memory."""
-    most = limit()
-    path = cache_dir() / kind / f"{key}.npy"
-    stored = load_array(path)
-    if stored is None:
-        if math.prod(shape) > most:  # it would be dropped at once, and made again by every process
-            raise UsageError(
-                f"BENCH_CACHE_LIMIT={most / GIB:g}: images that take {math.prod(shape) / GIB:.2g} GiB are to be kept"
-            )
-        save_pieces(path, shape, make())
-        stored = load_array(path)
-        trim(most)
-    if stored is None:  # another process, with a smaller limit, has dropped it already
-        stored = np.concatenate([piece.ravel() for piece in make()]).reshape(shape)
-    return stored
 
 
 def entries() -> list[tuple[Path, int, float]]:

@@ -22,7 +22,7 @@ from bench import claims, cli
 from bench.claims import EXPECTED
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite
-from bench.grid import run_local
+from bench.pool import run_local
 from bench.report.frames import Results, load
 from bench.report.tables import markdown
 from bench.store.files import write_text

@@ -14,7 +14,7 @@ import torch
 from conftest import ROOT, TINY, cell_of, with_method
 from PIL import Image
 
-from bench import engine, grid, worker
+from bench import engine, pool, worker
 from bench.cell import not_repeatable
 from bench.checkpoint import Checkpoints
 from bench.config.spec import UsageError, spec_from_json
@@ -307,7 +307,7 @@ def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkey
     """One on each, not one for each of the host's cores."""
     made = []
 
-    class Fake(grid.Worker):
+    class Fake(pool.Worker):
         def __init__(self, results, device):
             super().__init__(results, device)
             made.append(self)
@@ -316,10 +316,10 @@ def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkey
             same = dict.fromkeys(SAME, "")
             return {"status": "done" if do == "run" else "ok", "reason": "", "identity": same, "places": worker.places("auto")}
 
-    monkeypatch.setattr(grid, "Worker", Fake)
+    monkeypatch.setattr(pool, "Worker", Fake)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert grid.run_local([replace(tiny_spec, seed=seed) for seed in range(5)], tmp_path, jobs, "auto") == {}
+    assert pool.run_local([replace(tiny_spec, seed=seed) for seed in range(5)], tmp_path, jobs, "auto") == {}
     assert sorted(one.device for one in made) == expected
     assert worker.places("cuda:1") == ["cuda:1"]
 
