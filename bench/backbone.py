@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.spec import BackboneSpec, UsageError
-from bench.paths import find_weights
+from bench.paths import find_pretrained, find_weights
 from bench.torchvision_guard import ensure_torchvision
 from bench.weights import read_weights
 
@@ -57,9 +57,11 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
         raise UsageError.unknown("backbone.name", spec.name, ["vit_glyphs", "vit", *timm.list_models("*vit*")])
     if not timm.model_entrypoint(spec.name).__module__.endswith(("vision_transformer", "deit")):
         raise UsageError(f"backbone.name={spec.name}: not a plain ViT (timm's vision_transformer or deit)")
-    sizes: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size else {}
+    options: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size else {}
+    if pretrained and (file := find_pretrained(spec.name)):  # timm would ask the network whether it is the newest
+        options["pretrained_cfg_overlay"] = {"file": str(file)}
     try:
-        vit: Any = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **sizes)
+        vit: Any = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **options)
     except Exception as error:  # sizes, network, cache and hub errors are many; each means: no such network here
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "; give backbone.checkpoint=FILE" if pretrained else ""

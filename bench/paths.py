@@ -26,6 +26,30 @@ def find_weights(name: str) -> Path:
     return path
 
 
+def offline(asked: bool = False) -> bool:
+    """True where the network must not be touched: --offline, or BENCH_OFFLINE other than 0."""
+    return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
+
+
+def find_pretrained(tag: str) -> Path | None:
+    """The weights of a full timm tag in Hugging Face's cache, None where timm has to fetch them.
+
+    Raises UsageError where they are not there and the network is off. Another repository than timm/TAG is not looked into.
+    """
+    from huggingface_hub import constants, try_to_load_from_cache
+
+    for name in ("model.safetensors", "pytorch_model.bin"):
+        found = try_to_load_from_cache(f"timm/{tag}", name)
+        if isinstance(found, str):
+            return Path(found)
+    if offline() or constants.HF_HUB_OFFLINE:
+        raise UsageError(
+            f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "
+            f"https://huggingface.co/timm/{tag} (model.safetensors) and give backbone.checkpoint=FILE"
+        )
+    return None
+
+
 def find_data(name: str) -> Path:
     """A dataset folder: a path, or a name under $BENCH_DATA or ./data."""
     path = _find("data.root", name, "BENCH_DATA", "data")

@@ -68,6 +68,7 @@ class Decision:
     needed: int | None = None
 
 
+LEAST = 3  # equal values that count as one without chance
 MOST = 1000  # values; beyond that an experiment will not be made
 
 
@@ -93,7 +94,8 @@ def equivalence(
 
     `reproduced`: the 90% interval of the difference lies inside the margin; `differs`: it lies outside; else
     `inconclusive`, with the number of values that would decide if difference and spread stayed as they are. An unknown
-    standard deviation of the reference is taken to be that of the values.
+    standard deviation of the reference is taken to be that of the values. So values that are all the same (a row without chance
+    in it, as a classifier of class means after the last task) are compared as they stand, if they are at least LEAST.
     """
     own = summarise(values)
     std = own.std if own.n > 1 else reference_std
@@ -101,8 +103,8 @@ def equivalence(
     difference = own.mean - reference
     half = welch_half_width(own.std, own.n, other, reference_n, 0.9)
     gap = abs(abs(difference) - margin)
-    if own.n > 1 and own.std == 0 and np.isnan(reference_std):  # one value, repeated: nothing says how far either may vary
-        return Decision(difference, float("nan"), "inconclusive")
+    if 1 < own.n < LEAST and own.std == 0 and np.isnan(reference_std):  # equal by luck, for all we know
+        return Decision(difference, float("nan"), "inconclusive", LEAST)
     if half < gap:
         return Decision(difference, half, "reproduced" if abs(difference) < margin else "differs")
     counts = () if np.isnan(std) else range(max(own.n, 1) + 1, MOST + 1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import tarfile
 import threading
@@ -125,7 +126,7 @@ class Site:
     """Files by path; faults to be met in turn, one per request; and the requests that came, as (path, Range)."""
 
     def __init__(self):
-        self.files, self.faults, self.asked, self.ranges = {}, [], [], True
+        self.files, self.faults, self.asked, self.ranges, self.tags = {}, [], [], True, True
         self.url = ""
 
 
@@ -142,7 +143,8 @@ def serving():
             if isinstance(fault, int) or content is None:
                 self.send_error(fault or 404)
                 return
-            start = int(wanted[6:-1]) if wanted and site.ranges else 0
+            tag = f'"{hashlib.md5(content).hexdigest()}"'
+            start = int(wanted[6:-1]) if wanted and site.ranges and self.headers.get("If-Range", tag) == tag else 0
             if start >= len(content) and start:
                 self.send_response(416)
                 self.send_header("Content-Range", f"bytes */{len(content)}")
@@ -153,6 +155,8 @@ def serving():
             self.send_response(206 if start else 200)
             if start:
                 self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+            if site.tags:
+                self.send_header("ETag", tag)
             self.send_header("Content-Length", str(len(body)))
             self.end_headers()
             self.wfile.write(body[: len(body) // 2] if fault in ("cut", "stall") else body)

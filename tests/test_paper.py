@@ -6,8 +6,10 @@ from pathlib import Path
 import pytest
 import torch
 from conftest import TINY
+from safetensors.torch import save_file
 
-from bench.config.spec import UsageError
+from bench.backbone import build_vit, load_backbone
+from bench.config.spec import BackboneSpec, UsageError
 from bench.config.suite import load_suite
 from bench.data.missing import require_files
 
@@ -73,6 +75,42 @@ def test_all_that_is_missing_is_listed_at_once(command, tmp_path):
     assert len(done.stderr.splitlines()) == 6
     assert "GPU" not in done.stderr, "data first"
     assert not (tmp_path / "results").exists(), "nothing was begun"
+
+
+@pytest.mark.parametrize("variable", ["BENCH_OFFLINE", "HF_HUB_OFFLINE"])
+def test_weights_that_cannot_be_fetched_are_missing_too(variable, command, tmp_path):
+    """The file lies in the cache of Hugging Face in the second try; random values do for a list."""
+    words, tag = ("bench.grid", "vtab_pilot", "--methods", "ncm"), "vit_base_patch16_224.augreg_in21k"
+    done = command(*words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2)
+    assert done.stderr.startswith("error: 2 things are missing")
+    assert done.stderr.count(f"https://huggingface.co/timm/{tag} (model.safetensors)") == 1
+    place_pretrained(tmp_path / "hf", tag)
+    done = command(*words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2)
+    assert "'vtab' not found" in done.stderr
+    assert "huggingface" not in done.stderr
+
+
+def place_pretrained(home: Path, tag: str) -> Path:
+    """Where the hub's client would put the weights of a tag."""
+    repository = home / "hub" / f"models--timm--{tag}"
+    place(repository, "snapshots/abc/model.safetensors")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    return repository / "snapshots" / "abc" / "model.safetensors"
+
+
+def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    spec = BackboneSpec(name="vit_tiny_patch16_224.augreg_in21k", image_size=32)
+    with pytest.raises(UsageError, match=r"vit_tiny.* the network is off"):
+        load_backbone(spec)
+    vit = build_vit(BackboneSpec(name=spec.name, image_size=224))
+    state = {key: value + 1.5 for key, value in vit.state_dict().items()}
+    save_file(state, place_pretrained(tmp_path, spec.name))
+    loaded = load_backbone(spec).network.state_dict()
+    assert torch.equal(loaded["blocks.3.attn.qkv.weight"], state["blocks.3.attn.qkv.weight"])
+    assert loaded["pos_embed"].shape[1] == 5, "resized"
 
 
 def test_no_torch_before_the_list(command):

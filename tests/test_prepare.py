@@ -77,6 +77,30 @@ def test_a_part_longer_than_the_file_is_dropped(get, site, tmp_path):
     assert get(md5=MD5).read_bytes() == CONTENT
 
 
+@pytest.mark.parametrize("change", ["none", "another file", "another address", "no version", "a part of something else"])
+def test_without_a_digest_only_the_same_file_is_continued(change, get, site, tmp_path):
+    """Nothing would tell afterwards that its beginning was another file's."""
+    site.tags = change != "no version"
+    site.faults = ["cut"]
+    with pytest.raises(UsageError, match="1 tries"):
+        get(tries=1)
+    part = tmp_path / "data" / "x.tar.part"
+    assert part.stat().st_size == len(CONTENT) // 2
+    wanted = CONTENT
+    if change == "another file":
+        site.files["/x.tar"] = wanted = CONTENT[::-1]
+    if change == "another address":
+        site.files["/y.tar"] = wanted = CONTENT[::-1]
+        download.fetch(f"{site.url}/y.tar", tmp_path / "data" / "x.tar", tries=1)
+    elif change == "a part of something else":
+        part.with_name("x.tar.part.from").unlink()
+        part_of(tmp_path, b"other bytes")
+    target = get(tries=1) if change != "another address" else tmp_path / "data" / "x.tar"
+    assert target.read_bytes() == wanted
+    assert [f.name for f in target.parent.iterdir()] == ["x.tar"]
+    assert site.asked[1][1] == (f"bytes={len(CONTENT) // 2}-" if change in ("none", "another file") else None)
+
+
 @pytest.mark.parametrize("fault", ["cut", "stall", 503, 429, 500])
 def test_what_passes_is_tried_again(fault, get, site, capsys):
     site.faults = [fault, fault]
@@ -194,6 +218,14 @@ def test_offline_touches_nothing(how, ask, site, monkeypatch):
     assert code == 2
     assert "the network is off" in said
     assert not site.asked
+
+
+def test_offline_names_all_files_at_once(ask, tmp_path):
+    code, _, said = ask("prepare", "domainnet", "--offline")
+    assert code == 2
+    assert "18 files are not there" in said
+    assert said.count("fetch: http") == 18
+    assert len(said.splitlines()) == 20
 
 
 def test_a_proxy_is_honoured(site, monkeypatch, tmp_path):

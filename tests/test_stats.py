@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bench.stats import Summary, equivalence, paired, summarise, superiority, welch_half_width
+from bench.stats import Decision, Summary, equivalence, paired, summarise, superiority, welch_half_width
 
 NUMBERS = st.lists(st.floats(0, 100, allow_nan=False), min_size=2, max_size=8)
 
@@ -46,8 +46,12 @@ def test_equivalence_by_hand():
     assert equivalence(values[:1], 70, 1).needed is None, "no spread is known"
 
 
-def test_one_value_five_times_decides_nothing():
-    assert equivalence(np.full(5, 59.0), 59.77, 1.0).verdict == "inconclusive"
+def test_values_that_do_not_vary_are_compared_as_they_stand():
+    """Class means after the last task depend on neither order nor seed, here or in the published run; two may be luck."""
+    assert equivalence(np.full(5, 59.0), 59.77, 1.0) == Decision(59.0 - 59.77, 0.0, "reproduced")
+    assert equivalence(np.full(5, 58.0), 59.77, 1.0).verdict == "differs"
+    assert equivalence(np.full(2, 59.0), 59.77, 1.0).needed == 3
+    assert equivalence(np.full(1, 59.0), 59.77, 1.0).verdict == "inconclusive"
     assert equivalence(np.full(5, 59.0), 59.77, 1.0, 0.2, 5).verdict == "reproduced"
 
 

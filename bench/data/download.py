@@ -26,11 +26,6 @@ class _Broken(Exception):
     """This try failed and another may not: what is there is kept."""
 
 
-def offline(asked: bool = False) -> bool:
-    """True where the network must not be touched: --offline, or BENCH_OFFLINE other than 0."""
-    return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
-
-
 def mirrored(url: str, mirror: str) -> str:
     """The same file name under another base. Raises UsageError for what is no http or https address."""
     if not mirror:
@@ -49,7 +44,8 @@ def mirrored(url: str, mirror: str) -> str:
 def fetch(
     url: str, target: Path, size: int | None = None, md5: str = "", tries: int = 6, pause: float = 1.0, timeout: float = 60.0
 ) -> None:
-    """Download url to target through target.part, which a later call continues.
+    """Download url to target through target.part, which a later call continues: without md5 only if target.part.from says
+    that it is of the same url and version there, since nothing else would tell if it was not.
 
     size in bytes and md5 are checked where they are known; pause (seconds) doubles from one try to the next, timeout
     (seconds) is how long a silent server is waited for. Raises UsageError where the server refuses, goes on failing, or
@@ -58,7 +54,7 @@ def fetch(
     part = target.with_name(target.name + ".part")
     for left in reversed(range(tries)):
         try:
-            _receive(url, part, size, timeout)
+            _receive(url, part, size, timeout, trusted=bool(md5))
             break
         except _Broken as error:
             if not left:
@@ -68,11 +64,31 @@ def fetch(
         time.sleep(pause)
         pause *= 2
     if wrong := differs(part, size, md5):
-        part.unlink()
+        _drop(part)
         raise UsageError(f"{url}: not the published file ({wrong}); nothing is kept of it")
     with part.open("rb") as stream:
         os.fsync(stream.fileno())
     os.replace(part, target)
+    _origin(part).unlink(missing_ok=True)
+
+
+def _origin(part: Path) -> Path:
+    """Where part is from: url and version (ETag, else Last-Modified) in two lines."""
+    return part.with_name(part.name + ".from")
+
+
+def _drop(part: Path) -> None:
+    part.unlink(missing_ok=True)
+    _origin(part).unlink(missing_ok=True)
+
+
+def _version(url: str, part: Path) -> str:
+    """Of the server's file that part holds the beginning of, "" where that is unknown or part is of another url."""
+    try:
+        lines = _origin(part).read_text().split("\n")
+    except OSError:
+        return ""
+    return lines[1] if len(lines) > 1 and lines[0] == url else ""
 
 
 def differs(file: Path, size: int | None, md5: str) -> str:
@@ -87,24 +103,28 @@ def differs(file: Path, size: int | None, md5: str) -> str:
     return "" if digest == md5 else f"md5 {digest} instead of {md5}"
 
 
-def _receive(url: str, part: Path, size: int | None, timeout: float) -> None:
-    """One try: everything after what part holds. Raises _Broken for what may pass."""
-    have = part.stat().st_size if part.exists() else 0
+def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bool) -> None:
+    """One try: everything after what part holds, if it is trusted (its digest will be checked) or of the server's present
+    version of the file. Raises _Broken for what may pass."""
+    version = _version(url, part)
+    have = part.stat().st_size if part.exists() and (trusted or version) else 0
     request = urllib.request.Request(url, headers={"User-Agent": "hlgp-bench", "Accept-Encoding": "identity"})
     if have:
         request.add_header("Range", f"bytes={have}-")
+        if not trusted:
+            request.add_header("If-Range", version)  # of another version the server sends everything
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             start, total = _extent(answer, have)
             if size is not None and total is not None and total != size:
                 raise UsageError(f"{url}: not the published file ({total} bytes are offered instead of {size})")
-            _write(answer, part, start, total)
+            _write(answer, part, start, total, f"{url}\n{_version_of(answer)}")
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 return  # part is whole already
-            part.unlink(missing_ok=True)
+            _drop(part)
             raise _Broken("the server has nothing after what was kept") from error
         if error.code in AGAIN:
             raise _Broken(f"HTTP {error.code}") from error
@@ -126,15 +146,25 @@ def _extent(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | Non
     return 0, int(length) if length else None
 
 
-def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int | None) -> None:
+def _version_of(answer: http.client.HTTPResponse) -> str:
+    """Strong ETag or Last-Modified, which If-Range accepts, else ""."""
+    tag = answer.headers.get("ETag", "")
+    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+
+
+def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int | None, origin: str) -> None:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
+        if not start:
+            _origin(part).unlink(missing_ok=True)  # before any byte, and written after the old ones are gone: never of others
         stream = part.open("ab" if start else "wb")
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{part.parent}: cannot be written ({error.strerror})") from error
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
     try:
         with stream, bar:
+            if not start:
+                _origin(part).write_text(origin)
             while block := _read(answer):
                 stream.write(block)
                 bar.update(len(block))
@@ -144,7 +174,7 @@ def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int 
     received = part.stat().st_size
     if total is not None and received != total:
         if received > total:
-            part.unlink()
+            _drop(part)
         raise _Broken(f"{received} of {total} bytes came")
 
 

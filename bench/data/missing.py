@@ -6,17 +6,21 @@ from collections.abc import Iterable
 
 from bench.config.spec import DataSpec, RunSpec, UsageError
 from bench.data import manifest
-from bench.paths import find_data, find_weights
+from bench.paths import find_data, find_pretrained, find_weights
+
+OWN = ("vit", "vit_glyphs")  # networks that timm has no weights for
 
 
 def require_files(cells: Iterable[RunSpec]) -> None:
     """Raises one UsageError that lists all data and weights that these cells name and that are not there.
 
-    Data that a loader would download itself (CIFAR-100 without data.root) and weights that timm fetches are not asked for.
+    Data that a loader would download itself (CIFAR-100 without data.root) and weights that timm fetches are not asked for,
+    the weights only if the network may be used.
     """
     wanted: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
-        for need in (("data", cell.data.name, cell.data.root, cell.data.split), ("weights", cell.backbone.checkpoint)):
+        data, backbone = cell.data, cell.backbone
+        for need in (("data", data.name, data.root, data.split), ("weights", backbone.checkpoint, backbone.name)):
             wanted.setdefault(need, [])
             if cell.benchmark not in wanted[need]:
                 wanted[need].append(cell.benchmark)
@@ -25,6 +29,8 @@ def require_files(cells: Iterable[RunSpec]) -> None:
         try:
             if kind == "weights" and names[0] not in ("", "random"):
                 find_weights(names[0])
+            elif kind == "weights" and not names[0] and names[1] not in OWN:
+                find_pretrained(names[1])
             elif kind == "data" and names[1]:
                 _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
         except UsageError as error:

@@ -14,7 +14,7 @@ from bench.data.catalogue import CATALOGUE, CIFAR_FILES, Archive, Entry, Split
 from bench.data.folder import decode_image
 from bench.data.manifest import Row
 from bench.data.parallel import in_threads
-from bench.paths import data_place
+from bench.paths import data_place, offline
 from bench.store.files import write_text
 
 FEW = 3  # names of files that are shown, not counted
@@ -120,6 +120,10 @@ def _provide(entry: Entry, split: Split, root: Path, options: Options) -> None:
 
 def obtain(entry: Entry, root: Path, options: Options) -> None:
     """The archives of a dataset, unpacked, as far as they are not there. Raises UsageError where that cannot be."""
+    if offline(options.offline) and (absent := [archive for archive in entry.archives if not _is_there(archive, root)]):
+        fetch = "".join(f"\nfetch: {download.mirrored(archive.url, options.mirror)}" for archive in absent)
+        many, them = (f"{len(absent)} files are", "them") if len(absent) > 1 else (f"{absent[0].name} is", "it")
+        raise UsageError(f"{many} not there and the network is off{fetch}\nput: {them} into {root}")
     for archive in entry.archives:
         _obtain_one(archive, root, options)
 
@@ -135,10 +139,7 @@ def _obtain_one(archive: Archive, root: Path, options: Options) -> None:
     if archive.makes and any(root.glob(archive.makes)):
         return
     if not file.exists():
-        url = download.mirrored(archive.url, options.mirror)
-        if download.offline(options.offline):
-            raise UsageError(f"{archive.name} is not there and the network is off\nfetch: {url}\nput: it into {root}")
-        download.fetch(url, file, archive.bytes, archive.md5)
+        download.fetch(download.mirrored(archive.url, options.mirror), file, archive.bytes, archive.md5)
     elif archive.makes and (wrong := download.differs(file, archive.bytes, archive.md5)):
         raise UsageError(f"{file}: not the published file ({wrong}); remove it to download it again")
     if archive.makes:
