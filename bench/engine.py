@@ -94,6 +94,7 @@ def identity_of(cell: Cell) -> dict[str, Any]:
         "precision": cell.backbone.precision,
         "weights_sha": cell.backbone.sha256,
         "data_sha": cell.stream.dataset.sha256,
+        "manifest_sha": cell.stream.dataset.manifest,
         "tasks": len(cell.stream.eval_tasks),
         "classes": len(cell.stream.dataset.classes),
     }

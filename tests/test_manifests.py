@@ -1,6 +1,7 @@
 """Split manifests: written once, exchanged, verified, loaded, trained on."""
 
 import csv
+import json
 import os
 import shutil
 
@@ -164,6 +165,9 @@ def test_one_cell_end_to_end(vtab, command, tmp_path, monkeypatch, capfd):
         assert (
             sum(int(row["n"]) for row in csv.DictReader(stream) if row["scenario"] == "class" and row["after_task"] == "2") == 8
         )
+    (spec,) = (tmp_path / "results" / "own" / "runs").glob("*/spec.json")
+    manifest_sha = manifest.digest_of(manifest.read(vtab / "split-pilot.csv"))
+    assert json.loads(spec.read_text())["resolved"]["manifest_sha"] == manifest_sha
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("PYTHONPATH", str(ROOT))  # of the grid's workers
     monkeypatch.setattr("sys.argv", [*words, "data.split=nothere"])

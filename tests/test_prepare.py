@@ -298,6 +298,7 @@ def test_list_says_what_is_here_and_what_is_missing(ask, tmp_path):
         (("prepare", "imagenet-q"), "did you mean 'imagenet-r'"),
         (("prepare", "imagenet-r", "--split", "cod"), "did you mean 'coda'"),
         (("verify", "vtab"), "no split is prepared"),
+        (("verify", "cifar100"), "no split is prepared"),
         (("prepare", "vtab", "--manifest", "none.csv"), "not a readable split manifest"),
         (("verify", "vtab", "--split", "../x"), "no usable name"),
     ],

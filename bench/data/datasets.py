@@ -58,6 +58,7 @@ class Dataset:
     domains: tuple[int, ...]
     side: int  # pixels of an image's shorter side for the test view, whose middle is cut out
     sha256: str
+    manifest: str = ""  # digest of the split's manifest, where it was prepared
 
 
 Loader = Callable[[DataSpec, int], "Raw"]
@@ -120,7 +121,7 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
     domains = (raw.domains or (0,) * len(names))[:count]
     side = raw.side or int(train.sizes(np.array([0]))[0, 0])
     sha = _digest(names[:count], train, test, raw.manifest)
-    return Dataset(spec.name, names[:count], train, test, domains, side, sha)
+    return Dataset(spec.name, names[:count], train, test, domains, side, sha, raw.manifest)
 
 
 def _part(images: Array | Whole, labels: Array) -> Part:

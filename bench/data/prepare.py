@@ -88,12 +88,14 @@ def verify(entry: Entry, name: str, options: Options) -> int:
     """Counts, digests and decodability of the prepared splits; one line per kind of problem."""
     root = data_place(entry.name)
     if entry.name == "cifar100":
+        if not (root / "cifar-100-python").is_dir():
+            raise _unprepared(entry, root)
         return _verify_cifar(root)
     if name:
         manifest.find(root, name)
     names = [name] if name else manifest.splits_in(root)
     if not names:
-        raise UsageError(f"{root}: no split is prepared there (python -m bench.data prepare {entry.name})")
+        raise _unprepared(entry, root)
     problems = 0
     for each in names:
         rows = manifest.read(manifest.path_of(root, each))
@@ -105,6 +107,10 @@ def verify(entry: Entry, name: str, options: Options) -> int:
         problems += len(lines)
         print("\n".join(f"{entry.name} {each}: {line}" for line in lines or [f"fine; {_summary(rows)}"]))
     return CHECK_FAILED if problems else FINE
+
+
+def _unprepared(entry: Entry, root: Path) -> UsageError:
+    return UsageError(f"{root}: no split is prepared there (python -m bench.data prepare {entry.name})")
 
 
 def _provide(entry: Entry, split: Split, root: Path, options: Options) -> None:

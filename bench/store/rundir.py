@@ -69,7 +69,8 @@ class RunDir:
     def open(self, spec: RunSpec, environment: dict[str, Any], resolved: dict[str, Any]) -> None:
         """Create the directory and record what is run where: the spec, and its protocol as it turned out (digests, precision,
         every setting of the method). Raises UsageError where it cannot be written."""
-        written = {**plain(spec), "resolved": protocol_of(spec, resolved)}
+        digests = {key: resolved[key] for key in ("data_sha", "manifest_sha", "weights_sha")}
+        written = {**plain(spec), "resolved": protocol_of(spec, resolved) | digests}
         write_text(self.path / "spec.json", json.dumps(written, indent=1, sort_keys=True) + "\n")
         write_text(self.path / "env.json", json.dumps(environment, indent=1, sort_keys=True) + "\n")
 

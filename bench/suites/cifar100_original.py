@@ -5,7 +5,7 @@ Published final average accuracy (the methods' own papers, Wang et al. CVPR 2022
 CODA-Prompt 86.25 ± 0.74 (n = 5) with other weights (see cifar100_coda).
 
 Not run by this project: no GPU. Command: ./run_all.sh cifar100_original --device cuda
-Cost: 580 PFLOP, 9,352,400 forward passes (--dry-run)
+Cost: 2,942 PFLOP, 40,856,430 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_original.py"]

@@ -1,0 +1,23 @@
+"""Split Tiny-ImageNet at middle scale: 10 tasks of 20 classes, 20 images a class, ViT-S/14 (DINOv2) at 98 pixels, three orders.
+
+Setting and rates of `photos`, not tuned again: as many steps a task (100). For numbers at the scale of papers: tiny_imagenet.
+Needs tiny-imagenet under data/ or $BENCH_DATA, prepared by `python -m bench.data prepare tiny-imagenet` (a part of it with
+--partial: the first 20 training and 6 test images of a class are used), and the network's weights as `photos` does.
+`python -m bench.grid tiny_imagenet_small --keep` goes on from the tables of a clone.
+"""
+
+_base_ = ["./_base_/photo_setting.py", "./_base_/photo_methods.py"]
+
+order_seeds = [1, 2, 3]
+seeds = [1]
+
+data = dict(
+    root="tiny-imagenet",
+    split="official",
+    tasks=10,
+    decode=64,  # 64 is all there is
+    train_per_class=20,
+    test_per_class=6,
+)
+train = dict(epochs=2)
+benchmarks = dict(_delete_=True, **{"tiny-imagenet-10": dict()})
