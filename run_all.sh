@@ -45,10 +45,13 @@ if [ -z "$python" ]; then
     echo "setting up .venv (packages from the registry, once)" >&2
     "$base" -m venv "$root/.venv"
     python="$root/.venv/bin/python"
-    # compiled on first use: most of what is installed is never imported
+    # compiled on first use, since most of what is installed is never imported: see below
     (cd "$root" && "$python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]" >&2)
     touch "$root/.venv/.usable" "$root/.venv/.usabletest"
 fi
+
+# else each process would compile each module again: three times the start of a worker, where .venv is not yet compiled
+[ "$python" != "$root/.venv/bin/python" ] || unset PYTHONDONTWRITEBYTECODE
 
 if [ "$extra" = test ]; then
     cd "$root"
