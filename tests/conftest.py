@@ -13,6 +13,7 @@ import pytest
 import torch
 from dataset_files import write
 from fault_cell import files_of
+from hypothesis import settings
 
 from bench import engine
 from bench.backbone import FrozenViT, load_backbone
@@ -21,6 +22,8 @@ from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_suite.py"
 torch.set_num_threads(1)
+settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
+settings.load_profile("no deadline")
 
 Command = Callable[..., subprocess.CompletedProcess]
 

@@ -22,7 +22,7 @@ from bench.data.folder import decode_image, load_folder
 from bench.method import method_class
 
 PACKAGES = ("bench.report", "bench.data")
-GRID = ("bench.grid", str(TINY))
+GRID = ("bench.grid", str(TINY), "--jobs", "1")  # each worker imports torch before it can refuse
 WRONG = [
     (("bench.grid", "mimi"), "did you mean 'mini'"),
     (("bench.grid", "nowhere/suite.py"), "no file"),
@@ -223,10 +223,20 @@ def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("breaks", "says"), FOLDERS, ids=[says for _, says in FOLDERS])
-def test_broken_folders_are_named(breaks, says, refused, tmp_path):
+def test_broken_folders_are_named(breaks, says, tmp_path):
     root = good_folder(tmp_path / "pictures")
     breaks(root)
-    assert says in refused(*GRID, "--set", f"data.root={root}", "data.classes=4", "backbone.image_size=96")
+    with pytest.raises(UsageError) as said:
+        load_folder(root, 96)
+    assert says in str(said.value)
+    assert "\n" not in str(said.value)
+
+
+def test_a_broken_folder_is_named_by_the_grid(refused, tmp_path):
+    root = good_folder(tmp_path / "pictures")
+    (root / "train" / "a" / "x.jpg").write_bytes(b"no image")
+    said = refused(*GRID, "--set", f"data.root={root}", "data.classes=4")
+    assert "x.jpg: not a readable image" in said
 
 
 @given(where=st.floats(0, 1), what=st.binary(max_size=8), cut=st.integers(0, 64), kind=st.sampled_from(["PNG", "JPEG", "GIF"]))

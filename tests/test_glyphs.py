@@ -37,7 +37,7 @@ def test_altered_masks_are_refused(monkeypatch, tmp_path):
         glyphs.asset.__wrapped__()
 
 
-@settings(max_examples=20, deadline=None)
+@settings(max_examples=20)
 @given(st.integers(0, 2**31), st.integers(2, 40), st.randoms())
 def test_an_image_does_not_depend_on_its_company(seed, count, random):
     rows = np.array([random.randrange(1500) for _ in range(count)])

@@ -4,6 +4,7 @@ import re
 import shutil
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
@@ -23,7 +24,10 @@ COMMITTED = sorted(f.parent.name for f in (ROOT / "results").glob("*/metrics.csv
 
 
 @pytest.mark.parametrize("suite", COMMITTED)
-def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path):
+def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path, monkeypatch):
+    """Every figure is drawn; those of one suite are enough to be written."""
+    if suite != "mini":
+        monkeypatch.setattr("bench.report.figures.save", named_only)
     results = load(ROOT / "results" / suite)
     build(results, tmp_path)
     made = sorted(f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex"))
@@ -32,6 +36,14 @@ def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path):
         assert (tmp_path / file).read_text() == (ROOT / "reports" / suite / file).read_text(), file
     figures = {f.name for f in tmp_path.glob("figures/*")}
     assert figures == {f.name for f in (ROOT / "reports" / suite).glob("figures/*")}
+
+
+def named_only(figure, folder, name):
+    folder.mkdir(exist_ok=True)
+    for kind in ("svg", "png"):
+        (folder / f"{name}.{kind}").touch()
+    plt.close(figure)
+    return "<svg></svg>"
 
 
 def test_the_committed_mini_is_whole():

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
@@ -65,7 +65,6 @@ def test_superiority_by_hand():
     assert open_.needed == 7, "2.447 / sqrt(7) = 0.925 is below 1, 2.571 / sqrt(6) = 1.05 is not"
 
 
-@settings(deadline=None)
 @given(NUMBERS, NUMBERS, st.floats(0.1, 10))
 def test_equivalence_is_two_one_sided_tests(values, other, margin):
     values, other = np.array(values), np.array(other)
@@ -79,7 +78,6 @@ def test_equivalence_is_two_one_sided_tests(values, other, margin):
         assert (decision.verdict == "reproduced") == (worst < 0.05)
 
 
-@settings(deadline=None)
 @given(NUMBERS, st.floats(0, 100), st.floats(0.1, 5), st.floats(0, 3), st.integers(1, 10))
 def test_the_number_that_is_needed_decides(values, reference, margin, std, n):
     values = np.array(values)

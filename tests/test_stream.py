@@ -158,7 +158,7 @@ def both(images, views, size):
     return host
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     st.integers(20, 300), st.integers(8, 80), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 1), st.floats(0.01, 1),
     st.integers(0, 2**31), st.booleans(),
@@ -237,7 +237,7 @@ def test_large_crops_are_cut_a_few_at_a_time():
     assert [group.tolist() for group in groups] == [[1], [3], [0, 2]]
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(
     st.lists(st.tuples(st.integers(4, 90), st.integers(4, 90)), min_size=1, max_size=6), st.integers(8, 40), st.integers(0, 99)
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -15,6 +15,7 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results, label
@@ -57,6 +58,14 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list]:
     return figure, list(axes.flat)
 
 
+def _squares(axis: Axes, values: np.ndarray, names: Sequence[int], colours: str, limits: tuple[float, float]) -> None:
+    """A square matrix as colours. seaborn's heatmap draws the whole figure again for each of its panels."""
+    axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
+    axis.set_xticks(range(len(names)), names)
+    axis.set_yticks(range(len(names)), names)
+    axis.grid(visible=False)
+
+
 def accuracy_curves(results: Results) -> Figure:
     """Average accuracy on the tasks seen, after each task: mean over cells, band of one standard deviation."""
     look = looks(results)
@@ -88,11 +97,10 @@ def accuracy_matrices(results: Results, benchmark: str) -> Figure:
     for axis, method in zip(axes, methods, strict=False):
         runs = select(results, benchmark, method, "class")["run_id"]
         mean = 100 * np.mean([results.matrices[run, "class"] for run in runs], axis=0)
-        ticks = range(1, len(mean) + 1)
-        sns.heatmap(
-            mean, ax=axis, vmin=0, vmax=100, cmap="viridis", annot=len(mean) <= 10, fmt=".0f", mask=np.isnan(mean),
-            cbar=False, xticklabels=ticks, yticklabels=ticks, annot_kws={"size": 7},
-        )  # fmt: skip
+        _squares(axis, mean, range(1, len(mean) + 1), "viridis", (0, 100))
+        for (after, task), value in np.ndenumerate(mean):
+            if len(mean) <= 10 and not np.isnan(value):
+                axis.text(task, after, f"{value:.0f}", ha="center", va="center", size=7, color="w" if value < 65 else "k")
         axis.set(title=label(method), xlabel="task tested", ylabel="after task")
     figure.suptitle(f"{benchmark}: accuracy (%)", y=1.0)
     figure.tight_layout()
@@ -165,12 +173,10 @@ def prompt_similarity(results: Results) -> Figure:
         layers = sorted(set(half.index) | set(half.columns))
         square = half.reindex(index=layers, columns=layers)
         square = square.combine_first(square.T)
-        sns.heatmap(square, ax=axis, vmin=-1, vmax=1, cmap="vlag", cbar=False, square=True)
+        _squares(axis, square.to_numpy(), layers, "vlag", (-1, 1))
         axis.set(title=label(method), xlabel="layer", ylabel="layer")
-        axis.tick_params(rotation=0)
-        axis.grid(visible=False)
     figure.tight_layout()
-    figure.colorbar(axes[0].collections[0], ax=list(axes), label="cosine", shrink=0.8)
+    figure.colorbar(axes[0].images[0], ax=list(axes), label="cosine", shrink=0.8)
     return figure
 
 
