@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.spec import BackboneSpec, UsageError
-from bench.paths import find_pretrained, find_weights
+from bench.paths import find_pretrained, find_weights, hub_offline
 from bench.torchvision_guard import ensure_torchvision
 from bench.weights import read_weights
 
@@ -58,8 +58,8 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
     if not timm.model_entrypoint(spec.name).__module__.endswith(("vision_transformer", "deit")):
         raise UsageError(f"backbone.name={spec.name}: not a plain ViT (timm's vision_transformer or deit)")
     options: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size else {}
-    if pretrained and (file := find_pretrained(spec.name)):  # timm would ask the network whether it is the newest
-        options["pretrained_cfg_overlay"] = {"file": str(file)}
+    if pretrained and (file := pretrained_file(spec.name)):  # timm would ask the network whether it is the newest
+        options["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}  # of an npz, which this is not
     try:
         vit: Any = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **options)
     except Exception as error:  # sizes, network, cache and hub errors are many; each means: no such network here
@@ -70,6 +70,24 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
     if not plain or vit.cls_token is None:
         raise UsageError(f"backbone.name={spec.name}: not a plain ViT with a class token and timm Block layers")
     return vit
+
+
+def pretrained_file(tag: str) -> Path | None:
+    """The weights of a full timm tag in Hugging Face's cache, None where timm has to fetch them or does not know the tag.
+
+    Raises UsageError where they are not there and the network is off.
+    """
+    config = timm.models.get_pretrained_cfg(tag) if timm.models.is_model_pretrained(tag) else None
+    if config is None or not config.hf_hub_id:
+        return None
+    file = find_pretrained(config.hf_hub_id, *([[config.hf_hub_filename]] if config.hf_hub_filename else []))
+    if file is None and hub_offline():
+        raise UsageError(
+            f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "
+            f"https://huggingface.co/{config.hf_hub_id} ({config.hf_hub_filename or 'model.safetensors'}) and give "
+            "backbone.checkpoint=FILE"
+        )
+    return file
 
 
 def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from bench.config.spec import UsageError
@@ -31,23 +32,23 @@ def offline(asked: bool = False) -> bool:
     return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
 
 
-def find_pretrained(tag: str) -> Path | None:
-    """The weights of a full timm tag in Hugging Face's cache, None where timm has to fetch them.
+def find_pretrained(repository: str, names: Iterable[str] = ("model.safetensors", "pytorch_model.bin")) -> Path | None:
+    """The first of these files of a repository (OWNER/NAME) in Hugging Face's cache, None where none of them is there."""
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
 
-    Raises UsageError where they are not there and the network is off. Another repository than timm/TAG is not looked into.
-    """
-    from huggingface_hub import constants, try_to_load_from_cache
+    try:
+        found = [try_to_load_from_cache(repository, name) for name in names]
+    except HFValidationError:  # no name of a repository
+        return None
+    return next((Path(file) for file in found if isinstance(file, str)), None)
 
-    for name in ("model.safetensors", "pytorch_model.bin"):
-        found = try_to_load_from_cache(f"timm/{tag}", name)
-        if isinstance(found, str):
-            return Path(found)
-    if offline() or constants.HF_HUB_OFFLINE:
-        raise UsageError(
-            f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "
-            f"https://huggingface.co/timm/{tag} (model.safetensors) and give backbone.checkpoint=FILE"
-        )
-    return None
+
+def hub_offline() -> bool:
+    """The same for Hugging Face, which has a switch of its own: HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
+
+    return offline() or constants.HF_HUB_OFFLINE
 
 
 def find_data(name: str) -> Path:

@@ -1,6 +1,7 @@
 """The paper-scale suites: what they hold, and that whatever is missing is said at once, all of it."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -88,6 +89,31 @@ def test_weights_that_cannot_be_fetched_are_missing_too(variable, command, tmp_p
     done = command(*words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2)
     assert "'vtab' not found" in done.stderr
     assert "huggingface" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("vit_base_patch16_22", "did you mean"),
+        ("vit_base_patch16_224", "which weights? Give the full tag"),
+        ("timm/vit_small", "unknown 'timm/vit_small'"),
+        ("vit_base_patch16_224.augreg_in22k", "backbone.name=vit_base_patch16_224.augreg_in22k"),
+        ("vit_base_patch16_clip_quickgelu_224.openai", "https://huggingface.co/timm/vit_base_patch16_clip_224.openai"),
+    ],
+)
+def test_names_of_backbones_are_checked_offline_too(name, says, monkeypatch, tmp_path):
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    spec = BackboneSpec(name=name, image_size=0)
+
+    def both():
+        require_files([replace(load_suite("mini").cells[0], backbone=spec)])
+        load_backbone(spec)
+
+    with pytest.raises(UsageError) as said:
+        both()
+    assert says in str(said.value)
+    assert "\n" not in str(said.value)
 
 
 def place_pretrained(home: Path, tag: str) -> Path:

@@ -1,5 +1,6 @@
 """Fetching, against a local server that misbehaves in every way we know, and the commands around it."""
 
+import fcntl
 import hashlib
 import shutil
 from dataclasses import replace
@@ -77,7 +78,9 @@ def test_a_part_longer_than_the_file_is_dropped(get, site, tmp_path):
     assert get(md5=MD5).read_bytes() == CONTENT
 
 
-@pytest.mark.parametrize("change", ["none", "another file", "another address", "no version", "a part of something else"])
+@pytest.mark.parametrize(
+    "change", ["none", "another file", "another address", "no version", "a part of something else", "a damaged note"]
+)
 def test_without_a_digest_only_the_same_file_is_continued(change, get, site, tmp_path):
     """Nothing would tell afterwards that its beginning was another file's."""
     site.tags = change != "no version"
@@ -95,10 +98,45 @@ def test_without_a_digest_only_the_same_file_is_continued(change, get, site, tmp
     elif change == "a part of something else":
         part.with_name("x.tar.part.from").unlink()
         part_of(tmp_path, b"other bytes")
+    elif change == "a damaged note":
+        part.with_name("x.tar.part.from").write_bytes(b"\xff\n")
     target = get(tries=1) if change != "another address" else tmp_path / "data" / "x.tar"
     assert target.read_bytes() == wanted
     assert [f.name for f in target.parent.iterdir()] == ["x.tar"]
     assert site.asked[1][1] == (f"bytes={len(CONTENT) // 2}-" if change in ("none", "another file") else None)
+
+
+@pytest.mark.parametrize("length", [len(CONTENT), len(CONTENT) // 2])  # the part is a beginning; it is as long as the new file
+def test_a_server_that_ignores_the_condition(length, get, site):
+    site.faults, site.conditions = ["cut"], False
+    with pytest.raises(UsageError):
+        get(tries=1)
+    site.files["/x.tar"] = CONTENT[::-1][:length]
+    assert get(tries=2).read_bytes() == CONTENT[::-1][:length]
+
+
+def test_two_processes_do_not_write_one_file(get, site, tmp_path):
+    part_of(tmp_path, b"")
+    with (tmp_path / "data" / "x.tar.part").open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match=r"x.tar.part: another process is downloading it"):
+            get()
+    assert get().read_bytes() == CONTENT
+
+
+def test_what_another_process_has_continued_is_asked_for_again(get, site, tmp_path, monkeypatch):
+    """It wrote between this one's look at the part and its first byte."""
+    part_of(tmp_path, CONTENT[:1000])
+    extent = download._extent
+
+    def meanwhile(answer, have):
+        if have == 1000:
+            part_of(tmp_path, CONTENT[:5000])
+        return extent(answer, have)
+
+    monkeypatch.setattr(download, "_extent", meanwhile)
+    assert get(md5=MD5).read_bytes() == CONTENT
+    assert [asked for _, asked in site.asked] == ["bytes=1000-", "bytes=5000-"]
 
 
 @pytest.mark.parametrize("fault", ["cut", "stall", 503, 429, 500])
@@ -199,13 +237,14 @@ def test_prepare_fetches_unpacks_and_splits(ask, small, site, tmp_path):
     assert ask("verify", "imagenet-r")[:2] == (0, f"imagenet-r seeded: fine; {said.splitlines()[0].split('; ')[1]}\n")
 
 
-def test_prepare_finishes_a_stopped_extraction(ask, tmp_path):
-    """val was in place when it stopped, which is what tells that the archive is unpacked; train was not."""
+@pytest.mark.parametrize("in_place", ["val/", "nothing"])
+def test_prepare_finishes_a_stopped_extraction(in_place, ask, tmp_path):
+    """val in place is what tells that the archive is unpacked; train was not when it stopped."""
     files = tiny()
-    val = {name: content for name, content in files.items() if name.startswith("val/")}
+    val = {name: content for name, content in files.items() if name.startswith(in_place)}
     rest = {f".unpacked-tiny-imagenet-200.zip/tiny-imagenet-200/{name}": files[name] for name in files.keys() - val.keys()}
     write(tmp_path / "data" / "tiny-imagenet", val | rest)
-    code, said, _ = ask("prepare", "tiny-imagenet", "--partial", "--offline")
+    code, said, _ = ask("prepare", "tiny-imagenet", "--partial", "--offline")  # the archive is not needed for it
     assert (code, "train 6, test 4" in said) == (0, True)
 
 

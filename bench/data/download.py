@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import http.client
 import os
@@ -10,7 +11,9 @@ import sys
 import time
 import urllib.error
 import urllib.request
+from email.message import Message
 from pathlib import Path
+from typing import IO
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
@@ -86,7 +89,7 @@ def _version(url: str, part: Path) -> str:
     """Of the server's file that part holds the beginning of, "" where that is unknown or part is of another url."""
     try:
         lines = _origin(part).read_text().split("\n")
-    except OSError:
+    except (OSError, ValueError):
         return ""
     return lines[1] if len(lines) > 1 and lines[0] == url else ""
 
@@ -116,13 +119,16 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bo
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             start, total = _extent(answer, have)
+            if start:
+                _same_version(answer.headers, version, part, trusted)
             if size is not None and total is not None and total != size:
                 raise UsageError(f"{url}: not the published file ({total} bytes are offered instead of {size})")
-            _write(answer, part, start, total, f"{url}\n{_version_of(answer)}")
+            _write(answer, part, start, total, f"{url}\n{_version_of(answer.headers)}")
     except urllib.error.HTTPError as error:
         error.close()
         if error.code == 416:
             if error.headers.get("Content-Range") == f"bytes */{have}":
+                _same_version(error.headers, version, part, trusted)
                 return  # part is whole already
             _drop(part)
             raise _Broken("the server has nothing after what was kept") from error
@@ -136,34 +142,43 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bo
 def _extent(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
     """First byte of the answer and length of the whole file; a server without ranges starts again at 0."""
     ranged = (
-        re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", answer.headers.get("Content-Range", "")) if answer.status == 206 else None
+        re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", "")) if answer.status == 206 else None
     )
     if ranged and int(ranged[1]) == have:
-        return have, None if ranged[2] == "*" else int(ranged[2])
+        return have, int(ranged[2]) + 1 if ranged[3] == "*" else int(ranged[3])
     if answer.status == 206:
         raise _Broken(f"another range than asked for ({answer.headers.get('Content-Range')})")
-    length = answer.headers.get("Content-Length")
-    return 0, int(length) if length else None
+    length = answer.headers.get("Content-Length", "")
+    return 0, int(length) if length.isascii() and length.isdigit() else None
 
 
-def _version_of(answer: http.client.HTTPResponse) -> str:
+def _version_of(headers: Message) -> str:
     """Strong ETag or Last-Modified, which If-Range accepts, else ""."""
-    tag = answer.headers.get("ETag", "")
-    return tag if tag.startswith('"') else answer.headers.get("Last-Modified", "")
+    tag = headers.get("ETag", "")
+    return tag if tag.startswith('"') else headers.get("Last-Modified", "")
+
+
+def _same_version(headers: Message, version: str, part: Path, trusted: bool) -> None:
+    """Some servers know ranges and not If-Range. Raises _Broken, with nothing kept, where what part holds is not continued."""
+    if not trusted and _version_of(headers) != version:
+        _drop(part)
+        raise _Broken("another version of the file than what was kept")
 
 
 def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int | None, origin: str) -> None:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        if not start:
-            _origin(part).unlink(missing_ok=True)  # before any byte, and written after the old ones are gone: never of others
-        stream = part.open("ab" if start else "wb")
+        stream = part.open("ab")
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{part.parent}: cannot be written ({error.strerror})") from error
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
     try:
         with stream, bar:
+            _alone(stream, part, start)
             if not start:
+                _origin(part).unlink(missing_ok=True)  # before its bytes, and written after they are gone: never of others
+                if part.stat().st_size:
+                    stream.truncate(0)
                 _origin(part).write_text(origin)
             while block := _read(answer):
                 stream.write(block)
@@ -176,6 +191,18 @@ def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int 
         if received > total:
             _drop(part)
         raise _Broken(f"{received} of {total} bytes came")
+
+
+def _alone(stream: IO[bytes], part: Path, start: int) -> None:
+    """Raises UsageError while another process writes part, _Broken where one has since the bytes from start were asked for."""
+    try:
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise UsageError(f"{part}: another process is downloading it") from error
+    except OSError:
+        return  # a file system without locks
+    if start and part.stat().st_size != start:
+        raise _Broken("another process has continued what was kept")
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:

@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bench.config.spec import DataSpec, RunSpec, UsageError
 from bench.data import manifest
-from bench.paths import find_data, find_pretrained, find_weights
+from bench.paths import find_data, find_pretrained, find_weights, hub_offline
 
 OWN = ("vit", "vit_glyphs")  # networks that timm has no weights for
 
@@ -30,7 +30,7 @@ def require_files(cells: Iterable[RunSpec]) -> None:
             if kind == "weights" and names[0] not in ("", "random"):
                 find_weights(names[0])
             elif kind == "weights" and not names[0] and names[1] not in OWN:
-                find_pretrained(names[1])
+                _require_pretrained(names[1])
             elif kind == "data" and names[1]:
                 _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
         except UsageError as error:
@@ -41,6 +41,14 @@ def require_files(cells: Iterable[RunSpec]) -> None:
     if lacking:
         listed = "".join(f"\n  {line}" for line in lacking)
         raise UsageError(f"{len(lacking)} things are missing (python -m bench.data list says where each comes from):{listed}")
+
+
+def _require_pretrained(tag: str) -> None:
+    """With the network off: weights in the cache of Hugging Face, for what is a tag of timm."""
+    if "." in tag and hub_offline() and not find_pretrained(f"timm/{tag}"):
+        from bench.backbone import pretrained_file  # torch, before a no: some tags have a repository of another name
+
+        pretrained_file(tag)
 
 
 def _require_data(data: DataSpec) -> None:

@@ -126,7 +126,8 @@ def _provide(entry: Entry, split: Split, root: Path, options: Options) -> None:
 
 def obtain(entry: Entry, root: Path, options: Options) -> None:
     """The archives of a dataset, unpacked, as far as they are not there. Raises UsageError where that cannot be."""
-    if offline(options.offline) and (absent := [archive for archive in entry.archives if not _is_there(archive, root)]):
+    absent = [archive for archive in entry.archives if not _is_there(archive, root)]
+    if absent and offline(options.offline):
         fetch = "".join(f"\nfetch: {download.mirrored(archive.url, options.mirror)}" for archive in absent)
         many, them = (f"{len(absent)} files are", "them") if len(absent) > 1 else (f"{absent[0].name} is", "it")
         raise UsageError(f"{many} not there and the network is off{fetch}\nput: {them} into {root}")
@@ -236,4 +237,5 @@ def _state(entry: Entry, split: Split, root: Path) -> str:
 
 
 def _is_there(archive: Archive, root: Path) -> bool:
-    return (root / archive.name).exists() or (archive.makes != "" and any(root.glob(archive.makes)))
+    file = root / archive.name
+    return file.exists() or (archive.makes != "" and (archives.pending(file) or any(root.glob(archive.makes))))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -58,11 +58,11 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list]:
     return figure, list(axes.flat)
 
 
-def _squares(axis: Axes, values: np.ndarray, names: Sequence[int], colours: str, limits: tuple[float, float]) -> None:
+def _squares(axis: Axes, values: np.ndarray, names: Iterable[int], colours: str, limits: tuple[float, float]) -> None:
     """A square matrix as colours. seaborn's heatmap draws the whole figure again for each of its panels."""
     axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
-    axis.set_xticks(range(len(names)), names)
-    axis.set_yticks(range(len(names)), names)
+    axis.set_xticks(range(len(values)), [str(name) for name in names])
+    axis.set_yticks(range(len(values)), [str(name) for name in names])
     axis.grid(visible=False)
 
 
