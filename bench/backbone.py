@@ -80,7 +80,7 @@ def pretrained_file(tag: str) -> Path | None:
     config = timm.models.get_pretrained_cfg(tag) if timm.models.is_model_pretrained(tag) else None
     if config is None or not config.hf_hub_id:
         return None
-    file = find_pretrained(config.hf_hub_id, *([[config.hf_hub_filename]] if config.hf_hub_filename else []))
+    file = find_pretrained(config.hf_hub_id, config.hf_hub_filename)
     if file is None and hub_offline():
         raise UsageError(
             f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from pathlib import Path
 
 from bench.config.spec import UsageError
+
+HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 
 def _find(field: str, name: str, variable: str, default: str) -> Path:
@@ -32,13 +33,13 @@ def offline(asked: bool = False) -> bool:
     return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
 
 
-def find_pretrained(repository: str, names: Iterable[str] = ("model.safetensors", "pytorch_model.bin")) -> Path | None:
-    """The first of these files of a repository (OWNER/NAME) in Hugging Face's cache, None where none of them is there."""
+def find_pretrained(repository: str, name: str | None = None) -> Path | None:
+    """A file of a repository (OWNER/NAME), by default its weights, in Hugging Face's cache; None where it is not there."""
     from huggingface_hub import try_to_load_from_cache
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = [try_to_load_from_cache(repository, name) for name in names]
+        found = [try_to_load_from_cache(repository, name) for name in ([name] if name else HUB_WEIGHTS)]
     except HFValidationError:  # no name of a repository
         return None
     return next((Path(file) for file in found if isinstance(file, str)), None)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from dataset_files import write
+from dataset_files import CONTENT, serving, write
 from fault_cell import files_of
 from hypothesis import settings
 
@@ -150,3 +150,13 @@ def ask(tmp_path, monkeypatch, data_command) -> Callable[..., tuple[int, str, st
 def place(tmp_path) -> Callable[..., Path]:
     """Put files (dicts of content by name) into a dataset's folder."""
     return lambda name, *files: write(tmp_path / "data" / name, {k: v for each in files for k, v in each.items()})
+
+
+@pytest.fixture
+def site(monkeypatch):
+    for name in ("http_proxy", "HTTP_PROXY", "all_proxy", "ALL_PROXY", "BENCH_OFFLINE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("urllib.request._opener", None)  # it remembers the proxies of its first use
+    with serving() as site:
+        site.files["/x.tar"] = CONTENT
+        yield site

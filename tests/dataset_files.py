@@ -122,6 +122,9 @@ def parts_of(root, split):
 # --- the server -------------------------------------------------------------------------------------------------------
 
 
+CONTENT = bytes(range(256)) * 4000  # of /x.tar: 1 MB
+
+
 class Site:
     """Files by path; faults to be met in turn, one per request; and the requests that came, as (path, Range)."""
 

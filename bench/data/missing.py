@@ -8,8 +8,6 @@ from bench.config.spec import DataSpec, RunSpec, UsageError
 from bench.data import manifest
 from bench.paths import find_data, find_pretrained, find_weights, hub_offline
 
-OWN = ("vit", "vit_glyphs")  # networks that timm has no weights for
-
 
 def require_files(cells: Iterable[RunSpec]) -> None:
     """Raises one UsageError that lists all data and weights that these cells name and that are not there.
@@ -29,7 +27,7 @@ def require_files(cells: Iterable[RunSpec]) -> None:
         try:
             if kind == "weights" and names[0] not in ("", "random"):
                 find_weights(names[0])
-            elif kind == "weights" and not names[0] and names[1] not in OWN:
+            elif kind == "weights" and not names[0]:
                 _require_pretrained(names[1])
             elif kind == "data" and names[1]:
                 _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
@@ -44,7 +42,7 @@ def require_files(cells: Iterable[RunSpec]) -> None:
 
 
 def _require_pretrained(tag: str) -> None:
-    """With the network off: weights in the cache of Hugging Face, for what is a tag of timm."""
+    """With the network off: weights in the cache of Hugging Face, for what has a tag as timm's have, behind a dot."""
     if "." in tag and hub_offline() and not find_pretrained(f"timm/{tag}"):
         from bench.backbone import pretrained_file  # torch, before a no: some tags have a repository of another name
 

@@ -12,5 +12,8 @@ _base_ = ["./_base_/recipe_original.py"]
 
 data = dict(name="folder", root="imagenet-r", split="coda", crops_of="whole")
 benchmarks = {"imagenet-r-10": dict()}
-methods = {name: dict(train=dict(epochs=50)) for name in _base_.methods if name != "ncm"}
-methods["dualprompt"] = dict(model=dict(e_length=20), train=dict(epochs=50, prompt_lr=0.00046875, head_lr=0.00046875))
+train = dict(epochs=50)
+methods = {
+    "l2p": dict(train=dict(epochs=50)),
+    "dualprompt": dict(model=dict(e_length=20), train=dict(epochs=50, prompt_lr=0.00046875, head_lr=0.00046875)),
+}
