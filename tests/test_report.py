@@ -15,10 +15,10 @@ from hypothesis import strategies as st
 from bench.config.spec import UsageError
 from bench.config.suite import load_suite
 from bench.report import tables
-from bench.report.__main__ import build
+from bench.report.__main__ import BESIDE, build, main
 from bench.report.frames import load
 from bench.store.rundir import collect
-from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
+from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, SIMILARITY, TIMING, write_csv
 
 COMMITTED = sorted(f.parent.name for f in (ROOT / "results").glob("*/metrics.csv"))
 
@@ -28,7 +28,8 @@ def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path, monk
     """Every figure is drawn; those of one suite are enough to be written."""
     if suite != "mini":
         monkeypatch.setattr("bench.report.figures.save", named_only)
-    results = load(ROOT / "results" / suite)
+    results = load(ROOT / "results" / suite, [ROOT / "results" / name for name in BESIDE.get(suite, [])])
+    assert not results.left_out
     build(results, tmp_path)
     made = sorted(f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex"))
     assert made
@@ -307,6 +308,94 @@ def test_without_a_protocol_the_page_says_what_was_not_checked(tmp_path):
     folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
     build(load(folder), tmp_path / "out")
     assert "could not be checked" in (tmp_path / "out" / "index.html").read_text()
+
+
+def two_suites(folder: Path, change=lambda metrics, runs: None) -> list[Path]:
+    """`mini` with hlgp and other_row; `references` with hlgp and third, changed, on the same batches by its tables."""
+
+    def rename(metrics, runs):
+        for row in (*metrics, *runs):
+            if row["method"] == "other_row":
+                row.update(identity("third", row["order_seed"]))
+        change(metrics, runs)
+
+    folders = [write_suite(folder / "mini"), write_suite(folder / "references", rename)]
+    for place, second in zip(folders, ("other_row", "third"), strict=True):
+        rows = [(method, key) for method in ("hlgp", second) for key in ("train.epochs", "data.tasks")]
+        write_csv(place / "protocol.csv", PROTOCOL,
+                  [{"benchmark": "b<script>", "method": m, "key": key, "value": 2} for m, key in rows])  # fmt: skip
+    return folders
+
+
+def test_rows_of_another_suite_stand_beside(tmp_path):
+    folder, other = two_suites(tmp_path)
+    likeness = [{"run_id": run_of("hlgp", o), "layer": 0, "other": 1, "cosine": 0.5} for o in (1, 2)]
+    write_csv(folder / "similarity.csv", SIMILARITY, likeness)  # the other has none
+    results = load(folder, [other])
+    assert results.methods == ["hlgp", "other_row", "third"]
+    assert len(results.similarity) == 2
+    assert not results.left_out
+    assert len(results.runs) == 6
+    assert results.runs.groupby("method")["suite"].unique().str[0].to_dict() == dict(
+        hlgp="mini", other_row="mini", third="references"
+    )
+    table = tables.main_table(results).set_index("method")
+    assert table["n"].tolist() == [2, 2, 2], "a row of both is that of the first"
+    assert table.loc["third", "faa_mean"] == pytest.approx(table.loc["other_row", "faa_mean"])
+    assert set(tables.paired_table(results)["HLGP minus"]) == {"other_row", "third"}
+    assert list(tables.protocol_table(results).columns) == ["key", "hlgp", "other_row", "third"]
+    build(results, tmp_path / "out")
+    assert "Rows of suite &#x27;references&#x27;, run apart" in (tmp_path / "out" / "index.html").read_text()
+
+
+def elsewhere(metrics, runs):
+    for row in (*metrics, *runs):
+        row.update(run_id=row["run_id"].replace("b<script>", "c"), benchmark="c")
+
+
+NOT_BESIDE = [
+    (lambda m, r: [run.update(data_sha="another") for run in r], "data_sha of .* differ: .* the same images"),
+    (lambda m, r: [run.update(weights_sha="another") for run in r], "the same weights"),
+    (lambda m, r: [run.update(precision="bf16") for run in r], "the same precision"),
+    (lambda m, r: [run.update(stream_sha=9) for run in r], "the same class order, batches or views"),
+    (elsewhere, "no finished row that .*mini has not"),
+    (lambda m, r: m[0].update(suite="another"), "suite of rows of"),
+]
+
+
+@pytest.mark.parametrize(("change", "says"), NOT_BESIDE, ids=[says for _, says in NOT_BESIDE])
+def test_rows_of_another_suite_that_cannot_be_compared_are_left_out(change, says, tmp_path):
+    folder, other = two_suites(tmp_path, change)
+    results = load(folder, [other])
+    assert results.methods == ["hlgp", "other_row"]
+    (line,) = results.left_out
+    assert re.search(says, line)
+    build(results, tmp_path / "out")
+    assert "references are left out: " in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_without_a_protocol_no_rows_stand_beside(tmp_path):
+    folder, other = two_suites(tmp_path)
+    (other / "protocol.csv").unlink()
+    assert "references/protocol.csv, so" in load(folder, [other]).left_out[0]
+
+
+def test_which_suites_stand_beside(tmp_path, monkeypatch, capsys):
+    _, other = two_suites(tmp_path)
+
+    def third(*words):
+        monkeypatch.setattr("sys.argv", ["report", *words, "--results", str(tmp_path), "--out", str(tmp_path / "out")])
+        main()
+        return "third" in capsys.readouterr().out
+
+    monkeypatch.setattr("bench.report.figures.all_figures", lambda results: [])
+    assert third()
+    assert not third("mini", "--with")
+    assert third("mini", "--with", "references")
+    with pytest.raises(UsageError, match="unknown 'reference'; did you mean 'references'"):
+        third("mini", "--with", "reference")
+    shutil.rmtree(other)
+    assert not third()
 
 
 def test_rows_that_the_runs_did_not_end_with_are_refused(run, tiny_spec):

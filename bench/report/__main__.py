@@ -9,7 +9,7 @@ from pathlib import Path
 from bench import cli
 from bench.config.spec import UsageError
 from bench.report import figures, tables
-from bench.report.frames import Results, load
+from bench.report.frames import Results, label, load
 from bench.report.page import figure_html, page, table_html
 from bench.store.files import write_text
 
@@ -20,6 +20,19 @@ RECONSTRUCTION = (
 
 
 UNCHECKED = "No protocol.csv: whether rows were trained on the same batches could not be checked."
+
+
+BESIDE = {"mini": ["references"]}  # reference rows that `mini`, which has to stay short, leaves to another suite
+
+
+def other_suites(results: Results) -> str:
+    """Which rows were run as part of another suite; nothing where none was."""
+    others = results.runs[results.runs["suite"] != results.suite].groupby("suite", sort=False)["method"].unique()
+    return " ".join(
+        f"Rows of suite '{suite}', run apart from the others on the same images, class orders, batches and views (digests "
+        f"compared): {', '.join(map(label, methods))}."
+        for suite, methods in others.items()
+    )
 
 
 def scale_note(results: Results) -> str:
@@ -75,24 +88,33 @@ def build(results: Results, out: Path) -> str:
          "differ between benchmarks stand in their order.", table_html(protocol)),
         ("Missing cells", f"{len(missing)} cell(s) without a result.", table_html(missing)),
     ]  # fmt: skip
-    notes = [scale_note(results), RECONSTRUCTION, *([] if len(results.protocol) else [UNCHECKED])]
-    write_text(out / "index.html", page(f"Results: {results.suite}", notes, sections))
+    notes = [scale_note(results), RECONSTRUCTION, other_suites(results), *results.left_out]
+    notes += [] if len(results.protocol) else [UNCHECKED]
+    write_text(out / "index.html", page(f"Results: {results.suite}", [note for note in notes if note], sections))
     return tables.markdown(shown)
+
+
+def _folder(results: Path, name: str) -> Path:
+    if not (results / name).is_dir():
+        there = sorted(f.name for f in results.glob("*") if f.is_dir()) if results.is_dir() else []
+        raise UsageError.unknown(f"results in {results}", name, there)
+    return results / name
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("suite", nargs="?", default="mini", help="name of a folder in --results")
+    parser.add_argument("--with", nargs="*", dest="beside", metavar="SUITE", help="show rows of these too, where they were run "
+                        "on the same images, orders, batches and views (default: references with mini, else none)")  # fmt: skip
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument("--out", type=Path, default=Path("reports"))
     args = parser.parse_args()
-    folder = args.results / args.suite
-    if not folder.is_dir():
-        there = sorted(f.name for f in args.results.glob("*") if f.is_dir()) if args.results.is_dir() else []
-        raise UsageError.unknown(f"results in {args.results}", args.suite, there)
-    results = load(folder)
-    if not len(results.protocol):
-        print(UNCHECKED, file=sys.stderr)
+    folders = {name: _folder(args.results, name) for name in (args.suite, *(args.beside or []))}
+    by_default = [args.results / name for name in BESIDE.get(args.suite, []) if (args.results / name).is_dir()]
+    folder = folders.pop(args.suite)
+    results = load(folder, list(folders.values()) if args.beside is not None else by_default)
+    for line in (*results.left_out, *([] if len(results.protocol) else [UNCHECKED])):
+        print(line, file=sys.stderr)
     out = args.out / folder.resolve().name
     print(build(results, out))
     if len(results.missing()):

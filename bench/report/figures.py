@@ -25,6 +25,8 @@ from bench.store.files import write_bytes
 Colour = tuple[float, float, float] | str
 JOINT_DASH = (0, (1, 1.5))
 REFERENCES: dict[str, tuple[Colour, Any]] = {  # rows to compare with: dark or pale, and never a plain line
+    "deep-l2p++": ("#01513d", (0, (3, 1))),
+    "oneprompt": ("#4aa8dd", (0, (6, 2, 1, 2))),
     "linear": ("#111111", (0, (5, 2))),
     "linear-ncm": ("#6b6b6b", (0, (6, 2, 1, 2))),
     "ncm": ("#a0a0a0", (0, (3, 2))),
@@ -135,7 +137,8 @@ def accuracy_against_parameters(results: Results) -> Figure:
         chosen = part[part["benchmark"] == benchmark]
         for method, group in chosen.groupby("method", sort=False):
             x = max(float(size.loc[group["run_id"]].mean()), 300.0)
-            axis.errorbar(x, group["faa"].mean(), yerr=group["faa"].std() if len(group) > 1 else None, fmt="o",
+            axis.errorbar(x, group["faa"].mean(), yerr=group["faa"].std() if len(group) > 1 else None,
+                          fmt="^" if method.startswith("joint") else "o",
                           color=look[method][0], label=label(method), capsize=2, markersize=5)  # fmt: skip
         axis.set(xscale="log", title=benchmark, xlabel="trainable parameters", ylabel="final average accuracy (%)")
     handles, names = axes[0].get_legend_handles_labels()
