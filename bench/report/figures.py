@@ -63,8 +63,9 @@ def _panels(count: int, width: float, height: float) -> tuple[Figure, list]:
 def _squares(axis: Axes, values: np.ndarray, names: Iterable[int], colours: str, limits: tuple[float, float]) -> None:
     """A square matrix as colours. seaborn's heatmap draws the whole figure again for each of its panels."""
     axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
-    axis.set_xticks(range(len(values)), [str(name) for name in names])
-    axis.set_yticks(range(len(values)), [str(name) for name in names])
+    named = list(enumerate(map(str, names)))[:: -(-len(values) // 12)]  # more labels than that run into each other
+    axis.set_xticks(*zip(*named, strict=True))
+    axis.set_yticks(*zip(*named, strict=True))
     axis.grid(visible=False)
 
 
