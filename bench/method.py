@@ -19,6 +19,7 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -143,7 +144,11 @@ def method_class(name: str) -> type[Method]:
     """The class registered by methods/<name>.py. Raises UsageError with the nearest name."""
     if name not in method_names():
         raise UsageError.unknown("method type", name, method_names())
-    importlib.import_module(f"methods.{name}")
+    try:
+        importlib.import_module(f"methods.{name}")
+    except Exception as error:  # the file is python: anything may go wrong in it
+        line = error.lineno if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1].lineno
+        raise UsageError(f"methods/{name}.py, line {line}: {type(error).__name__}: {error}") from error
     if name not in _REGISTRY:
         raise UsageError(f"methods/{name}.py registers no method (decorate its class with @register)")
     return _REGISTRY[name]

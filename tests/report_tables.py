@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from bench.store.tables import METRICS, RUNS, TIMING, write_csv
+from bench.store.tables import METRICS, PROTOCOL, RUNS, TIMING, write_csv
 
 SPEC = "f" * 64
 
@@ -47,3 +47,11 @@ def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
     write_csv(folder / "runs.csv", RUNS, runs)
     write_csv(folder / "timing.csv", TIMING, timing)
     return folder
+
+
+def write_protocol(folder: Path, **rows: dict) -> None:
+    """protocol.csv with what rows are compared by, and each row's own values over it."""
+    usual = {"data.tasks": 2, "train.epochs": 2, "train.batch_size": 8, "train.joint": False}
+    lines = [{"benchmark": "b<script>", "method": method, "key": key, "value": value}
+             for method, own in rows.items() for key, value in (usual | own).items()]  # fmt: skip
+    write_csv(folder / "protocol.csv", PROTOCOL, lines)

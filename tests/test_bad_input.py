@@ -283,6 +283,23 @@ def test_every_suite_is_valid(name):
     assert all(method_class(cell.type) for cell in cells)
 
 
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ("\n@register\nclass Mine: ...\n", "line 2: NameError: name 'register' is not defined"),
+        ("class Mine(:\n", "line 1: SyntaxError: "),
+        ("import nowhere\n", "line 1: ModuleNotFoundError: "),
+        ("one = 1\n", "registers no method"),
+    ],
+)
+def test_a_method_that_cannot_be_imported_is_named(source, says, tmp_path, monkeypatch):
+    (tmp_path / "mine.py").write_text(source)
+    monkeypatch.setattr(importlib.import_module("methods"), "__path__", [str(tmp_path)])
+    monkeypatch.delitem(sys.modules, "methods.mine", raising=False)
+    with pytest.raises(UsageError, match=f"methods/mine.py.*{says}"):
+        method_class("mine")
+
+
 def test_overridden_cells_get_a_folder_of_their_own():
     plain = load_suite(str(TINY))
     changed = load_suite(str(TINY), {"train.epochs": 2})

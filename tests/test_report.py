@@ -1,19 +1,21 @@
 """The report, from CSV files alone: the committed one is made again, and its tables say what they should."""
 
+from dataclasses import replace
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
 from conftest import ROOT
-from report_tables import run_of, write_suite
+from report_tables import run_of, write_protocol, write_suite
 
-from bench.config.suite import load_suite
+from bench.config.suite import load_suite, suite_names
 from bench.report import tables
 from bench.report.__main__ import BESIDE, build
 from bench.report.frames import load
-from bench.store.tables import MOVEMENT, PROTOCOL, write_csv
+from bench.store.tables import MOVEMENT, write_csv
 
-COMMITTED = sorted(f.parent.name for f in (ROOT / "results").glob("*/metrics.csv"))
+COMMITTED = [name for name in suite_names() if (ROOT / "results" / name / "metrics.csv").is_file()]
 
 
 @pytest.mark.parametrize("suite", COMMITTED)
@@ -21,8 +23,8 @@ def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path, monk
     """Every figure is drawn; those of one suite are enough to be written."""
     if suite != "mini":
         monkeypatch.setattr("bench.report.figures.save", named_only)
-    results = load(ROOT / "results" / suite, [ROOT / "results" / name for name in BESIDE.get(suite, [])])
-    assert not results.left_out
+    results = load(ROOT / "results" / suite, if_comparable=[ROOT / "results" / name for name in BESIDE.get(suite, [])])
+    assert not results.notes
     build(results, tmp_path)
     made = sorted(f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex"))
     assert made
@@ -132,10 +134,15 @@ def test_differences_between_protocols_are_marked(tmp_path):
         for key, value in zip(("train.epochs", "train.prompt_lr"), both, strict=True)
     ]
     rows[-1]["value"] = "0.3"  # c on benchmark y
-    write_csv(folder / "protocol.csv", PROTOCOL, rows)
-    table = tables.protocol_table(load(folder)).set_index("key")
-    assert table.loc["train.epochs"].tolist() == ["4", "4", "4"]
-    assert table.loc["train.prompt_lr"].tolist() == ["0.1", "0.1", "0.2 / 0.3 *"]
+    rows += [
+        {"benchmark": "y", "method": "d", "key": key, "value": value}
+        for key, value in (("train.epochs", "4"), ("data.name", "y"))
+    ]
+    rows += [{"benchmark": b, "method": m, "key": "data.name", "value": b} for b in ("x", "y") for m in values]
+    table = tables.protocol_table(replace(load(folder), protocol=pd.DataFrame(rows))).set_index("key")
+    assert table.loc["train.epochs"].tolist() == ["4", "4", "4", "4"]
+    assert table.loc["train.prompt_lr"].tolist() == ["0.1", "0.1", "0.2 / 0.3 *", ""]
+    assert table.loc["data.name"].tolist() == ["x / y", "x / y", "x / y", "y"], "d is as the others are where it was run"
 
 
 def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
@@ -190,8 +197,7 @@ def test_one_row_alone_is_a_report(tmp_path):
             rows[:] = [row for row in rows if row["method"] == "hlgp"]
 
     folder = write_suite(tmp_path / "s", keep_one)
-    rows = [{"benchmark": "b<script>", "method": "hlgp", "key": key, "value": "x"} for key in ("type", "train.epochs")]
-    write_csv(folder / "protocol.csv", PROTOCOL, rows)
+    write_protocol(folder, hlgp={"type": "x"})
     assert "70.8" in build(load(folder), tmp_path / "out")
 
 

@@ -2,19 +2,20 @@
 
 import re
 import shutil
+from html import escape
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from report_tables import identity, run_of, write_suite
+from report_tables import identity, run_of, write_protocol, write_suite
 
 from bench.config.spec import UsageError
 from bench.report import tables
 from bench.report.__main__ import build, main
 from bench.report.frames import load
 from bench.store.rundir import collect
-from bench.store.tables import PROTOCOL, SIMILARITY, write_csv
+from bench.store.tables import SIMILARITY, write_csv
 
 
 def put_in_row(metrics, runs):
@@ -89,9 +90,7 @@ def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):
     folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
 
     def protocol(*epochs):
-        rows = [("hlgp", epochs[0]), ("other_row", epochs[1])]
-        write_csv(folder / "protocol.csv", PROTOCOL,
-                  [{"benchmark": "b<script>", "method": m, "key": "train.epochs", "value": e} for m, e in rows])  # fmt: skip
+        write_protocol(folder, hlgp={"train.epochs": epochs[0]}, other_row={"train.epochs": epochs[1]})
 
     protocol(2, 3)
     load(folder)
@@ -103,9 +102,22 @@ def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):
 @pytest.mark.parametrize("key", ["data.tasks", "data.crop_low", "backbone.name"])
 def test_rows_of_one_benchmark_have_the_same_data_and_backbone(key, tmp_path):
     folder = write_suite(tmp_path / "s")
-    rows = [{"benchmark": "b<script>", "method": m, "key": key, "value": v} for m, v in (("hlgp", "1"), ("other_row", "2"))]
-    write_csv(folder / "protocol.csv", PROTOCOL, rows)
+    write_protocol(folder, hlgp={key: 1}, other_row={key: 2})
     with pytest.raises(UsageError, match=rf"{key} differs between rows of b<script>: 1 \('hlgp'\) and 2 \('other_row'\)"):
+        load(folder)
+
+
+@pytest.mark.parametrize("key", ["data.tasks", "train.epochs", "train.batch_size", "train.joint"])
+def test_what_rows_are_compared_by_is_there_once_for_each(key, tmp_path):
+    folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
+    write_protocol(folder, hlgp={}, other_row={})
+    whole = (folder / "protocol.csv").read_text()
+    line = next(line for line in whole.splitlines() if f",other_row,{key}," in line)
+    (folder / "protocol.csv").write_text(whole.replace(line + "\n", ""))
+    with pytest.raises(UsageError, match=f"no {key} of other_row on b<script> in protocol.csv"):
+        load(folder)
+    (folder / "protocol.csv").write_text(whole + line.replace(",2", ",3") + "\n")
+    with pytest.raises(UsageError, match=f"two values of {key} for other_row on b<script> in protocol.csv"):
         load(folder)
 
 
@@ -119,10 +131,8 @@ def two_suites(folder: Path, change=lambda metrics, runs: None) -> list[Path]:
         change(metrics, runs)
 
     folders = [write_suite(folder / "mini"), write_suite(folder / "references", rename)]
-    for place, second in zip(folders, ("other_row", "third"), strict=True):
-        rows = [(method, key) for method in ("hlgp", second) for key in ("train.epochs", "data.tasks")]
-        write_csv(place / "protocol.csv", PROTOCOL,
-                  [{"benchmark": "b<script>", "method": m, "key": key, "value": 2} for m, key in rows])  # fmt: skip
+    write_protocol(folders[0], hlgp={}, other_row={})
+    write_protocol(folders[1], hlgp={}, third={})
     return folders
 
 
@@ -133,66 +143,139 @@ def test_rows_of_another_suite_stand_beside(tmp_path):
     results = load(folder, [other])
     assert results.methods == ["hlgp", "other_row", "third"]
     assert len(results.similarity) == 2
-    assert not results.left_out
+    assert not results.notes
     assert len(results.runs) == 6
-    assert results.runs.groupby("method")["suite"].unique().str[0].to_dict() == dict(
-        hlgp="mini", other_row="mini", third="references"
-    )
     table = tables.main_table(results).set_index("method")
     assert table["n"].tolist() == [2, 2, 2], "a row of both is that of the first"
     assert table.loc["third", "faa_mean"] == pytest.approx(table.loc["other_row", "faa_mean"])
     assert set(tables.paired_table(results)["HLGP minus"]) == {"other_row", "third"}
     assert list(tables.protocol_table(results).columns) == ["key", "hlgp", "other_row", "third"]
+    assert table["suite"].to_dict() == dict(hlgp="mini", other_row="mini", third="references")
     build(results, tmp_path / "out")
-    assert "Rows of suite &#x27;references&#x27;, run apart" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "&#x27;mini&#x27; with rows of references: 6 of 6 cells finished" in page
+    assert "From suite &#x27;references&#x27;, run apart" in page
 
 
 def elsewhere(metrics, runs):
     for row in (*metrics, *runs):
-        row.update(run_id=row["run_id"].replace("b<script>", "c"), benchmark="c")
+        row.update(identity(row["method"], row["order_seed"] + 2))
+
+
+def unfinished(metrics, runs):
+    metrics[:] = [row for row in metrics if row["method"] != "third"]
+    for run in runs:
+        if run["method"] == "third":
+            run.update(status="missing")
 
 
 NOT_BESIDE = [
     (lambda m, r: [run.update(data_sha="another") for run in r], "data_sha of .* differ: .* the same images"),
     (lambda m, r: [run.update(weights_sha="another") for run in r], "the same weights"),
-    (lambda m, r: [run.update(precision="bf16") for run in r], "the same precision"),
     (lambda m, r: [run.update(stream_sha=9) for run in r], "the same class order, batches or views"),
-    (elsewhere, "no finished row that .*mini has not"),
+    (lambda m, r: [run.update(precision="bf16") for run in r], "precision=bf16; .* by --set .*train.joint=False, precision=.$"),
+    (elsewhere, "has no finished cell of another row on the same benchmark, order and seed"),
+    (unfinished, "has no finished cell of another row"),
     (lambda m, r: m[0].update(suite="another"), "suite of rows of"),
 ]
 
 
 @pytest.mark.parametrize(("change", "says"), NOT_BESIDE, ids=[says for _, says in NOT_BESIDE])
-def test_rows_of_another_suite_that_cannot_be_compared_are_left_out(change, says, tmp_path):
+def test_rows_of_another_suite_that_cannot_be_compared_are_refused_or_left_out(change, says, tmp_path):
     folder, other = two_suites(tmp_path, change)
-    results = load(folder, [other])
+    with pytest.raises(UsageError, match=says):
+        load(folder, [other])
+    results = load(folder, if_comparable=[other])
     assert results.methods == ["hlgp", "other_row"]
-    (line,) = results.left_out
+    (line,) = results.notes
     assert re.search(says, line)
     build(results, tmp_path / "out")
-    assert "references are left out: " in (tmp_path / "out" / "index.html").read_text()
+    assert escape(line) in (tmp_path / "out" / "index.html").read_text()
+
+
+@pytest.mark.parametrize(("key", "value"), [("train.epochs", 3), ("train.batch_size", 16), ("train.joint", True)])
+def test_rows_that_were_trained_for_another_time_do_not_stand_beside(key, value, tmp_path):
+    folder, other = two_suites(tmp_path, lambda m, r: [run.update(stream_sha=9) for run in r])
+    write_protocol(other, hlgp={}, third={key: value})
+    with pytest.raises(UsageError, match=f"third--.*{key}={value}.* to be compared it needs .*{key}="):
+        load(folder, [other])
 
 
 def test_without_a_protocol_no_rows_stand_beside(tmp_path):
-    folder, other = two_suites(tmp_path)
-    (other / "protocol.csv").unlink()
-    assert "references/protocol.csv, so" in load(folder, [other]).left_out[0]
+    for number, where in enumerate(("mini", "references")):
+        folder, other = two_suites(tmp_path / str(number))
+        (tmp_path / str(number) / where / "protocol.csv").unlink()
+        with pytest.raises(UsageError, match=f"no .*{where}/protocol.csv, so"):
+            load(folder, [other])
+
+
+def test_what_of_another_suite_is_not_shown_is_said(tmp_path):
+    def change(metrics, runs):
+        third = [row for row in (*metrics, *runs) if row["method"] == "third" and row["order_seed"] == 1]
+        for order, method in ((3, "third"), (1, "third@0.1")):
+            more = [row | identity(method, order) for row in third]
+            metrics += [row for row in more if "scenario" in row]
+            runs += [row for row in more if "scenario" not in row]
+
+    folder, other = two_suites(tmp_path, change)
+    write_protocol(other, **{"hlgp": {"train.prompt_lr": 1}, "third": {}, "third@0.1": {}})
+    assert load(folder, [other]).notes == (
+        f"{other}: rows NAME@VALUE are settings of a search and shown in its own report",
+        f"{other}: 1 cells on other benchmarks, orders or seeds than those of {folder} are not shown",
+    )
+    write_protocol(folder, hlgp={"train.prompt_lr": 2}, other_row={})
+    assert f"{other}: its row 'hlgp' has other settings" in load(folder, [other]).notes[0]
+    write_protocol(folder, hlgp={}, other_row={})
+
+    def fewer(metrics, runs):
+        metrics[0].update(correct=1)
+
+    folder, other = two_suites(tmp_path / "again", fewer)
+    assert f"{other}: its row 'hlgp' has the settings but not the counts" in load(folder, [other]).notes[0]
+
+
+def test_cells_of_another_suite_that_are_missing_are_listed(tmp_path):
+    def lose(metrics, runs):
+        metrics[:] = [row for row in metrics if row["run_id"] != run_of("third", 2)]
+        next(run for run in runs if run["run_id"] == run_of("third", 2)).update(status="diverged", reason="loss nan")
+
+    folder, other = two_suites(tmp_path, lose)
+    results = load(folder, [other])
+    assert results.missing()["reason"].tolist() == ["loss nan"]
+    build(results, tmp_path / "out")
+    assert "5 of 6 cells finished" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_which_suites_stand_beside(tmp_path, monkeypatch, capsys):
-    _, other = two_suites(tmp_path)
+    _, other = two_suites(tmp_path / "results")
+    monkeypatch.setattr("bench.report.figures.all_figures", lambda results: [])
 
     def third(*words):
-        monkeypatch.setattr("sys.argv", ["report", *words, "--results", str(tmp_path), "--out", str(tmp_path / "out")])
+        monkeypatch.setattr(
+            "sys.argv", ["report", *words, "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+        )
         main()
         return "third" in capsys.readouterr().out
 
-    monkeypatch.setattr("bench.report.figures.all_figures", lambda results: [])
     assert third()
-    assert not third("mini", "--with")
-    assert third("mini", "--with", "references")
-    with pytest.raises(UsageError, match="unknown 'reference'; did you mean 'references'"):
-        third("mini", "--with", "reference")
+    assert not third("--alone")
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"mini"}
+    assert third("mini", "--alone", "--with", "references")
+    assert {f.name for f in (tmp_path / "out").iterdir()} == {"mini", "mini+references"}, (
+        "the suite's own report is not replaced"
+    )
+    for wrong in ("reference", "", ".", "mini", f"../{(tmp_path / 'results').name}/references"):
+        with pytest.raises(UsageError, match=r"--with, other results: unknown .*accepted: references"):
+            third("mini", "--with", wrong)
+    with pytest.raises(UsageError, match="unknown 'references'"):
+        third("mini", "--with", "references", "--with", "references")
+    (other / "metrics.csv").write_text("nonsense")
+    assert not third()
+    assert (
+        escape("references/metrics.csv: column 'run_id' is missing") in (tmp_path / "out" / "mini" / "index.html").read_text()
+    )
+    with pytest.raises(UsageError, match="column 'run_id' is missing"):
+        third("--with", "references")
     shutil.rmtree(other)
     assert not third()
 

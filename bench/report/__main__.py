@@ -9,7 +9,8 @@ from pathlib import Path
 from bench import cli
 from bench.config.spec import UsageError
 from bench.report import figures, tables
-from bench.report.frames import Results, label, load
+from bench.report.frames import Results, load
+from bench.report.labels import label
 from bench.report.page import figure_html, page, table_html
 from bench.store.files import write_text
 
@@ -29,8 +30,8 @@ def other_suites(results: Results) -> str:
     """Which rows were run as part of another suite; nothing where none was."""
     others = results.runs[results.runs["suite"] != results.suite].groupby("suite", sort=False)["method"].unique()
     return " ".join(
-        f"Rows of suite '{suite}', run apart from the others on the same images, class orders, batches and views (digests "
-        f"compared): {', '.join(map(label, methods))}."
+        f"From suite '{suite}', run apart on the same images, class orders, batches and views (digests compared): "
+        f"{', '.join(map(label, methods))}."
         for suite, methods in others.items()
     )
 
@@ -42,10 +43,12 @@ def scale_note(results: Results) -> str:
     seeds = done["seed"].nunique()
     precisions = " and ".join(sorted(set(done["precision"]) - {""})) or "unknown"
     mixed = " (NOT the same for all cells: rows may differ by that too)" if " and " in precisions else ""
+    others = [suite for suite in results.runs["suite"].unique() if suite != results.suite]
+    beside = f" with rows of {' and '.join(others)}" if others else ""
     return (
-        f"Suite '{results.suite}': {len(done)} of {len(results.runs)} cells finished; {orders} class order(s) x {seeds} "
-        f"seed(s), precision {precisions}{mixed}. Accuracies in percent, mean ± sample standard deviation. These runs are "
-        "at this suite's own scale (backbone, images and training length as in spec.json of each run): not comparable with "
+        f"Suite '{results.suite}'{beside}: {len(done)} of {len(results.runs)} cells finished; {orders} class order(s) x "
+        f"{seeds} seed(s), precision {precisions}{mixed}. Accuracies in percent, mean ± sample standard deviation. These runs "
+        "are at this suite's own scale (backbone, images and training length as in spec.json of each run): not comparable with "
         "a paper's numbers."
     )
 
@@ -76,7 +79,7 @@ def build(results: Results, out: Path) -> str:
         ("HLGP against each row", "Paired over the same class orders and seeds, final average accuracy, 95% t interval. "
          f"With {few} pairs the sign-flip test cannot go below p = {2 ** (1 - few) if few > 1 else 1:.4g}.",
          table_html(paired_shown)),
-        ("Figures", "", "".join(drawn)),
+        ("Figures", figures.what_is_left_out(results), "".join(drawn)),
         ("Task known", "The same logits, restricted to the classes of the image's own task.",
          table_html(tables.for_people(task))),
         ("Cost", "FLOPs count the query's forward pass although it is shared between methods. Times are of the machine "
@@ -88,7 +91,7 @@ def build(results: Results, out: Path) -> str:
          "differ between benchmarks stand in their order.", table_html(protocol)),
         ("Missing cells", f"{len(missing)} cell(s) without a result.", table_html(missing)),
     ]  # fmt: skip
-    notes = [scale_note(results), RECONSTRUCTION, other_suites(results), *results.left_out]
+    notes = [scale_note(results), RECONSTRUCTION, other_suites(results), *results.notes]
     notes += [] if len(results.protocol) else [UNCHECKED]
     write_text(out / "index.html", page(f"Results: {results.suite}", [note for note in notes if note], sections))
     return tables.markdown(shown)
@@ -96,27 +99,38 @@ def build(results: Results, out: Path) -> str:
 
 def _folder(results: Path, name: str) -> Path:
     if not (results / name).is_dir():
-        there = sorted(f.name for f in results.glob("*") if f.is_dir()) if results.is_dir() else []
-        raise UsageError.unknown(f"results in {results}", name, there)
+        raise UsageError.unknown(f"results in {results}", name, _there(results))
     return results / name
+
+
+def _there(results: Path) -> list[str]:
+    return sorted(f.name for f in results.glob("*") if f.is_dir()) if results.is_dir() else []
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
     parser.add_argument("suite", nargs="?", default="mini", help="name of a folder in --results")
-    parser.add_argument("--with", nargs="*", dest="beside", metavar="SUITE", help="show rows of these too, where they were run "
-                        "on the same images, orders, batches and views (default: references with mini, else none)")  # fmt: skip
+    parser.add_argument("--with", action="append", default=[], dest="beside", metavar="SUITE", help="show rows of this one "
+                        "too, if they were run on the same images, orders, batches and views; may be repeated")  # fmt: skip
+    parser.add_argument("--alone", action="store_true", help="without the rows of references, which stand in mini's report")
     parser.add_argument("--results", type=Path, default=Path("results"))
-    parser.add_argument("--out", type=Path, default=Path("reports"))
+    parser.add_argument(
+        "--out", type=Path, default=Path("reports"), help="folder of reports; rows of others: SUITE+OTHER in it"
+    )
     args = parser.parse_args()
-    folders = {name: _folder(args.results, name) for name in (args.suite, *(args.beside or []))}
-    by_default = [args.results / name for name in BESIDE.get(args.suite, []) if (args.results / name).is_dir()]
-    folder = folders.pop(args.suite)
-    results = load(folder, list(folders.values()) if args.beside is not None else by_default)
-    for line in (*results.left_out, *([] if len(results.protocol) else [UNCHECKED])):
+    folder = _folder(args.results, args.suite)
+    for name in args.beside:
+        if name not in _there(args.results) or name == args.suite or args.beside.count(name) > 1:
+            raise UsageError.unknown("--with, other results", name, [n for n in _there(args.results) if n != args.suite])
+    more = [] if args.alone else BESIDE.get(args.suite, [])
+    by_default = [args.results / name for name in more if name not in args.beside and (args.results / name).is_dir()]
+    results = load(folder, [args.results / name for name in args.beside], by_default)
+    for line in (*results.notes, *([] if len(results.protocol) else [UNCHECKED])):
         print(line, file=sys.stderr)
-    out = args.out / folder.resolve().name
+    out = args.out / "+".join([folder.resolve().name, *args.beside])
     print(build(results, out))
+    if note := other_suites(results):
+        print(f"\n{note}")
     if len(results.missing()):
         print(f"\n{len(results.missing())} cell(s) missing: see the report")
     print(f"\n{out / 'index.html'}")

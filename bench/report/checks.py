@@ -11,7 +11,8 @@ from bench.store.rundir import RunDir
 from bench.store.tables import METRICS, SCENARIOS, to_csv
 
 NAMED = ["suite", "benchmark", "method", "order_seed", "seed"]
-STREAM = ("train.epochs", "train.batch_size", "train.joint")  # what the batches served depend on besides data and seeds
+SHARED = ("data.", "backbone.")  # keys that rows of one benchmark have in common
+STREAM = ["train.epochs", "train.batch_size", "train.joint"]  # what the batches served depend on besides data and seeds
 
 
 def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: pd.DataFrame) -> None:
@@ -66,32 +67,55 @@ def _refuse_altered(where: str, run_id: str, part: pd.DataFrame, folder: Path) -
         raise UsageError(f"{where}: rows of '{run_id}' are not those of {run.path}; run the suite again to collect them")
 
 
-def refuse_mixed(folder: Path, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
+def training(protocol: pd.DataFrame) -> pd.DataFrame:
+    """What of the training decides which batches are served: STREAM's keys as columns, by benchmark and method."""
+    keys = protocol[protocol["key"].isin(STREAM)]
+    return keys.pivot(index=["benchmark", "method"], columns="key", values="value").reindex(columns=STREAM)
+
+
+def refuse_mixed(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
     """Raises UsageError where cells of one table were not run on the same images, weights and views.
 
     Rows of one benchmark must share data and backbone; rows of one order, seed and training length the digest of every batch.
     """
+    _refuse_gaps(where, done, protocol)
     for (benchmark, key), part in protocol.groupby(["benchmark", "key"], sort=False):
-        if key.startswith(("data.", "backbone.")) and part["value"].nunique() > 1:
+        if key.startswith(SHARED) and part["value"].nunique() > 1:
             one = part.drop_duplicates("value")
             both = " and ".join(f"{value} ('{row}')" for value, row in zip(one["value"][:2], one["method"][:2], strict=True))
-            raise UsageError(f"{folder}/protocol.csv: {key} differs between rows of {benchmark}: {both}")
-    keys = protocol[protocol["key"].isin(STREAM)]
-    served = keys.groupby(["benchmark", "method"])["value"].agg(tuple).rename("served")
+            raise UsageError(f"{where}: {key} differs between rows of {benchmark}: {both}")
     wanted = protocol[protocol["key"] == "train.precision"].set_index(["benchmark", "method"])["value"].rename("wanted")
-    done = done.join(served, on=["benchmark", "method"]).join(wanted, on=["benchmark", "method"]).fillna({"wanted": ""})
+    done = done.join(training(protocol), on=["benchmark", "method"]).join(wanted, on=["benchmark", "method"])
+    done = done.fillna({"wanted": ""})
     groups = {
         "data_sha": ("images", ["benchmark"]),
         "weights_sha": ("weights", ["benchmark"]),
         "precision": ("precision", ["benchmark", "wanted"]),
         "tasks": ("number of tasks", ["benchmark"]),
-        "stream_sha": ("class order, batches or views", ["benchmark", "order_seed", "seed", "served"]),
+        "stream_sha": ("class order, batches or views", ["benchmark", "order_seed", "seed", *STREAM]),
     }
     for column, (what, by) in groups.items():
         for _, part in done.groupby(by, sort=False):
             if part[column].nunique() > 1:
                 one = part.drop_duplicates(column)
                 raise UsageError(
-                    f"{folder}/runs.csv: {column} of '{one['run_id'].iloc[0]}' and '{one['run_id'].iloc[1]}' differ: "
-                    f"rows of one table need the same {what} (run the suite anew under another --name)"
+                    f"{where}: {column} of '{one['run_id'].iloc[0]}' and '{one['run_id'].iloc[1]}' differ: "
+                    f"rows of one table need the same {what} (make them equal by --set, and run under another --name)"
                 )
+
+
+def _refuse_gaps(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
+    """Raises UsageError where a key that rows are compared by is there twice, or is missing for a row that is done."""
+    if not len(protocol):
+        return  # the report says that nothing could be checked
+    twice = protocol[protocol.duplicated(["benchmark", "method", "key"])]
+    if len(twice):
+        row = twice.iloc[0]
+        raise UsageError(f"{where}: two values of {row['key']} for {row['method']} on {row['benchmark']} in protocol.csv")
+    shared = protocol[protocol["key"].str.startswith(SHARED)]
+    there = protocol.groupby(["benchmark", "method"])["key"].agg(set).to_dict()
+    for benchmark, method in done[["benchmark", "method"]].drop_duplicates().itertuples(index=False):
+        needed = {*STREAM, *shared.loc[shared["benchmark"] == benchmark, "key"]}
+        lacking = sorted(needed - there.get((benchmark, method), set()))
+        if lacking:
+            raise UsageError(f"{where}: no {lacking[0]} of {method} on {benchmark} in protocol.csv")

@@ -18,7 +18,8 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from bench.report.frames import Results, label
+from bench.report.frames import Results
+from bench.report.labels import label
 from bench.report.tables import REFERENCE, select
 from bench.store.files import write_bytes
 
@@ -142,9 +143,9 @@ def accuracy_against_parameters(results: Results) -> Figure:
                           fmt="^" if method.startswith("joint") else "o",
                           color=look[method][0], label=label(method), capsize=2, markersize=5)  # fmt: skip
         axis.set(xscale="log", title=benchmark, xlabel="trainable parameters", ylabel="final average accuracy (%)")
-    handles, names = axes[0].get_legend_handles_labels()
+    shown = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
     figure.tight_layout()
-    figure.legend(handles, names, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.legend(shown.values(), shown, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 
@@ -243,6 +244,12 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     if 0 < results.similarity["method"].nunique() <= MOST_PANELS:
         caption = "Cosine between the prompts of every two layers after the last task."
         yield "similarity", caption, prompt_similarity(results)
+
+
+def what_is_left_out(results: Results) -> str:
+    """Why there are no figures of all rows, where there are none."""
+    many = len(results.methods) > MOST_ROWS and not any("@" in m for m in results.methods)
+    return f"{len(results.methods)} rows cannot be told apart in one figure: those of all rows are left out." if many else ""
 
 
 def _figures_of_rows(results: Results) -> Iterator[tuple[str, str, Figure]]:

@@ -12,31 +12,10 @@ import pandas as pd
 from bench import metrics
 from bench.config.spec import UsageError
 from bench.report import checks
+from bench.report.beside import joined
 from bench.store.tables import KEYS, METRICS, PROTOCOL, RUNS, TABLES, read_csv, read_metrics, read_runs
 
 CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
-LABELS = {
-    "hlgp": "HLGP (reconstructed)",
-    "hlgp-independent": "independent prompts",
-    "l2p": "L2P",
-    "l2p++": "L2P++",
-    "deep-l2p++": "deep L2P++",
-    "dualprompt": "DualPrompt",
-    "coda-prompt": "CODA-Prompt",
-    "oneprompt": "one prompt (OnePrompt)",
-    "linear": "linear",
-    "ncm": "class means (NCM)",
-    "linear-ncm": "linear + NCM routing",
-    "finetune++": "fine-tuning, masked loss (FT++)",
-    "finetune": "fine-tuning",
-    "joint-linear": "joint, linear head",
-    "joint-prompt": "joint, prompts",
-}
-
-
-def label(method: str) -> str:
-    """A row's name for people; a method that is not listed keeps its own."""
-    return LABELS.get(method, method)
 
 
 @dataclass(frozen=True)
@@ -46,7 +25,7 @@ class Results:
     runs: a row per cell (text). cells: a row per finished cell and scenario, every metric in percent; matrices: its accuracy
     matrix. curve: average accuracy after each task, in percent. losses: mean of each part of the loss in each epoch.
     movement, similarity: what training did to prompts and features (bench/movement.py). protocol: what each row was run with.
-    left_out: why rows of other suites that were asked for are not among them, a line each.
+    notes: what of the other suites that were asked for is not among them, and why, a line each.
     """
 
     suite: str
@@ -59,7 +38,7 @@ class Results:
     similarity: pd.DataFrame
     protocol: pd.DataFrame
     matrices: dict[tuple[str, str], np.ndarray]
-    left_out: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @property
     def methods(self) -> list[str]:
@@ -74,18 +53,21 @@ class Results:
         return self.runs.loc[self.runs["status"] != "done", [*CELL[1:], "status", "reason"]]
 
 
-def load(folder: Path, beside: Sequence[Path] = ()) -> Results:
-    """Read results/<suite>, with those rows of the suites in `beside` that it has not, on its benchmarks, orders and seeds.
+def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path] = ()) -> Results:
+    """Read results/<suite>, with rows of other suites (beside.py) where they were run on the same.
 
-    Rows of another suite come in only if they were run on the same images, weights, batches and views, by the digests that
-    also hold within a suite. Raises UsageError if the tables are absent, malformed or contradict each other.
+    Raises UsageError if the tables are absent, malformed or contradict each other, or rows of a suite in `beside` cannot be
+    compared; those of a suite in `if_comparable` are then left out, with a note.
     """
-    tables, left_out = _read(folder), []
-    for other in beside:
+    tables, notes = _read(folder), []
+    for other in (*beside, *if_comparable):
         try:
-            tables = _joined(folder, tables, other, _read(other))
+            tables, unshown = joined(folder, tables, other, _read(other))
+            notes += unshown
         except UsageError as error:
-            left_out.append(f"Rows of {other} are left out: {error}")
+            if other in beside:
+                raise
+            notes.append(str(error))
     runs, frame = tables.pop("runs"), tables.pop("metrics")
     cells, curves, matrices = [], [], {}
     for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False):
@@ -100,7 +82,7 @@ def load(folder: Path, beside: Sequence[Path] = ()) -> Results:
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
     numbers = {"cells": pd.DataFrame(cells), "curve": pd.DataFrame(curves), "matrices": matrices}
-    return Results(folder.name, runs, **tables, **numbers, left_out=tuple(left_out))
+    return Results(folder.name, runs, **tables, **numbers, notes=tuple(notes))
 
 
 def _read(folder: Path) -> dict[str, pd.DataFrame]:
@@ -111,41 +93,10 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     frame = pd.DataFrame(read_metrics(folder / "metrics.csv"), columns=list(METRICS))
     protocol = _protocol(folder)
     checks.refuse_foreign(folder, runs, frame)
-    checks.refuse_mixed(folder, runs[runs["status"] == "done"], protocol)
+    checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
     beside = {name: _beside(folder, name, runs) for name in ("timing", "losses", "movement", "similarity")}
     runs["suite"] = folder.name  # rows of several suites are told apart by the folder they come from
     return {"runs": runs, "metrics": frame, "protocol": protocol, **beside}
-
-
-def _joined(
-    folder: Path, ours: dict[str, pd.DataFrame], other: Path, theirs: dict[str, pd.DataFrame]
-) -> dict[str, pd.DataFrame]:
-    """Our tables with their finished cells of other methods on our benchmarks, orders and seeds, in LABELS' order.
-
-    Raises UsageError where there are none, or where they were not run on what ours were.
-    """
-    runs, place = theirs["runs"], ["benchmark", "order_seed", "seed"]
-    new = (runs["status"] == "done") & ~runs["method"].isin(ours["runs"]["method"])
-    runs = runs[new].merge(ours["runs"][place].drop_duplicates(), on=place)
-    if not len(runs):
-        raise UsageError(f"no finished row that {folder} has not, on its benchmarks, orders and seeds")
-    for where, tables in ((folder, ours), (other, theirs)):
-        if not len(tables["protocol"]):
-            raise UsageError(f"no {where}/protocol.csv, so whether rows had the same batches cannot be checked")
-    rows = {name: table[table["run_id"].isin(runs["run_id"])] for name, table in theirs.items() if "run_id" in table}
-    rows["runs"], chosen = runs, ["benchmark", "method"]
-    rows["protocol"] = theirs["protocol"].merge(runs[chosen].drop_duplicates(), on=chosen)
-    both = {name: _stacked(table, rows[name]) for name, table in ours.items()}
-    rank = {method: number for number, method in enumerate(LABELS)}
-    for name in ("runs", "metrics", "protocol"):  # what a report takes its rows from; the sort keeps the order of equals
-        both[name] = both[name].sort_values("method", key=lambda names: names.map(rank).fillna(len(rank)), kind="stable")
-    checks.refuse_mixed(other, both["runs"][both["runs"]["status"] == "done"], both["protocol"])
-    return both
-
-
-def _stacked(above: pd.DataFrame, below: pd.DataFrame) -> pd.DataFrame:
-    """One table of two; an empty one, whose columns have no type yet, takes no part."""
-    return pd.concat([above, below], ignore_index=True) if len(above) and len(below) else above if len(above) else below
 
 
 def _protocol(folder: Path) -> pd.DataFrame:

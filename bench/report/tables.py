@@ -8,7 +8,8 @@ import numpy as np
 import pandas as pd
 from tabulate import tabulate
 
-from bench.report.frames import Results, label
+from bench.report.frames import Results
+from bench.report.labels import label
 from bench.stats import Summary, paired, summarise
 from bench.store.files import write_text
 
@@ -27,8 +28,10 @@ def cell_text(summary: Summary, latex: bool = False) -> str:
 
 
 def main_table(results: Results, scenario: str = "class") -> pd.DataFrame:
-    """One row per benchmark and method: mean, spread and n of FAA, CAA and forgetting, in percent."""
+    """One row per benchmark and method: mean, spread and n of FAA, CAA and forgetting, in percent; if rows come from several
+    suites, which."""
     rows = []
+    suites = results.runs.drop_duplicates("method").set_index("method")["suite"]
     for benchmark in results.benchmarks:
         for method in results.methods:
             part = select(results, benchmark, method, scenario)
@@ -36,7 +39,7 @@ def main_table(results: Results, scenario: str = "class") -> pd.DataFrame:
             for metric in SHOWN:
                 summary = summarise(part[metric].to_numpy() if len(part) else np.array([]))
                 row |= {f"{metric}_mean": summary.mean, f"{metric}_std": summary.std, f"{metric}_n": summary.n}
-            rows.append(row)
+            rows.append(row | ({"suite": suites[method]} if suites.nunique() > 1 else {}))
     return pd.DataFrame(rows)
 
 
@@ -74,22 +77,27 @@ def protocol_table(results: Results) -> pd.DataFrame:
 
     Values that differ between benchmarks are all shown, in the order of the benchmarks.
     """
+    protocol = results.protocol
+    if not len(protocol):
+        return pd.DataFrame(columns=["key"])
+    marked: set[tuple[str, str]] = set()
+    for (_, key), part in protocol.groupby(["benchmark", "key"], sort=False):
+        marked |= {(method, key) for method in _unusual(part.set_index("method")["value"])}
     columns: dict[str, dict[str, str]] = {}
-    for (method, key), part in results.protocol.groupby(["method", "key"], sort=False):
+    for (method, key), part in protocol.groupby(["method", "key"], sort=False):
         values = part["value"].tolist()
-        columns.setdefault(method, {})[key] = " / ".join(values if len(set(values)) > 1 else values[:1])
-    table = pd.DataFrame(columns, dtype=object).fillna("")
-    marked = table.apply(_marked, axis=1) if len(table) else table
-    return marked.rename_axis("key").reset_index()
+        text = " / ".join(values if len(set(values)) > 1 else values[:1])
+        columns.setdefault(method, {})[key] = text + (" *" if (method, key) in marked else "")
+    return pd.DataFrame(columns, dtype=object).fillna("").rename_axis("key").reset_index()
 
 
-def _marked(row: pd.Series) -> pd.Series:
-    """One key's values by method, with * at those that are not the most frequent one; where none is, all differ."""
-    often = row[row != ""].value_counts()
+def _unusual(values: pd.Series) -> list[str]:
+    """Rows whose value of one key on one benchmark is not the most frequent one; all, where none is."""
+    often = values.value_counts()
     if len(often) < 2:
-        return row
-    usual = often.index[0] if often.iloc[0] > often.iloc[1] else ""
-    return row.where(row.isin(["", usual]), row + " *")
+        return []
+    usual = often.index[0] if often.iloc[0] > often.iloc[1] else None
+    return values.index[values != usual].tolist()
 
 
 def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.DataFrame:
@@ -152,7 +160,7 @@ def for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
             for m, s, n in zip(table[f"{metric}_mean"], table[f"{metric}_std"], table[f"{metric}_n"], strict=True)
         ]
     shown["n"] = table["n"]
-    return shown
+    return shown.assign(suite=table["suite"]) if "suite" in table else shown
 
 
 def paired_for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
