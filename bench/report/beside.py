@@ -85,8 +85,8 @@ def _refuse_unmatched(where: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> N
         said = [", ".join(f"{key}={row[key]}" for key in same) for _, row in there.iterrows()]
         its = ", ".join(f"{key}={cell[key]}" for key in same)
         raise UsageError(
-            f"{where}: '{cell['run_id']}' was run with {its}; to be compared it needs "
-            f"what theirs were run with, by --set ({' or '.join(said) or 'none is finished on this benchmark, order and seed'})"
+            f"{where}: '{cell['run_id']}' was run with {its}; those have {' or '.join(said) or 'nothing finished'} on this "
+            "benchmark, order and seed (run it with the same, by --set)"
         )
 
 
