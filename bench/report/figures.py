@@ -140,7 +140,7 @@ def accuracy_against_parameters(results: Results) -> Figure:
         for method, group in chosen.groupby("method", sort=False):
             x = max(float(size.loc[group["run_id"]].mean()), 300.0)
             axis.errorbar(x, group["faa"].mean(), yerr=group["faa"].std() if len(group) > 1 else None,
-                          fmt="^" if method.startswith("joint") else "o",
+                          fmt="^" if method.startswith("joint") else "s" if method in REFERENCES else "o",
                           color=look[method][0], label=label(method), capsize=2, markersize=5)  # fmt: skip
         axis.set(xscale="log", title=benchmark, xlabel="trainable parameters", ylabel="final average accuracy (%)")
     shown = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
