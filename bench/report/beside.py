@@ -43,9 +43,10 @@ def joined(folder: Path, ours: Tables, other: Path, theirs: Tables) -> tuple[Tab
     _refuse_unmatched(where, _trained(ours), _trained(rows))
     both = {name: _stacked(table, rows[name]) for name, table in ours.items()}
     checks.refuse_mixed(where, both["runs"][both["runs"]["status"] == "done"], both["protocol"])
-    rank = {name: number for number, name in enumerate((*ours["runs"]["benchmark"].unique(), *LABELS))}
+    ranks = {"benchmark": [*ours["runs"]["benchmark"].unique()], "method": [*LABELS]}
+    rank = {name: {value: number for number, value in enumerate(values)} for name, values in ranks.items()}
     for name, table in both.items():  # benchmark by benchmark, known names first; the order of equals stays
-        both[name] = table.sort_values(ROW, key=lambda column: column.map(rank).fillna(len(rank)), kind="stable")
+        both[name] = table.sort_values(ROW, key=lambda column: column.map(rank[column.name]).fillna(len(LABELS)), kind="stable")
     return both, notes
 
 
