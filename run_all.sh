@@ -17,7 +17,7 @@ usable() {  # new enough, and importable: the guard lets timm in beside a torchv
 import sys
 from importlib.metadata import version
 assert sys.version_info >= (3, 11)
-import bench.torchvision_guard, matplotlib, mmengine, pandas, safetensors, scipy, seaborn, sklearn, tabulate, timm, torch, tqdm
+import bench.config.mmengine_config, bench.torchvision_guard, matplotlib, pandas, safetensors, scipy, seaborn, sklearn, tabulate, timm, torch, tqdm
 for name, least in (("torch", (2, 6, 0)), ("timm", (1, 0, 28))):
     assert tuple(int(part) for part in version(name).split("+")[0].split(".")[:3]) >= least
 if sys.argv[1:]:

@@ -126,7 +126,12 @@ def main() -> int:
         return cli.FINE
     print(f"suite {suite.name}: {len(chosen)} cells, {len(chosen) - len(left)} done before", file=sys.stderr)
     finished = [cell for cell in chosen if cell not in left]
-    failed = run_local(left, args.results, args.jobs, args.device, finished, args.time_limit, kept)
+    try:
+        failed = run_local(left, args.results, args.jobs, args.device, finished, args.time_limit, kept)
+    except (KeyboardInterrupt, SystemExit):
+        if any(RunDir.of(args.results, cell).done() for cell in left):  # they are in the tables from now on
+            collect(args.results, suite.cells, keep=True)  # which may have rows, a clone's, that this grid has not come to
+        raise
     counts = collect(args.results, suite.cells, args.keep)
     print(f"{folder}/metrics.csv: " + ", ".join(f"{count} {status}" for status, count in sorted(counts.items())), flush=True)
     drawn = cli.FINE

@@ -5,6 +5,7 @@ import importlib
 import json
 import os
 import struct
+import subprocess
 import sys
 import zlib
 
@@ -122,6 +123,16 @@ def test_one_line_and_exit_code_2(words, says, refused, tmp_path):
 @pytest.mark.parametrize("module", ["run", "grid", "report", "check", "speed", "pretrain", "data", "data.glyph_masks"])
 def test_help_everywhere(module, command):
     assert "usage" in command(f"bench.{module}", "--help", check=0).stdout
+
+
+def test_half_a_cache_of_a_library_stops_nobody(command, tmp_path):
+    """Of two first processes on a machine one may find the grammars that yapf, under mmengine, has not yet written."""
+    subprocess.run([sys.executable, "-c", "import yapf"], check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    grammars = list(tmp_path.rglob("*.pickle"))
+    assert len(grammars) == 2
+    for grammar in grammars:
+        grammar.write_bytes(b"")
+    command("bench.grid", "mini", "--dry-run", check=0, XDG_CACHE_HOME=str(tmp_path))
 
 
 def test_pretraining_is_by_default_what_made_the_committed_weights(refused, monkeypatch):

@@ -248,6 +248,26 @@ def test_run_all_passes_the_signal_on_and_continues_to_the_report(tmp_path):
 
 
 @every
+def test_a_stopped_grid_has_collected_what_is_done_and_kept_what_was_there(tmp_path):
+    words = ("bench.grid", str(TINY), *LONG, "--name", "g", "--jobs", "1", "--benchmarks", "glyphs", "--methods", "hlgp")
+    folder = tmp_path / "results" / "g"
+    assert end_of(start(*words, "--order-seeds", "2", cwd=tmp_path))[0] == 0
+    before = (folder / "metrics.csv").read_text().splitlines()
+    (folder / "runs").rename(tmp_path / "elsewhere")  # as in a clone: tables alone
+    victim = start(*words, cwd=tmp_path)
+    wait_for(folder, "runs/hlgp--*--o2--*/log.txt", "task 1 epoch 1")
+    assert (folder / "metrics.csv").read_text().splitlines() == before
+    victim.send_signal(signal.SIGTERM)
+    ended, said = end_of(victim)
+    assert ended == 143, said
+    after = (folder / "metrics.csv").read_text().splitlines()
+    assert len(after) == 2 * len(before) - 1
+    assert set(before) < set(after)
+    statuses = [line.split(",") for line in (folder / "runs.csv").read_text().splitlines()]
+    assert sum("done" in row for row in statuses) == 2
+
+
+@every
 def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_path):
     words = ("bench.grid", str(TINY), *LONG, "--name", "t", "--methods", "hlgp", "--benchmarks", "glyphs", "--order-seeds", "1")
     done = command(*words, "--time-limit", "0.06", check=3)

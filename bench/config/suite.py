@@ -16,8 +16,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
-
+from bench.config.mmengine_config import Config, DictAction
 from bench.config.spec import SECTIONS, SEEDS, RunSpec, UsageError, make
 
 SUITES = Path(__file__).parent.parent / "suites"
