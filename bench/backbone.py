@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from bench.config.spec import BackboneSpec, UsageError
-from bench.paths import find_pretrained, find_weights, hub_offline
+from bench.paths import find_pretrained, find_weights, hub_offline, not_cached
 from bench.torchvision_guard import ensure_torchvision
 from bench.weights import read_weights
 
@@ -82,11 +82,7 @@ def pretrained_file(tag: str) -> Path | None:
         return None
     file = find_pretrained(config.hf_hub_id, config.hf_hub_filename)
     if file is None and hub_offline():
-        raise UsageError(
-            f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "
-            f"https://huggingface.co/{config.hf_hub_id} ({config.hf_hub_filename or 'model.safetensors'}) and give "
-            "backbone.checkpoint=FILE"
-        )
+        raise not_cached(tag, config.hf_hub_id, config.hf_hub_filename)
     return file
 
 

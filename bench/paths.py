@@ -45,6 +45,14 @@ def find_pretrained(repository: str, name: str | None = None) -> Path | None:
     return next((Path(file) for file in found if isinstance(file, str)), None)
 
 
+def not_cached(tag: str, repository: str, name: str | None = None) -> UsageError:
+    """What is said of a timm tag's weights that are in nobody's reach."""
+    return UsageError(
+        f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "
+        f"https://huggingface.co/{repository} ({name or 'model.safetensors'}) and give backbone.checkpoint=FILE"
+    )
+
+
 def hub_offline() -> bool:
     """The same for Hugging Face, which has a switch of its own: HF_HUB_OFFLINE."""
     from huggingface_hub import constants

@@ -5,8 +5,11 @@ Whatever is another network's is refused in one line that names what differs: ti
 
 from __future__ import annotations
 
+import argparse
+import math
 import pickle
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +41,11 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
 
             state = load_file(path)
         elif path.suffix in (".pth", ".pt", ".bin"):
-            state = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
+            with torch.serialization.safe_globals([argparse.Namespace]):  # DINO's and MAE's `args`: settings, nothing that runs
+                state = _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
         else:
             raise UsageError(f"backbone.checkpoint={path}: a .safetensors, .npz, .pth, .pt or .bin file is expected")
-        _check_patch(path, state, vit)
+        _check_state(path, state, vit)
         state = checkpoint_filter_fn(state, vit)
         state = {key: value.float() for key, value in state.items() if not key.startswith(HEAD_KEYS)}
     except UsageError:
@@ -74,7 +78,7 @@ def _unwrapped(state: Any) -> Any:
     """The weights in a training checkpoint: under `teacher` (DINO, iBOT: the network that is evaluated), `model` (MAE),
     `state_dict` or `encoder`, without the prefixes that wrappers put before every name."""
     for wrapper in ("teacher", "model", "state_dict", "encoder"):
-        if isinstance(state.get(wrapper), dict):
+        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     for prefix in ("module.", "backbone."):
         if any(key.startswith(prefix) for key in state):  # beside it: the heads of self-supervised training
@@ -82,11 +86,19 @@ def _unwrapped(state: Any) -> Any:
     return state
 
 
-def _check_patch(path: Path, state: Any, vit: Any) -> None:
-    """timm would resample a patch kernel of another size: such weights are another network's, so they are refused."""
+def _check_state(path: Path, state: Any, vit: Any) -> None:
+    """What timm would resample or trip over: no weights, a patch kernel of another size (another network's), odd positions."""
+    if not isinstance(state, dict):
+        raise UsageError(f"backbone.checkpoint={path}: weights by their names are expected, not a {type(state).__name__}")
+    if others := [f"'{key}' ({type(value).__name__})" for key, value in state.items() if not isinstance(value, torch.Tensor)]:
+        raise UsageError(f"backbone.checkpoint={path}: no weights under {', '.join(others[:3])}; save the network's alone")
     for key, value in state.items():
         if key.endswith(PATCH_KEYS) and value.dim() == 4:
             _same(path, "patch", tuple(value.shape[-2:]), vit.patch_embed.patch_size)
+        if key.endswith("pos_embed") and value.dim() == 3 and value.shape != vit.pos_embed.shape:
+            grids = (value.shape[1] - extra for extra in {0, 1, vit.num_prefix_tokens})
+            if not any(grid > 0 and math.isqrt(grid) ** 2 == grid for grid in grids):
+                raise UsageError(f"backbone.checkpoint={path}: '{key}' {tuple(value.shape)} are the positions of no square image")
 
 
 def _check_npz(path: Path, vit: Any) -> None:
@@ -99,6 +111,8 @@ def _check_npz(path: Path, vit: Any) -> None:
         unread = tuple(prefix + part for part in ("head/", "pre_logits/", "MAPHead_0/"))
         arrays = {name: file[name] for name in file.files if name.startswith(prefix) and not name.startswith(unread)}
     numbered = {found[1] for name in arrays if (found := re.search(r"/encoderblock_(\d+)/", name))}
+    if lacking := _lacking(arrays, numbered):
+        raise UsageError(f"backbone.checkpoint={path}: does not fit: keys missing {len(lacking)} ({', '.join(lacking[:3])}, ...)")
     query = next(array for name, array in arrays.items() if name.endswith("/query/kernel"))  # (D, heads, size), blocks in front
     _same(path, "patch", arrays[kernel].shape[:2], vit.patch_embed.patch_size)
     _same(path, "blocks", len(numbered) or len(query), len(vit.blocks))
@@ -110,6 +124,17 @@ def _check_npz(path: Path, vit: Any) -> None:
     _same(path, "weights without positions", of_file, of_vit)
     if not all(np.isfinite(array).all() for array in arrays.values()):
         raise UsageError(f"backbone.checkpoint={path}: holds NaN or infinite weights")
+
+
+def _lacking(names: Iterable[str], numbered: Iterable[str]) -> list[str]:
+    """What no ViT in the JAX layout is without, by the ends of names that the layout's two generations share."""
+    whole = ("cls", "embedding/bias", "pos_embedding", "encoder_norm/scale", "encoder_norm/bias")
+    layers = ("query", "key", "value", "out", "Dense_0", "Dense_1")
+    ends = [f"{layer}/{kind}" for layer in layers for kind in ("kernel", "bias")]
+    wanted = [("", end) for end in whole]
+    wanted += [(block, end) for block in [f"encoderblock_{n}/" for n in sorted(numbered, key=int)] or [""] for end in ends]
+    return [f"{block}.../{end}" if block else end for block, end in wanted
+            if not any(block in name and name.endswith(end) for name in names)]  # fmt: skip
 
 
 def _same(path: Path, what: str, found: Any, wanted: Any) -> None:

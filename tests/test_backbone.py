@@ -196,6 +196,9 @@ def test_the_original_npz_layout(tmp_path):
     assert larger.vit.pos_embed.shape == (1, 17, 192)
 
 
+BLOCK_1 = "Transformer/encoderblock_1"
+
+
 @pytest.mark.parametrize(
     ("spec", "change", "says"),
     [
@@ -207,7 +210,9 @@ def test_the_original_npz_layout(tmp_path):
         (SMALL, {"Transformer/encoder_norm/bias": np.zeros(1, np.float32)}, "weights without positions"),
         (SMALL, {"cls": np.full((1, 1, 24), np.nan, np.float32)}, "NaN"),
         (SMALL, {"Transformer/posembed_input/pos_embedding": np.full((1, 5, 24), np.inf, np.float32)}, "NaN"),
-        (SMALL, {"Transformer/encoder_norm/bias": None}, "weights without positions"),
+        (SMALL, {"Transformer/encoder_norm/bias": None}, r"keys missing 1 \(encoder_norm/bias"),
+        (SMALL, {"cls": None}, r"keys missing 1 \(cls"),
+        (SMALL, {f"{BLOCK_1}/MultiHeadDotProductAttention_1/query/kernel": None}, r"1 \(encoderblock_1/\.\.\./query/kernel"),
     ],
 )
 def test_an_npz_of_another_network_is_named(tmp_path, spec, change, says):
@@ -253,10 +258,11 @@ def test_positions_are_resized(tmp_path):
 
 
 LAYOUTS = {
-    "MAE": lambda w: {"model": w},
+    "MAE": lambda w: {"model": w, "epoch": 3, "args": argparse.Namespace(lr=1, data=None)},
     "state_dict": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}, "epoch": 3},
     "DINO": lambda w: {"student": {"module.backbone.x": torch.zeros(1)},
-                       "teacher": {**{f"backbone.{k}": v for k, v in w.items()}, "head.mlp.0.bias": torch.zeros(2)}},
+                       "teacher": {**{f"backbone.{k}": v for k, v in w.items()}, "head.mlp.0.bias": torch.zeros(2)},
+                       "args": argparse.Namespace(out_dim=65536)},
     "iBOT": lambda w: {"state_dict": {f"module.backbone.{k}": v for k, v in w.items()} | {"module.head.x": torch.zeros(2)}},
 }  # fmt: skip
 
@@ -270,8 +276,22 @@ def test_checkpoints_of_self_supervised_training_are_unwrapped(layout, tmp_path)
 
 
 def test_a_checkpoint_that_holds_objects_says_so(tmp_path):
-    torch.save({"model": build_vit(SMALL).state_dict(), "args": argparse.Namespace(lr=1)}, tmp_path / "w.pth")
+    torch.save({"model": build_vit(SMALL).state_dict(), "args": SimpleNamespace(lr=1)}, tmp_path / "w.pth")
     with pytest.raises(UsageError, match=r"w\.pth: cannot be read: .* holds more than weights, and nothing is unpickled"):
+        load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.pth")))
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        ({"student": {"pos_embed": torch.zeros(1, 5, 24)}}, r"no weights under 'student' \(dict\)"),
+        ([torch.zeros(2)], "weights by their names are expected, not a list"),
+        ({"pos_embed": torch.zeros(1, 16 + 7, 24)}, r"'pos_embed' \(1, 23, 24\) are the positions of no square image"),
+    ],
+)
+def test_what_is_no_checkpoint_of_a_vit_is_named(content, says, tmp_path):
+    torch.save(content, tmp_path / "w.pth")
+    with pytest.raises(UsageError, match=rf"w\.pth: {says}"):
         load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.pth")))
 
 

@@ -206,10 +206,12 @@ def _named_order(data: dict[str, Any]) -> list[int]:
 def _read_order(file: Path) -> list[int]:
     """A class order from a file: whole numbers between anything else (commas, brackets, line ends)."""
     try:
-        words = re.findall(r"[^\s,;\[\]()]+", file.read_text())
-        return [int(word) for word in words]
+        numbers = [int(word) for word in re.findall(r"[^\s,;\[\]()]+", file.read_text())]
     except (OSError, ValueError) as error:
         raise UsageError(f"data.class_order={file}: a file of whole numbers is expected ({error})") from error
+    if not numbers:
+        raise UsageError(f"data.class_order={file}: a file of whole numbers is expected, there are none in it")
+    return numbers
 
 
 def _check_name(where: str, name: Any) -> None:

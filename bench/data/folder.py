@@ -94,7 +94,7 @@ def _other(part: str) -> str:
 
 
 def list_classes(folder: Path, leave: Iterable[str] = ()) -> dict[str, list[Path]]:
-    """Image files of each class folder, by name; folders named in `leave` are none."""
+    """Image files of each class folder, by name; folders named in `leave` are none, nor hidden files images (macOS' ._*)."""
     found = {}
     for entry in sorted(folder.iterdir()):
         if entry.name.startswith(".") or entry.name in leave:
@@ -105,7 +105,7 @@ def list_classes(folder: Path, leave: Iterable[str] = ()) -> dict[str, list[Path
             continue
         if not entry.name.isprintable():  # undecodable bytes, control characters: names go into digests and tables
             raise UsageError(f"{folder}: class folder {entry.name!a} has no printable UTF-8 name")
-        files = sorted(f for f in entry.rglob("*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
+        files = sorted(f for f in entry.rglob("[!.]*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
         if not files:
             raise UsageError(f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})")
         if odd := next((f for f in files if f.exists() and not f.is_file()), None):  # to read a pipe is to wait for ever

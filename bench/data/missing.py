@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 from bench.config.spec import DataSpec, RunSpec, UsageError
 from bench.data import manifest
-from bench.paths import find_data, find_pretrained, find_weights, hub_offline
+from bench.paths import find_data, find_pretrained, find_weights, hub_offline, not_cached
 
 
 def require_files(cells: Iterable[RunSpec]) -> None:
@@ -23,12 +23,12 @@ def require_files(cells: Iterable[RunSpec]) -> None:
             if cell.benchmark not in wanted[need]:
                 wanted[need].append(cell.benchmark)
     lacking = []
-    for (kind, *names), benchmarks in wanted.items():
+    for (kind, *names), benchmarks in sorted(wanted.items(), key=lambda item: item[0][0] == "weights"):
         try:
             if kind == "weights" and names[0] not in ("", "random"):
                 find_weights(names[0])
             elif kind == "weights" and not names[0]:
-                _require_pretrained(names[1])
+                _require_pretrained(names[1], sure=not lacking)
             elif kind == "data" and names[1]:
                 _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
         except UsageError as error:
@@ -41,12 +41,18 @@ def require_files(cells: Iterable[RunSpec]) -> None:
         raise UsageError(f"{len(lacking)} things are missing (python -m bench.data list says where each comes from):{listed}")
 
 
-def _require_pretrained(tag: str) -> None:
-    """With the network off: weights in the cache of Hugging Face, for what has a tag as timm's have, behind a dot."""
-    if "." in tag and hub_offline() and not find_pretrained(f"timm/{tag}"):
-        from bench.backbone import pretrained_file  # torch, before a no: some tags have a repository of another name
+def _require_pretrained(tag: str, sure: bool) -> None:
+    """With the network off: weights in the cache of Hugging Face, for what has a tag as timm's have, behind a dot.
 
-        pretrained_file(tag)
+    sure: ask timm, which takes seconds, before a no, since some tags have a repository of another name; else name the usual one.
+    """
+    if "." not in tag or not hub_offline() or find_pretrained(f"timm/{tag}"):
+        return
+    if not sure:
+        raise not_cached(tag, f"timm/{tag}")
+    from bench.backbone import pretrained_file
+
+    pretrained_file(tag)
 
 
 def _require_data(data: DataSpec) -> None:

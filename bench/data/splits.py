@@ -21,6 +21,7 @@ from bench.data.folder import divide, list_classes
 from bench.data.manifest import PARTS
 
 HEAD = 16  # entries of the published test list that identify it
+AGAIN = "where it was downloaded, remove it and it is fetched again"  # a page of a login or a mirror, kept under the list's name
 
 
 @dataclass(frozen=True)
@@ -128,7 +129,7 @@ def _yaml_list(file: Path, depth: int) -> list[tuple[str, int]]:
         return [("/".join(PurePosixPath(path).parts[-depth:]), number) for path, number in zip(paths, numbers, strict=True)]
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise UsageError(f"{file}: a list with 'data' and 'targets' is expected ({said})") from error
+        raise UsageError(f"{file}: a list with 'data' and 'targets' is expected ({said}); {AGAIN}") from error
 
 
 def _lines(file: Path, words: int) -> Iterator[list[str]]:
@@ -139,7 +140,7 @@ def _lines(file: Path, words: int) -> Iterator[list[str]]:
     for number, line in enumerate(lines, start=1):
         found = line.split()
         if found and len(found) != words:
-            raise UsageError(f"{file}: line {number}: {words} words are expected, found {len(found)}")
+            raise UsageError(f"{file}: line {number}: {words} words are expected, found {len(found)}; {AGAIN}")
         if found:
             yield found
 
