@@ -77,8 +77,10 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
 def _unwrapped(state: Any) -> Any:
     """The weights in a training checkpoint: under `teacher` (DINO, iBOT: the network that is evaluated), `model` (MAE),
     `state_dict` or `encoder`, without the prefixes that wrappers put before every name."""
+    if not isinstance(state, dict):
+        return state
     for wrapper in ("teacher", "model", "state_dict", "encoder"):
-        if isinstance(state, dict) and isinstance(state.get(wrapper), dict):
+        if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     for prefix in ("module.", "backbone."):
         if any(key.startswith(prefix) for key in state):  # beside it: the heads of self-supervised training

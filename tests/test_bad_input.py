@@ -360,9 +360,10 @@ def test_an_explicit_class_order_from_a_file(tmp_path):
     file.write_text("[3, 1,\n0 2]\n")
     spec = load_suite(str(TINY), {"data.class_order": str(file)}).cells[0].data
     assert spec.class_order == (3, 1, 0, 2)
-    file.write_text("3 one")
-    with pytest.raises(UsageError, match="whole numbers"):
-        load_suite(str(TINY), {"data.class_order": str(file)})
+    for words in ("3 one", "", "[]\n"):  # an empty one would be no order, and the suite's own would be run
+        file.write_text(words)
+        with pytest.raises(UsageError, match="whole numbers"):
+            load_suite(str(TINY), {"data.class_order": str(file)})
 
 
 def test_seeds_are_different_whole_numbers(tmp_path):

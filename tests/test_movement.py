@@ -61,6 +61,27 @@ def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
     assert (with_it / "metrics.csv").read_bytes() == (without / "metrics.csv").read_bytes()
 
 
+def test_change_and_drift_by_hand():
+    before, after = {0: torch.tensor([[3.0, 4.0]])}, {0: torch.tensor([[-3.0, 4.0]])}
+    assert movement.prompt_rows(before, after) == {
+        0: {"prompt_rms": pytest.approx(12.5**0.5, abs=1e-5), "prompt_change": pytest.approx(18**0.5, abs=1e-5)}
+    }
+    old = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])  # one layer, two images
+    new = torch.tensor([[[1.0, 1.0], [0.0, 1.0]]])
+    rows = movement.table(2, {}, old, new)
+    assert rows == [{"task": 2, "layer": 0, "feature_drift": pytest.approx((1 - 0.5**0.5) / 2, abs=1e-5)}]
+
+
+def test_drift_is_from_before_the_task_begins_to_after_it_has_ended(tiny_spec, monkeypatch):
+    """Beginning a task changes what is inferred in some methods: that is drift as well."""
+    cell, said = prepared(tiny_spec, "hlgp"), []
+    for where, name in ((training, "_old_features"), (cell.method, "begin_task"), (cell.method, "end_task")):
+        real = getattr(where, name)
+        monkeypatch.setattr(where, name, lambda *a, real=real, name=name: (said.append(name), real(*a))[1], raising=False)
+    training.train_task(cell, cell.stream.tasks[0], print)
+    assert said == ["_old_features", "begin_task", "end_task", "_old_features"]
+
+
 def test_similarity_of_layers_by_hand():
     rows = movement.similarities({0: torch.ones(1, 2), 3: torch.tensor([[1.0, 0.0]]), 5: torch.ones(2, 2)})
     assert rows == [{"layer": 0, "other": 3, "cosine": pytest.approx(0.5**0.5, abs=1e-5)}]

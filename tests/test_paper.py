@@ -53,6 +53,37 @@ def test_the_single_suites_are_parts_of_paper(benchmark):
     assert described(name) == described("paper")
 
 
+CODA = {"optimiser": "adam", "prompt_lr": 0.001, "head_lr": 0.001, "schedule": "coda", "batch_size": 128, "clip_norm": 0.0}
+
+
+@pytest.mark.parametrize(
+    ("suite", "row", "model", "train"),
+    [
+        ("cifar100_original", "l2p", {"pool": 10, "length": 10, "top_n": 4},
+         {"optimiser": "adam", "prompt_lr": 0.03 * 128 / 256, "head_lr": 0.03 * 128 / 256, "schedule": "constant",
+          "batch_size": 128, "epochs": 5, "clip_norm": 1.0}),
+        ("cifar100_original", "dualprompt", {"g_length": 5, "e_length": 5},
+         {"optimiser": "adam", "prompt_lr": 0.03 * 24 / 256, "head_lr": 0.03 * 24 / 256, "schedule": "constant",
+          "batch_size": 24, "epochs": 5, "clip_norm": 1.0}),
+        ("imagenet_r_original", "dualprompt", {"g_length": 5, "e_length": 20},
+         {"prompt_lr": 0.005 * 24 / 256, "head_lr": 0.005 * 24 / 256, "schedule": "constant", "batch_size": 24, "epochs": 50}),
+        ("cifar100_coda", "l2p++", {"pool": 30, "length": 20, "top_n": 5}, {**CODA, "epochs": 20}),
+        ("cifar100_coda", "dualprompt", {"g_length": 3, "e_length": 10, "init": (0.0, 1.0), "form": "coda"}, {**CODA, "epochs": 20}),
+        ("cifar100_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 20}),
+        ("imagenet_r_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 50}),
+        ("domainnet_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 5}),
+    ],
+)  # fmt: skip
+def test_recipes_are_the_official_ones(suite, row, model, train):
+    """Number by number, from the repositories and papers that the recipes' docstrings name."""
+    cells = [cell for cell in load_suite(suite).cells if cell.method == row]
+    assert cells
+    for cell in cells:
+        assert {key: cell.model.get(key) for key in model} == model
+        assert {key: getattr(cell.train, key) for key in train} == pytest.approx(train)
+    assert {cell.data.crop_low for cell in cells} == {0.08}
+
+
 def test_a_benchmark_may_have_seeds_of_its_own(tmp_path):
     suite = tmp_path / "own.py"
     suite.write_text(TINY.read_text().replace('"glyphs": dict()', '"glyphs": dict(seeds=[4, 5, 6])'))

@@ -17,12 +17,12 @@ from PIL import Image
 from bench import engine, pool, worker
 from bench.cell import not_repeatable
 from bench.checkpoint import Checkpoints
-from bench.config.spec import UsageError, spec_from_json
+from bench.config.spec import TrainSpec, UsageError, spec_from_json
 from bench.data.stream import TaskStream
 from bench.method import Method
 from bench.store.rundir import SAME, RunDir, collect
 from bench.store.tables import TABLES
-from bench.training import schedule_factor
+from bench.training import build_optimiser, schedule_factor, train_task
 from methods.hlgp import HLGP
 
 CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
@@ -229,6 +229,25 @@ def test_evaluating_needs_no_task_identity(tiny_spec):
 
     for cls in (HLGP, Method):
         assert list(inspect.signature(cls.forward).parameters) == ["self", "images", "query"]
+
+
+def test_classes_that_have_not_come_yet_are_no_answers(tiny_spec):
+    """However large their logits are; after the last task there are none, so that final accuracies would not tell."""
+    cell = engine.prepare(with_method(tiny_spec, "linear"))
+    first = cell.stream.tasks[0]
+    train_task(cell, first, lambda line: None)
+    before = engine.evaluate(cell, first)
+    with torch.no_grad():
+        cell.method.head.bias[first.stop :] += 1e6
+    assert engine.evaluate(cell, first) == before
+    assert {row["scenario"]: row["correct"] for row in before}["class"] > 0
+
+
+def test_prompts_and_head_have_their_own_rates():
+    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "kind": kind} for kind in ("prompt", "head")]
+    for optimiser in ("adam", "adamw", "sgd"):
+        built = build_optimiser(groups, TrainSpec(prompt_lr=0.25, head_lr=0.5, optimiser=optimiser))
+        assert [(group["lr"], group["base_lr"]) for group in built.param_groups] == [(0.25, 0.25), (0.5, 0.5)]
 
 
 def test_environment_and_digests_are_recorded(tiny_spec, run):
