@@ -227,6 +227,9 @@ def protocol_of(spec: RunSpec, run: dict[str, Any]) -> dict[str, Any]:
     for section in SECTIONS:
         values |= {f"{section}.{key}": value for key, value in dataclasses.asdict(getattr(spec, section)).items()}
     del values["data.root"], values["backbone.checkpoint"]  # where files lie is no part of a protocol; their digests are
+    if spec.backbone.name not in ("vit", "vit_glyphs"):  # a network of timm's has its own sizes
+        for key in ("patch", "width", "depth", "heads"):
+            del values[f"backbone.{key}"]
     model = run.get("model", spec.model)
     values |= {f"model.{key}": value for key, value in model.items()}
     mixed = str(model.get("reference_bug")) == "True" and spec.type == "dualprompt"
