@@ -100,7 +100,7 @@ def _check_state(path: Path, state: Any, vit: Any) -> None:
         if key.endswith("pos_embed") and value.dim() == 3 and value.shape != vit.pos_embed.shape:
             grids = (value.shape[1] - extra for extra in {0, 1, vit.num_prefix_tokens})
             if not any(grid > 0 and math.isqrt(grid) ** 2 == grid for grid in grids):
-                raise UsageError(f"backbone.checkpoint={path}: '{key}' {tuple(value.shape)} are the positions of no square image")
+                raise UsageError(f"backbone.checkpoint={path}: '{key}' {tuple(value.shape)}: positions of no square image")
 
 
 def _check_npz(path: Path, vit: Any) -> None:
@@ -114,7 +114,8 @@ def _check_npz(path: Path, vit: Any) -> None:
         arrays = {name: file[name] for name in file.files if name.startswith(prefix) and not name.startswith(unread)}
     numbered = {found[1] for name in arrays if (found := re.search(r"/encoderblock_(\d+)/", name))}
     if lacking := _lacking(arrays, numbered):
-        raise UsageError(f"backbone.checkpoint={path}: does not fit: keys missing {len(lacking)} ({', '.join(lacking[:3])}, ...)")
+        named = ", ".join(lacking[:3]) + (", ..." if len(lacking) > 3 else "")
+        raise UsageError(f"backbone.checkpoint={path}: does not fit: keys missing {len(lacking)} ({named})")
     query = next(array for name, array in arrays.items() if name.endswith("/query/kernel"))  # (D, heads, size), blocks in front
     _same(path, "patch", arrays[kernel].shape[:2], vit.patch_embed.patch_size)
     _same(path, "blocks", len(numbered) or len(query), len(vit.blocks))

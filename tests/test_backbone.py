@@ -287,7 +287,7 @@ def test_a_checkpoint_that_holds_objects_says_so(tmp_path):
     [
         ({"student": {"pos_embed": torch.zeros(1, 5, 24)}}, r"no weights under 'student' \(dict\)"),
         ([torch.zeros(2)], "weights by their names are expected, not a list"),
-        ({"pos_embed": torch.zeros(1, 16 + 7, 24)}, r"'pos_embed' \(1, 23, 24\) are the positions of no square image"),
+        ({"pos_embed": torch.zeros(1, 16 + 7, 24)}, r"'pos_embed' \(1, 23, 24\): positions of no square image"),
     ],
 )
 def test_what_is_no_checkpoint_of_a_vit_is_named(content, says, tmp_path):

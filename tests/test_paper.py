@@ -1,5 +1,6 @@
 """The paper-scale suites: what they hold, and that whatever is missing is said at once, all of it."""
 
+import sys
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -68,7 +69,8 @@ CODA = {"optimiser": "adam", "prompt_lr": 0.001, "head_lr": 0.001, "schedule": "
         ("imagenet_r_original", "dualprompt", {"g_length": 5, "e_length": 20},
          {"prompt_lr": 0.005 * 24 / 256, "head_lr": 0.005 * 24 / 256, "schedule": "constant", "batch_size": 24, "epochs": 50}),
         ("cifar100_coda", "l2p++", {"pool": 30, "length": 20, "top_n": 5}, {**CODA, "epochs": 20}),
-        ("cifar100_coda", "dualprompt", {"g_length": 3, "e_length": 10, "init": (0.0, 1.0), "form": "coda"}, {**CODA, "epochs": 20}),
+        ("cifar100_coda", "dualprompt", {"g_length": 3, "e_length": 10, "init": (0.0, 1.0), "form": "coda"},
+         {**CODA, "epochs": 20}),
         ("cifar100_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 20}),
         ("imagenet_r_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 50}),
         ("domainnet_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 5}),
@@ -120,6 +122,16 @@ def test_weights_that_cannot_be_fetched_are_missing_too(variable, command, tmp_p
     done = command(*words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2)
     assert "'vtab' not found" in done.stderr
     assert "huggingface" not in done.stderr
+
+
+def test_the_list_is_there_before_torch_is(monkeypatch, tmp_path):
+    """Where data are missing anyway, nobody waits seconds for timm's word on the weights."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("BENCH_OFFLINE", "1")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
+    monkeypatch.setitem(sys.modules, "bench.backbone", None)  # importing it would be an error
+    with pytest.raises(UsageError, match="2 things are missing"):
+        require_files(load_suite("vtab_pilot").cells)
 
 
 @pytest.mark.parametrize(

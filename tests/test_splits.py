@@ -139,6 +139,7 @@ def test_imagenet_a_as_pilot_distributes_it_and_seeded(ask, place):
     root = place(
         "imagenet-a", make.pilot(("n01", "n02")), make.pictures(f"{n}/{i}.jpg" for n in ("n01", "n02") for i in range(5))
     )
+    (root / "test/n01/._0.jpg").write_bytes(b"what macOS puts beside a file")
     assert ask("prepare", "imagenet-a", "--partial")[0] == 0
     assert parts_of(root, "pilot")["test"] == {f"test/{n}/{i}.jpg": n for n in ("n01", "n02") for i in range(2)}
     assert ask("prepare", "imagenet-a", "--split", "seeded", "--partial")[0] == 0
@@ -209,7 +210,7 @@ def test_tiny_imagenet_in_the_official_layout(ask, place):
 
 
 BROKEN = [
-    ("cub200", make.cub, "images.txt", "1 a b\n", "line 1: 2 words are expected"),
+    ("cub200", make.cub, "images.txt", "1 a b\n", "line 1: 2 words are expected, found 3; where it was downloaded, remove it"),
     ("cub200", make.cub, "train_test_split.txt", "1 1\n", "for each of the 8 images"),
     ("cub200", make.cub, "train_test_split.txt", "".join(f"{i} 2\n" for i in range(1, 9)), "0 or 1 for each"),
     ("tiny-imagenet", make.tiny, "val/val_annotations.txt", "val_0.JPEG\tn01\n", "6 words are expected"),

@@ -44,7 +44,7 @@ def require_files(cells: Iterable[RunSpec]) -> None:
 def _require_pretrained(tag: str, sure: bool) -> None:
     """With the network off: weights in the cache of Hugging Face, for what has a tag as timm's have, behind a dot.
 
-    sure: ask timm, which takes seconds, before a no, since some tags have a repository of another name; else name the usual one.
+    sure: ask timm, which takes seconds, before a no, since some tags have a repository of another name; else say the usual.
     """
     if "." not in tag or not hub_offline() or find_pretrained(f"timm/{tag}"):
         return

@@ -21,7 +21,7 @@ from bench.data.folder import divide, list_classes
 from bench.data.manifest import PARTS
 
 HEAD = 16  # entries of the published test list that identify it
-AGAIN = "where it was downloaded, remove it and it is fetched again"  # a page of a login or a mirror, kept under the list's name
+AGAIN = "where it was downloaded, remove it and it is fetched again"  # it may be a login's page under the list's name
 
 
 @dataclass(frozen=True)
