@@ -23,7 +23,9 @@ class DeepL2P(L2PPlus):
         top_n: int = 5,
         key_loss: float = 1.0,
         init: tuple[float, ...] = (0.0, 1.0),
+        reference_bug: bool = False,
     ) -> None:
         super().__init__(
-            backbone, classes, tasks, layers=layers, pool=pool, length=length, top_n=top_n, key_loss=key_loss, init=init
-        )
+            backbone, classes, tasks, layers=layers, pool=pool, length=length, top_n=top_n, key_loss=key_loss, init=init,
+            reference_bug=reference_bug,
+        )  # fmt: skip

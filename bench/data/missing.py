@@ -22,7 +22,7 @@ def require_files(cells: Iterable[RunSpec]) -> None:
             wanted.setdefault(need, [])
             if cell.benchmark not in wanted[need]:
                 wanted[need].append(cell.benchmark)
-    lacking = []
+    lacking: list[str] = []
     for (kind, *names), benchmarks in sorted(wanted.items(), key=lambda item: item[0][0] == "weights"):
         try:
             if kind == "weights" and names[0] not in ("", "random"):
