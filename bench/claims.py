@@ -152,6 +152,8 @@ def _compared(entry: dict[str, str], benchmarks: list[str], protocol: Protocol, 
     decision = equivalence(values, float(entry["value"]), MARGIN, std, int(entry["n"] or 1))
     unknown = sorted({column for column in FIELDS.values() if not entry[column]} - {"form", "selection"})
     notes = [_needs(decision), f"not known of the published: {', '.join(unknown)}" if unknown else ""]
+    if protocol[nearest, method].get("weights from") == "a file":
+        notes.append(f"weights from a file, taken for those of {entry['backbone']}")
     return row | _decided(decision, values.mean(), len(values), 2) | {"detail": "; ".join(note for note in notes if note)}
 
 

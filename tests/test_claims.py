@@ -213,6 +213,17 @@ def test_another_protocol_is_not_compared(section, field, value, says, checked):
     assert row["published"] == row["measured"] == "", "no number beside another"
 
 
+def test_weights_from_a_file_are_taken_at_their_word_and_it_is_said(checked):
+    def change(spec):
+        return replace(spec, backbone=replace(spec.backbone, checkpoint="vit_b.safetensors"))
+
+    _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=change)
+    assert rows["coda-prompt", "faa"]["verdict"] == "reproduced"
+    assert "from a file, taken for those of vit_base_patch16_224.augreg_in21k_ft_in1k" in rows["coda-prompt", "faa"]["detail"]
+    _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]})
+    assert "from a file" not in rows["coda-prompt", "faa"]["detail"]
+
+
 def test_another_size_of_the_method_is_not_compared(checked):
     _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=lambda spec: replace(spec, model=dict(spec.model, length=2)))
     assert "model.length: 2, in suite cifar100_coda 8" in rows["coda-prompt", "faa"]["detail"]
