@@ -1,20 +1,14 @@
 """The runner's promises: same spec same bytes, nothing run twice, an interrupted cell continues, a failure is no number."""
 
-import csv
-import fcntl
 import json
-import os
-import shutil
-import subprocess
-import threading
 from dataclasses import replace
 
 import pytest
 import torch
-from conftest import ROOT, TINY, cell_of, with_method
+from conftest import TINY, cell_of, table, with_method
 from PIL import Image
 
-from bench import engine, pool, worker
+from bench import engine
 from bench.cell import not_repeatable
 from bench.checkpoint import Checkpoints
 from bench.config.spec import TrainSpec, UsageError, spec_from_json
@@ -26,10 +20,6 @@ from bench.training import build_optimiser, schedule_factor, train_task
 from methods.hlgp import HLGP
 
 CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
-
-
-def table(path):
-    return list(csv.DictReader(path.read_text().splitlines()))
 
 
 def checkpoints(folder):
@@ -148,8 +138,8 @@ def test_stopped_after_a_task_it_continues_to_the_same_bytes(name, tiny_spec, ru
     monkeypatch.setattr(engine, "evaluate", lambda cell, part: calls.append(part.index) or evaluate(cell, part))
     state, folder = run(spec, "stopped")
     assert calls == [0, 1, 1, 2], "task 1 was not trained again"
-    for table in TABLES.keys() - {"timing"}:
-        assert (folder / f"{table}.csv").read_bytes() == (whole / f"{table}.csv").read_bytes(), table
+    for one in TABLES.keys() - {"timing"}:
+        assert (folder / f"{one}.csv").read_bytes() == (whole / f"{one}.csv").read_bytes(), one
     assert {k: v for k, v in state.items() if k.startswith("gflops")} == {
         k: v for k, v in RunDir.of(tmp_path / "whole", spec).state().items() if k.startswith("gflops")
     }
@@ -260,130 +250,6 @@ def test_environment_and_digests_are_recorded(tiny_spec, run):
     assert "task 3 accuracy" in (folder / "log.txt").read_text()
 
 
-# --- the grid ---------------------------------------------------------------------------------------------------------
-
-
-def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
-    command("bench.grid", str(TINY), "--methods", "linear", check=0)
-    folder = tmp_path / "results" / "tiny_suite"
-    first = (folder / "metrics.csv").read_bytes()
-    runs = table(folder / "runs.csv")
-    assert [row["status"] for row in runs].count("done") == 4
-    assert [row["status"] for row in runs].count("missing") == 4
-    report = command("bench.report", "tiny_suite", check=0)
-    assert "4 cell(s) missing" in report.stdout
-    assert "reports/tiny_suite/index.html" in report.stdout
-    command("bench.grid", str(TINY), "--jobs", "1", check=0)
-    again = (folder / "metrics.csv").read_text()
-    assert all(line in again for line in first.decode().splitlines()), "what was done stays as it was"
-    done = command("bench.grid", str(TINY), check=0)
-    assert "8 done before" in done.stderr
-
-
-def test_a_fresh_clone_goes_on_from_committed_tables(command, tmp_path):
-    """A clone has the tables and no runs: with --keep their cells are done, and the tables end as if run in one place."""
-    folder = tmp_path / "results" / "tiny_suite"
-    command("bench.grid", str(TINY), "--jobs", "1", check=0)
-    tables = ("metrics", "runs", "losses", "movement", "similarity", "protocol")
-    whole = {name: (folder / f"{name}.csv").read_bytes() for name in tables}
-    shutil.rmtree(folder / "runs")
-    command("bench.grid", str(TINY), "--methods", "linear", "--jobs", "1", check=0)
-    assert {row["method"] for row in table(folder / "metrics.csv")} == {"linear"}, "without --keep only what was run here"
-    shutil.rmtree(folder / "runs")
-    assert "4 done before" in command("bench.grid", str(TINY), "--keep", "--jobs", "1", check=0).stderr
-    assert {name: (folder / f"{name}.csv").read_bytes() for name in tables} == whole
-    assert len(list((folder / "runs").glob("*/DONE"))) == 4, "those of hlgp"
-
-
-def test_kept_rows_of_other_images_are_refused(command, tmp_path):
-    folder = tmp_path / "results" / "tiny_suite"
-    command("bench.grid", str(TINY), "--methods", "linear", check=0)
-    shutil.rmtree(folder / "runs")
-    rows = table(folder / "runs.csv")
-    altered = (folder / "runs.csv").read_text().replace(rows[0]["data_sha"], "0" * 64)
-    (folder / "runs.csv").write_text(altered)
-    said = command("bench.grid", str(TINY), "--keep", check=2).stderr.splitlines()[-1]
-    assert f"runs.csv: {rows[0]['run_id']}: begun with other images (000000000000, now " in said
-    assert (folder / "runs.csv").read_text() == altered, "nothing is lost"
-
-
-def test_a_failed_cell_does_not_stop_the_grid(command, tmp_path):
-    done = command("bench.grid", str(TINY), "--set", "methods.hlgp.train.prompt_lr=1e18",
-                   "methods.hlgp.train.optimiser=sgd", "--name", "half")  # fmt: skip
-    assert done.returncode == 3
-    rows = table(tmp_path / "results" / "half" / "runs.csv")
-    assert {row["status"] for row in rows if row["method"] == "linear"} == {"done"}
-    failed = [row for row in rows if row["method"] == "hlgp"]
-    assert {row["status"] for row in failed} == {"diverged"}
-    report = command("bench.report", "half", check=0)
-    assert "4 cell(s) missing" in report.stdout
-    page = (tmp_path / "reports" / "half" / "index.html").read_text()
-    assert "diverged" in page
-
-
-@pytest.mark.parametrize(("jobs", "expected"), [(None, ["cuda:0", "cuda:1"]), (3, ["cuda:0", "cuda:0", "cuda:1"])])
-def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkeypatch):
-    """One on each, not one for each of the host's cores."""
-    made = []
-
-    class Fake(pool.Worker):
-        def __init__(self, results, device):
-            super().__init__(results, device)
-            made.append(self)
-
-        def ask(self, do, spec, progress=None, limit=None):
-            same = dict.fromkeys(SAME, "")
-            return {"status": "done" if do == "run" else "ok", "reason": "", "identity": same, "places": worker.places("auto")}
-
-    monkeypatch.setattr(pool, "Worker", Fake)
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pool.run_local([replace(tiny_spec, seed=seed) for seed in range(5)], tmp_path, jobs, "auto") == {}
-    assert sorted(one.device for one in made) == expected
-    assert worker.places("cuda:1") == ["cuda:1"]
-
-
-def test_shards_cover_everything_once(command):
-    def listed(*words):
-        """The cells that a dry run names, before what they cost."""
-        said = command("bench.grid", str(TINY), "--dry-run", *words, check=0).stdout
-        return said.partition("\n\n")[0].splitlines()
-
-    whole = listed()
-    assert len(whole) == 8
-    assert sorted(line for i in (1, 2, 3) for line in listed("--shard", f"{i}/3")) == sorted(whole)
-
-
-def test_a_report_folder_that_cannot_be_written_is_found_before_training(command, tmp_path):
-    (tmp_path / "r").write_text("a file")
-    done = command("bench.grid", str(TINY), "--report", "r", check=2)
-    assert "cannot be written" in done.stderr.splitlines()[-1]
-    assert not list(tmp_path.glob("results/*/runs/*"))
-
-
-def test_a_python_that_is_not_there_is_named(tmp_path):
-    words = [str(ROOT / "run_all.sh"), "--help"]
-    done = subprocess.run(
-        words, cwd=tmp_path, env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (2, "error: PYTHON=/no/python: no such program\n")
-
-
-def test_a_grid_that_waited_to_collect_has_what_the_other_finished(tiny_spec, run, tmp_path):
-    """The other holds the lock of the tables while it ends: what was read before that would overwrite its rows."""
-    folder, counts = tmp_path / "results" / tiny_spec.suite, []
-    folder.mkdir(parents=True)
-    late = threading.Thread(target=lambda: counts.append(collect(folder.parent, [tiny_spec])))
-    with (folder / ".lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        late.start()
-        run(tiny_spec)  # some tenths of a second: enough for the thread to come to the lock
-        assert not counts
-    late.join()
-    assert counts == [{"done": 1}]
-    assert len(table(folder / "metrics.csv")) == 12
-
-
 def test_what_cannot_be_repeated_is_marked(tiny_spec, run, monkeypatch):
     assert not_repeatable(torch.device("cpu")) == not_repeatable(torch.device("cuda")) == ""
     monkeypatch.setattr(torch.version, "hip", "6.4")
@@ -393,11 +259,3 @@ def test_what_cannot_be_repeated_is_marked(tiny_spec, run, monkeypatch):
     assert state["status"] == "done"
     collect(folder.parent.parent.parent, [tiny_spec])
     assert table(folder.parent.parent / "runs.csv")[0]["reason"] == "not repeatable: so"
-
-
-def test_printed_commands_run(command, tmp_path):
-    line = command("bench.grid", str(TINY), "--launcher", "print", "--methods", "linear", check=0).stdout.splitlines()[0]
-    done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True,
-                          env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)  # fmt: skip
-    assert done.returncode == 0, done.stderr
-    assert len(list((tmp_path / "results" / "tiny_suite" / "runs").glob("*/DONE"))) == 1
