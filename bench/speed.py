@@ -43,12 +43,12 @@ Step = Callable[[], object]
 def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple[Method, Task]:
     """A method in the last of its tasks, where prompts of all earlier ones take part, or having finished it.
 
-    CODA-Prompt has ten components a task, as in its paper, or as many as can be orthogonal in this width. NAME@KEY=VALUE is a
-    method with one setting of its own.
+    CODA-Prompt has ten components a task, as in its paper, or as many as can be orthogonal in this width. NAME@KEY=VALUE,... is
+    a method with settings of its own.
     """
-    name, _, setting = name.partition("@")
+    name, _, settings = name.partition("@")
     model: dict[str, Any] = {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
-    if setting:
+    for setting in settings.split(",") if settings else ():
         key, _, value = setting.partition("=")
         model[key] = int(value) if value.isdecimal() else value
     method = build_method(name, backbone, CLASSES, tasks, model, 0).to(backbone.device)
@@ -237,7 +237,7 @@ def main() -> int:
     parser.add_argument("--repeats", type=cli.positive, default=5)
     parser.add_argument("--precision", default="fp32", help="comma-separated: fp32, bf16")
     parser.add_argument("--device", default="cpu", help="comma-separated: cpu, cuda")
-    parser.add_argument("--methods", nargs="+", default=[], help="default: all; one with a setting: hlgp@weights=mean")
+    parser.add_argument("--methods", nargs="+", default=[], help="default: all; with settings: l2p@length=5,top_n=5")
     parser.add_argument("--tasks", default="10", help="comma-separated: measure in the last of so many tasks, e.g. 5,10,20,50")
     parser.add_argument("--out", type=Path, help="a CSV file for the table; with several --tasks also a figure beside it")
     args = parser.parse_args()

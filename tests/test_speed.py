@@ -31,6 +31,15 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     assert "peak memory" in capsys.readouterr().out
 
 
+def test_settings_of_a_method(monkeypatch, capsys):
+    words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1"]
+    monkeypatch.setattr(sys, "argv", [*words, "--methods", "l2p", "l2p@length=5,top_n=5"])
+    assert speed.main() == 0
+    lines = [line.split("|") for line in capsys.readouterr().out.splitlines()]
+    spent = {words[4].strip(): float(words[8]) for words in lines if "eval warm" in "".join(words)}
+    assert spent["l2p eval warm"] / spent["l2p@length=5,top_n=5 eval warm"] == pytest.approx((17 + 40) / (17 + 25), rel=0.05)
+
+
 def test_growth_with_the_tasks_is_drawn(tmp_path, monkeypatch):
     words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1", "--tasks", "2,4"]
     monkeypatch.setattr(sys, "argv", [*words, "--methods", "coda_prompt", "--out", str(tmp_path / "growth.csv")])
