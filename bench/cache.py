@@ -45,9 +45,12 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
 
     def fresh() -> np.ndarray:
         array = make()
+        if array.nbytes > most:  # it would be dropped at once
+            return array
         save_array(path, array)
         trim(most)
-        return array
+        kept = load_array(path)  # mapped: it takes no memory of this process
+        return array if kept is None else kept
 
     return _stored(path, fresh)
 
@@ -132,9 +135,9 @@ def trim(most: int) -> int:
     A process that has mapped an entry keeps its pages until it lets go.
     """
     for kind in KINDS:
-        for torn in (cache_dir() / kind).glob(".*.npy.*"):  # of a process that was killed while it wrote, if it is old
+        for torn in (cache_dir() / kind).glob(".*.npy.*"):
             with contextlib.suppress(OSError):
-                if most == 0 or time.time() - torn.stat().st_mtime > DAY:
+                if time.time() - torn.stat().st_mtime > DAY:  # of a process that was killed; a young one is being written
                     torn.unlink()
     kept = entries()
     total, dropped = sum(size for _, size, _ in kept), 0

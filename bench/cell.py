@@ -67,14 +67,19 @@ class Cell:
     measuring: float = 0.0  # seconds spent on what is measured beside training
 
 
-def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
-    """Build a cell. Raises UsageError for whatever in its spec cannot be."""
-    torch.set_num_threads(spec.train.threads)
+def set_arithmetic(threads: int) -> None:
+    """How this process computes: repeatable, and fp32 where fp32 is said."""
+    torch.set_num_threads(threads)
     torch.use_deterministic_algorithms(True)
     # Nothing here reads uninitialised memory; filling it would cost 3% of a step.
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
     # fp32 means fp32 on a GPU too: by default torch lets convolutions round their inputs to 10 bits.
     torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
+
+
+def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
+    """Build a cell. Raises UsageError for whatever in its spec cannot be."""
+    set_arithmetic(spec.train.threads)
     place = torch.device(device)
     backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, place)).to(place)
     dataset = _dataset(spec.data, backbone.image_size)

@@ -163,10 +163,15 @@ class Pool:
         tqdm.write(f"{cell.run_id}: {self.failed[cell.run_id]}", file=sys.stderr)
 
 
+def cores() -> int:
+    """How many this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
 def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> list[Worker]:
     """The workers beside the first: as many as jobs, cores or GPUs ask for and cells need, dealt to the GPUs in turn."""
     places = first.ask("places", cells[0]).get("places", [first.device])
-    beside = min(jobs or (len(os.sched_getaffinity(0)) if places == ["cpu"] else len(places)), len(cells))
+    beside = min(jobs or (cores() if places == ["cpu"] else len(places)), len(cells))
     print(f"{beside} side by side on {', '.join(places)}", file=sys.stderr)
     first.device = places[0]
     return [Worker(first.results, places[number % len(places)]) for number in range(1, beside)]

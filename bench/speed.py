@@ -3,8 +3,9 @@
 1.00x is a plain forward pass of the timm network. The floor of a training step is a forward pass and the backward pass through
 activations only, with one prompt row in the first block. Everything is measured interleaved, best of several; CPU seconds of
 this process on a CPU, events on a GPU. Warm: query features come from the cache; cold: the step computes them itself.
-Views: the random crops of a batch, resized and mirrored. tflops: 10^12 FLOP/s, what `--rate` of a dry run takes. kept_mib:
-what a step keeps for its backward pass; peak_mib: the most that lies on a GPU during a step.
+Views: the random crops of a batch, resized and mirrored; input: the boxes drawn as well, and the
+pixels normalised. tflops: 10^12 FLOP/s, what `--rate` of a dry run takes. kept_mib: what a step keeps for its backward pass;
+peak_mib: the most that lies on a GPU during a step beside what lies there before.
 Weights are random: speed does not depend on them, and nothing is downloaded.
 """
 
@@ -26,6 +27,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cli
 from bench.backbone import FrozenViT, load_backbone, processor_name
+from bench.cell import set_arithmetic
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError, make
 from bench.data.views import resample, resample_on_device, training_views
 from bench.method import Method, Task, build_method, method_names
@@ -101,12 +103,18 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
     found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
     for source in dict.fromkeys((32, round(side / 0.875))):  # small images enlarged, and decoded ones as by default
         squares, rows = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8), np.arange(batch)
-        views = training_views(0, rows, 0, np.full((batch, 2), source), 0.08, True)
+        sizes = np.full((batch, 2), source)
+        views = training_views(0, rows, 0, sizes, 0.08, True)
         if device.type == "cpu":
-            draw = partial(resample, squares.numpy(), rows, views, side)
+            draw = partial(resample, squares.numpy(), rows, size=side)
         else:
-            draw = partial(resample_on_device, squares.to(device), views, side)
-        found[f"views {source} to {side} pixels"] = draw
+            draw = partial(resample_on_device, squares.to(device), size=side)
+
+        def whole(draw: Callable[..., Tensor] = draw, sizes: np.ndarray = sizes) -> None:
+            backbone.prepare(draw(views=training_views(0, np.arange(batch), 0, sizes, 0.08, True)))
+
+        found[f"views {source} to {side} pixels"] = partial(draw, views=views)
+        found[f"input {source} to {side} pixels"] = whole
     for name in names:
         method, task = learner(name, backbone, False, tasks)
         done = learner(name, backbone, True, tasks)[0].eval()
@@ -136,12 +144,13 @@ def seconds(step: Step, device: torch.device) -> float:
 
 
 def peak_mib(step: Step, device: torch.device) -> float | str:
-    """Most that lies on the GPU during a step, weights included; '' on a CPU, where nobody counts."""
+    """Most that lies on the GPU during a step beside what lay there before it; '' on a CPU, where nobody counts."""
     if device.type == "cpu":
         return ""
     torch.cuda.reset_peak_memory_stats(device)
+    before = torch.cuda.memory_allocated(device)
     step()
-    return round(torch.cuda.max_memory_allocated(device) / 2**20, 1)
+    return round((torch.cuda.max_memory_allocated(device) - before) / 2**20, 1)
 
 
 def counted_flops(step: Step) -> int:
@@ -183,7 +192,7 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tas
     todo = steps(backbone, names, batch, tasks)
     flops, kept, peak = {}, {}, {}
     for name, step in todo.items():
-        views = name.startswith("views ")
+        views = name.startswith(("views ", "input "))
         step()  # warms up
         flops[name] = 0 if views else counted_flops(step)
         kept[name] = 0 if views or " eval" in name else kept_for_backward(step)
@@ -244,7 +253,7 @@ def main() -> int:
     counts = [int(text) if text.isdecimal() else 0 for text in args.tasks.split(",")]
     if not all(1 <= count <= CLASSES // 2 for count in counts):
         raise UsageError(f"--tasks {args.tasks}: whole numbers from 1 to {CLASSES // 2}, separated by commas, are expected")
-    torch.set_num_threads(args.threads)
+    set_arithmetic(args.threads)
     rows: Rows = []
     for place in args.device.split(","):
         for precision in args.precision.split(","):

@@ -86,11 +86,17 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Ch
     optimiser = build_optimiser(method.param_groups(), train)
     at = (optimiser and kept and _restore_within(cell, optimiser, kept)) or Position()
     began = time.perf_counter()
+    not_before = 0.0  # the next state that is worth writing
 
     def save() -> None:
+        nonlocal not_before
         if optimiser is not None and kept is not None:
-            now = replace(at, seconds=at.seconds + time.perf_counter() - began)
-            kept.save_within(cell.finished_tasks, _state_within(cell, optimiser, now))
+            start = time.perf_counter()
+            kept.save_within(
+                cell.finished_tasks, _state_within(cell, optimiser, replace(at, seconds=at.seconds + start - began))
+            )
+            end = time.perf_counter()
+            not_before = end + 20 * max(0.0, end - start - 1)  # fine-tuning writes all weights: several seconds
 
     while at.epoch < train.epochs:
         _train_epoch(cell, part, task, optimiser, at, save)
@@ -101,7 +107,8 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Ch
             shown = " ".join(f"{name} {value}" for name, value in means.items())
             log(f"task {part.index + 1} epoch {at.epoch + 1}/{train.epochs} images {at.served} {shown}")
         at.epoch, at.step, at.sums, at.bad_step = at.epoch + 1, 0, {}, None
-        save()
+        if time.perf_counter() >= not_before:
+            save()
         faults.point("epoch")
     for parameter in method.parameters():
         parameter.grad = None

@@ -22,15 +22,13 @@ from bench.method import Loss, Method, Task, register
 def orthogonal_rows(earlier: Tensor, count: int) -> Tensor:
     """(count, N) random unit rows, orthogonal to each other and to the span of the (m, N) earlier rows."""
     rows = earlier.double()
-    fresh = []
+    basis = torch.linalg.qr(rows.T).Q if len(rows) else rows.T
     for _ in range(count):
-        basis = torch.linalg.qr(rows.T).Q if len(rows) else rows.T
         row = torch.randn(earlier.shape[1], dtype=torch.float64)
         for _ in range(2):  # twice: the first projection leaves rounding in proportion to what it removed
             row = row - basis @ (basis.T @ row)
-        fresh.append(row / row.norm())
-        rows = torch.cat([rows, fresh[-1][None]])
-    return torch.stack(fresh).to(earlier.dtype)
+        basis = torch.cat([basis, (row / row.norm())[:, None]], dim=1)
+    return basis[:, -count:].T.to(earlier.dtype).contiguous()
 
 
 class Components(nn.Module):

@@ -35,10 +35,11 @@ class EPrompts(nn.Module):
         # One parameter per task, so that a finished task's prompt and key are simply not trained any more.
         self.prompts, self.keys = uniform(*prompt), uniform(*key)
 
-    def cosine(self, query: Tensor, begun: int) -> Tensor:
-        """(keys per task, B, begun): cosine of each query to the keys of the first `begun` tasks."""
-        keys = torch.stack(list(self.keys)[:begun], dim=1)
-        return F.normalize(query, dim=1) @ F.normalize(keys, dim=2).mT
+    def cosine(self, query: Tensor, begun: int, trained: int | None = None) -> Tensor:
+        """(keys per task, B, begun): cosine of each query to the keys of the first `begun` tasks. trained: the one task whose
+        keys receive gradients; None = all."""
+        keys = [key if trained in (None, task) else key.detach() for task, key in enumerate(list(self.keys)[:begun])]
+        return F.normalize(query, dim=1) @ F.normalize(torch.stack(keys, dim=1), dim=2).mT
 
     def of_tasks(self, tasks: Tensor, begun: int, reference_bug: bool = False) -> Tensor:
         """Prompts (layers, B, 2, P, D) of the tasks (1 or layers, B) chosen for each image."""
@@ -119,7 +120,7 @@ class DualPrompt(Method):
 
     def key_term(self, query: Tensor, task: int) -> Tensor:
         """What the keys add to the loss: minus the mean cosine, or in the coda form the summed (1 - cosine)."""
-        cosine = self.e.cosine(query, self.begun)[:, :, task]
+        cosine = self.e.cosine(query, self.begun, trained=task)[:, :, task]
         return (1 - cosine).sum() if self.coda_form else -cosine.mean()
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:

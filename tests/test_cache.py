@@ -27,6 +27,7 @@ def test_made_once(folder):
     first, second = (cache.cached("queries", "key", make) for _ in range(2))
     assert len(calls) == 1
     assert np.array_equal(first, second)
+    assert isinstance(first, np.memmap), "it takes no memory of the process"
     assert isinstance(second, np.memmap)
 
 
@@ -57,6 +58,22 @@ def test_what_was_not_used_for_longest_goes_first(folder, monkeypatch):
         if name != "c":
             os.utime(folder / "queries" / f"{name}.npy", (1e9 - age, 1e9 - age))
     assert {file.stem for file, _, _ in cache.entries()} == {"a", "c"}
+
+
+def test_what_another_process_is_writing_stays(folder):
+    cache.cached("queries", "key", lambda: np.zeros(3))
+    young, old = (folder / "queries" / f".{name}.npy.x1" for name in ("young", "old"))
+    for file in (young, old):
+        file.write_bytes(b"half")
+    os.utime(old, (time.time() - 2 * cache.DAY,) * 2)
+    assert cache.trim(0) == 1
+    assert list((folder / "queries").iterdir()) == [young]
+
+
+def test_with_no_room_nothing_is_written(folder, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE_LIMIT", "0")
+    assert np.array_equal(cache.cached("queries", "key", lambda: np.arange(3.0)), np.arange(3.0))
+    assert not [file for file in folder.rglob("*") if file.is_file()]
 
 
 @pytest.mark.parametrize("text", ["much", "-1", "nan", "inf"])

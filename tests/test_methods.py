@@ -9,6 +9,7 @@ from conftest import FORMS, MODEL, with_method
 
 from bench import engine, training
 from bench.backbone import load_backbone, weights_digest
+from bench.cell import inputs
 from bench.config.spec import BackboneSpec
 from bench.method import Task, build_method, method_names
 
@@ -99,6 +100,21 @@ def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
     if cell.method.needs_query:
         other = cell.method(images.flip(0), query)
         assert not torch.allclose(other, cell.method(images, query)), "the images themselves are looked at"
+
+
+@pytest.mark.parametrize("name", [n for n in WITH_FORMS if n.split()[0] in TRAINED])
+def test_gradients_reach_only_what_is_trained(name, tiny_spec):
+    """A gradient that no optimiser owns is work for nothing, and adds up: nobody clears it."""
+    cell = trained(tiny_spec, name, tasks=1)
+    part = cell.stream.tasks[1]
+    task = training.contract_task(cell, part)
+    cell.method.train()
+    cell.method.begin_task(task)
+    batch = next(iter(cell.stream.batches(part, 0)))
+    images, query, labels = inputs(cell, batch, cell.queries.train(0) if cell.method.needs_query else None)
+    cell.method.loss(images, query, labels, task).total.backward()
+    declared = {id(p) for group in cell.method.param_groups() for p in group["params"]}
+    assert [key for key, p in cell.method.named_parameters() if p.grad is not None and id(p) not in declared] == []
 
 
 @pytest.mark.parametrize("name", WITH_FORMS)

@@ -17,7 +17,7 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     assert set(table.index) == {
         "plain forward", "floor: forward + backward", "hlgp train", "hlgp eval", "l2p_plus train warm", "l2p_plus train cold",
         "l2p_plus eval warm", "l2p_plus eval cold", "ncm eval warm", "ncm eval cold", "views 32 to 32 pixels",
-        "views 37 to 32 pixels",
+        "views 37 to 32 pixels", "input 32 to 32 pixels", "input 37 to 32 pixels",
     }  # fmt: skip
     assert table.loc["plain forward", "ratio"] == 1
     assert (table["ms"] > 0).all()

@@ -26,8 +26,10 @@ TRIES = 10
 
 def to_device(values: np.ndarray, device: torch.device = CPU) -> Tensor:
     """A copy on the device; to a GPU from page-locked memory, so that nothing waits for it."""
-    copy = torch.from_numpy(np.array(values))
-    return copy if device.type == "cpu" else copy.pin_memory().to(device, non_blocking=True)
+    kind = torch.from_numpy(np.empty(0, values.dtype)).dtype
+    copy = torch.empty(values.shape, dtype=kind, pin_memory=device.type == "cuda")
+    copy.numpy()[...] = values
+    return copy.to(device, non_blocking=True)
 
 
 @dataclass(frozen=True)
@@ -153,10 +155,10 @@ def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.nda
 def _matrix(start: np.ndarray, length: np.ndarray, side: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
     """What each source pixel adds to each pixel of the result, (n, size, side) fp64 whole numbers, and of what (n, 1, 1)."""
     first, weight, one = _taps(length, size)
-    where = np.minimum(start[:, None, None] + first[..., None] + np.arange(weight.shape[-1]), side - 1)
-    at, values, parts = (to_device(array, device) for array in (where, weight, one))
-    matrix = torch.zeros(len(start), size, side, dtype=torch.float64, device=device).scatter_add_(-1, at, values)
-    return matrix, parts[:, None, None]
+    at, values, parts = (to_device(array, device) for array in (start[:, None] + first, weight, one))
+    tap = torch.arange(side, device=device) - at[..., None]  # which of its taps a source pixel is, if it is one
+    matrix = values.gather(-1, tap.clamp(0, values.shape[-1] - 1))  # a scatter would make a GPU's host wait
+    return matrix.where((tap >= 0) & (tap < values.shape[-1]), 0.0), parts[:, None, None]
 
 
 def _rounded(sums: Tensor, one: Tensor) -> Tensor:
