@@ -207,12 +207,13 @@ def test_latex_escapes_every_special_character():
     assert pd.Series(["a_b"]).map(tables.escape_latex).tolist() == [r"a\_b"]
 
 
-def test_bf16_changes_less_than_another_class_order():
+def test_bf16_changes_less_than_another_seed():
     """The gate under which `precision=auto` may take bf16 (suite precision); what decides is the committed run."""
     cells = load(ROOT / "results" / "precision").cells
     rows = cells[cells["scenario"] == "class"].assign(row=cells["method"].str.split("@").str[0])
     for name, part in rows.groupby("row"):
-        values = part.pivot(index="order_seed", columns="method", values="faa")
+        values = part.pivot(index=["order_seed", "seed"], columns="method", values="faa")
         fp32, bf16 = values[f"{name}@fp32"], values[f"{name}@bf16"]
-        assert len(values) == 3
-        assert abs((bf16 - fp32).mean()) < fp32.std(), name
+        assert len(values) == 9
+        spread = fp32.groupby("order_seed").var().mean() ** 0.5  # over the seeds of one order
+        assert abs((bf16 - fp32).mean()) < spread, name
