@@ -189,6 +189,25 @@ def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tm
     assert all(torch.equal(changed.method.state_dict()[key], value) for key, value in fresh.items())
 
 
+@pytest.mark.parametrize(("seconds", "written"), [(0, 4), (3, 1)])
+def test_states_within_a_task_that_take_long_to_write_are_written_less_often(seconds, written, tiny_spec, monkeypatch):
+    """All weights of a large network after every short epoch would take longer than the epochs."""
+    cell = engine.prepare(replace(tiny_spec, train=replace(tiny_spec.train, epochs=4)))
+    saves, clock = [], [0.0]
+
+    class Slow:
+        def save_within(self, finished, content):
+            saves.append(finished)
+            clock[0] += seconds
+
+        def within(self, finished):
+            return None
+
+    monkeypatch.setattr("bench.training.time.perf_counter", lambda: clock[0])
+    train_task(cell, cell.stream.tasks[0], lambda line: None, Slow())
+    assert len(saves) == written
+
+
 def test_divergence_is_a_status_with_its_place_and_no_numbers(tiny_spec, run, tmp_path):
     wild = replace(tiny_spec.train, prompt_lr=1e30, optimiser="sgd")
     spec = replace(tiny_spec, method="finetune", type="finetune", train=wild)
