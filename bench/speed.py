@@ -3,9 +3,9 @@
 1.00x is a plain forward pass of the timm network. The floor of a training step is a forward pass and the backward pass through
 activations only, with one prompt row in the first block. Everything is measured interleaved, best of several; CPU seconds of
 this process on a CPU, events on a GPU. Warm: query features come from the cache; cold: the step computes them itself.
-Views: the random crops of a batch, resized and mirrored; input: the boxes drawn as well, and the
-pixels normalised. tflops: 10^12 FLOP/s, what `--rate` of a dry run takes. kept_mib: what a step keeps for its backward pass;
-peak_mib: the most that lies on a GPU during a step beside what lies there before.
+Views: the random crops of a batch, resized and mirrored; input: the boxes drawn as well, and the pixels normalised. tflops:
+10^12 FLOP/s, what `--rate` of a dry run takes. kept_mib: what a step keeps for its backward pass; peak_mib: the most that lies
+on a GPU during a step beside what lies there before.
 Weights are random: speed does not depend on them, and nothing is downloaded.
 """
 
@@ -29,7 +29,7 @@ from bench import cli
 from bench.backbone import FrozenViT, load_backbone, processor_name
 from bench.cell import set_arithmetic
 from bench.config.spec import BackboneSpec, TrainSpec, UsageError, make
-from bench.data.views import resample, resample_on_device, training_views
+from bench.data.views import Views, resample, resample_on_device, training_views
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
 from bench.store.tables import Rows, write_csv
@@ -86,6 +86,15 @@ def answer(method: Method, images: Tensor, query: Tensor | None) -> None:
 eval_step = torch.inference_mode()(answer)
 
 
+def crops(count: int, side: int) -> Views:
+    """Training views of so many square images."""
+    return training_views(0, np.arange(count), 0, np.full((count, 2), side), 0.08, True)
+
+
+def take_in(backbone: FrozenViT, draw: Callable[[Views], Tensor], count: int, side: int) -> None:
+    backbone.prepare(draw(crops(count, side)))
+
+
 def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict[str, Step]:
     """Everything that is measured, by its name in the table."""
     device = backbone.device
@@ -103,19 +112,13 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
 
     found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
     for source in dict.fromkeys((32, round(side / 0.875))):  # small images enlarged, and decoded ones as by default
-        squares, rows = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8), np.arange(batch)
-        sizes = np.full((batch, 2), source)
-        views = training_views(0, rows, 0, sizes, 0.08, True)
+        squares = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8)
         if device.type == "cpu":
-            draw = partial(resample, squares.numpy(), rows, size=side)
+            draw = partial(resample, squares.numpy(), np.arange(batch), size=side)
         else:
             draw = partial(resample_on_device, squares.to(device), size=side)
-
-        def whole(draw: Callable[..., Tensor] = draw, sizes: np.ndarray = sizes) -> None:
-            backbone.prepare(draw(views=training_views(0, np.arange(batch), 0, sizes, 0.08, True)))
-
-        found[f"views {source} to {side} pixels"] = partial(draw, views=views)
-        found[f"input {source} to {side} pixels"] = whole
+        found[f"views {source} to {side} pixels"] = partial(draw, crops(batch, source))
+        found[f"input {source} to {side} pixels"] = partial(take_in, backbone, draw, batch, source)
     for name in names:
         method, task = learner(name, backbone, False, tasks)
         done = learner(name, backbone, True, tasks)[0].eval()
@@ -193,10 +196,10 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tas
     todo = steps(backbone, names, batch, tasks)
     flops, kept, peak = {}, {}, {}
     for name, step in todo.items():
-        views = name.startswith(("views ", "input "))
+        data = name.startswith(("views ", "input "))
         step()  # warms up
-        flops[name] = 0 if views else counted_flops(step)
-        kept[name] = 0 if views or " eval" in name else kept_for_backward(step)
+        flops[name] = 0 if data else counted_flops(step)
+        kept[name] = 0 if data or " eval" in name else kept_for_backward(step)
         peak[name] = peak_mib(step, device)
     best = dict.fromkeys(todo, float("inf"))
     for _ in range(repeats):

@@ -86,17 +86,16 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Ch
     optimiser = build_optimiser(method.param_groups(), train)
     at = (optimiser and kept and _restore_within(cell, optimiser, kept)) or Position()
     began = time.perf_counter()
-    not_before = 0.0  # the next state that is worth writing
+    not_before = 0.0  # when the next state is worth writing
 
     def save() -> None:
         nonlocal not_before
         if optimiser is not None and kept is not None:
             start = time.perf_counter()
-            kept.save_within(
-                cell.finished_tasks, _state_within(cell, optimiser, replace(at, seconds=at.seconds + start - began))
-            )
+            now = replace(at, seconds=at.seconds + start - began)
+            kept.save_within(cell.finished_tasks, _state_within(cell, optimiser, now))
             end = time.perf_counter()
-            not_before = end + 20 * max(0.0, end - start - 1)  # fine-tuning writes all weights: several seconds
+            not_before = end + 20 * (end - start) if end - start > 1 else 0.0  # fine-tuning writes all weights
 
     while at.epoch < train.epochs:
         _train_epoch(cell, part, task, optimiser, at, save)
