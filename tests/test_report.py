@@ -23,8 +23,11 @@ def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path, monk
     """Every figure is drawn; those of one suite are enough to be written."""
     if suite != "mini":
         monkeypatch.setattr("bench.report.figures.save", named_only)
-    results = load(ROOT / "results" / suite, if_comparable=[ROOT / "results" / name for name in BESIDE.get(suite, [])])
-    assert not results.notes
+    beside = [ROOT / "results" / name for name in BESIDE.get(suite, [])]
+    results = load(ROOT / "results" / suite, if_comparable=beside)
+    own = set(load(ROOT / "results" / suite).runs["precision"])
+    left_out = [folder for folder in beside if set(load(folder).runs["precision"]) != own]
+    assert len(results.notes) == len(left_out), "once ./run_all.sh has run mini in bf16, the rows in fp32 are left out"
     build(results, tmp_path)
     made = sorted(f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex"))
     assert made
