@@ -8,8 +8,8 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench.config.spec import SEEDS, UsageError
-from bench.store.files import DISK
+from bench.config.spec import SEEDS
+from bench.errors import DISK_FAILURES, UsageError
 
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3
 
@@ -57,7 +57,7 @@ def run(main: Callable[[], int]) -> None:
         sys.stderr.close()
         code = FINE
     except OSError as error:
-        if error.errno not in (*DISK, errno.EROFS):
+        if error.errno not in (*DISK_FAILURES, errno.EROFS):
             raise
         print(
             f"error: {error.filename}: {error.strerror}; what was finished is safe, the same command continues", file=sys.stderr

@@ -7,29 +7,21 @@ is trained: each different benchmark, backbone and method is built once first.
 from __future__ import annotations
 
 import argparse
-import shlex
 import subprocess
 import sys
 from pathlib import Path
 
 from bench import cli
-from bench.config.spec import RunSpec, UsageError
+from bench.config.spec import RunSpec
 from bench.config.suite import add_suite_arguments, load_suite
 from bench.data.missing import require_files
+from bench.errors import UsageError
+from bench.launch.pool import run_local
+from bench.launch.slurm import command_of, submit_slurm
 from bench.paths import cache_dir
-from bench.pool import run_local
+from bench.store.collect import collect, tabled
 from bench.store.files import write_text
-from bench.store.rundir import RunDir, collect, tabled
-
-
-def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
-    """The `bench.run` command of one cell, for other launchers."""
-    words = [sys.executable, "-m", "bench.run", args.suite, "--method", cell.method, "--benchmark", cell.benchmark,
-             "--order-seed", str(cell.order_seed), "--seed", str(cell.seed), "--results", str(args.results),
-             "--name", cell.suite, "--device", args.device]  # fmt: skip
-    if args.overrides:
-        words += ["--set", *(f"{key}={value}" for key, value in args.overrides.items())]
-    return shlex.join(words)
+from bench.store.rundir import RunDir
 
 
 def plan(chosen: list[RunSpec], left: list[RunSpec], args: argparse.Namespace) -> str:
@@ -37,23 +29,10 @@ def plan(chosen: list[RunSpec], left: list[RunSpec], args: argparse.Namespace) -
     states = [(RunDir.of(args.results, cell).state()["status"] if cell in left else "done", cell.run_id) for cell in chosen]
     lines = [f"{state:12} {run_id}" for state, run_id in states]
     if left:
-        from bench import budget  # torch: only here
+        from bench.cost import suite as budget  # torch: only here
 
         lines += ["", f"left to run: {len(left)} of {len(chosen)} cells", budget.table(left, args.rate, args.jobs or 1)]
     return "\n".join(lines)
-
-
-def submit_slurm(cells: list[RunSpec], args: argparse.Namespace, folder: Path) -> None:
-    """One Slurm job array with one cell per element; sbatch must be on the PATH."""
-    script = folder / "slurm.sh"
-    lines = ["#!/bin/bash", f"#SBATCH --array=0-{len(cells) - 1}", f"#SBATCH --output={folder}/slurm-%a.log", "commands=("]
-    lines += [shlex.quote(command_of(cell, args)) for cell in cells]
-    lines += [")", 'eval "${commands[$SLURM_ARRAY_TASK_ID]}"']
-    write_text(script, "\n".join(lines) + "\n")
-    try:
-        subprocess.run(["sbatch", str(script)], check=True)
-    except (OSError, subprocess.CalledProcessError) as error:
-        raise UsageError(f"--launcher slurm: sbatch failed ({error}); the script is {script}") from error
 
 
 def _shard(text: str) -> tuple[int, int]:

@@ -30,8 +30,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.backbone import FrozenViT
-from bench.config.spec import UsageError, coerce
+from bench.backbone.vit import FrozenViT
+from bench.config.spec import coerce
+from bench.errors import UsageError
 
 MASKED = -1e9  # logit of a class that does not take part
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 
 HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 

@@ -24,9 +24,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from bench import cli
-from bench.backbone import GLYPH_WEIGHTS, FrozenViT, build_vit, run_vit, weights_digest
-from bench.config.spec import BackboneSpec, UsageError
+from bench.backbone.vit import GLYPH_WEIGHTS, FrozenViT, build_vit, run_vit, weights_digest
+from bench.config.spec import BackboneSpec
 from bench.data import glyphs
+from bench.errors import UsageError
 from bench.store.files import write_bytes, write_text
 
 SMALL = 16  # side of the mask that the auxiliary head predicts
@@ -74,7 +75,7 @@ def class_mean_accuracy(vit: Any, style: tuple[str, ...]) -> float:
         styles = np.array(style)[index % len(style)]
         images = torch.from_numpy(glyphs.render(0, which, index, styles))
         with torch.inference_mode():
-            parts = [frozen.cls(frozen.prepare(part)) for part in images.split(500)]
+            parts = [frozen.cls(frozen.normalise(part)) for part in images.split(500)]
         return F.normalize(torch.cat(parts), dim=1).view(len(rows), count, -1)
 
     means = F.normalize(features(0, 32).mean(1), dim=1)

@@ -7,9 +7,8 @@ import signal
 import sys
 
 from bench import cli, stopping
-from bench.config.spec import UsageError
 from bench.config.suite import add_suite_arguments, load_suite
-from bench.store.rundir import Busy
+from bench.errors import Busy, UsageError
 
 
 def main() -> int:
@@ -31,8 +30,8 @@ def main() -> int:
         raise UsageError(f"--benchmark: one of {', '.join(sorted({cell.benchmark for cell in cells}))} is needed")
     cell = cells[0]  # the suite's first order and seed, unless named
 
-    from bench.engine import run_cell  # torch is imported only once the command line is right
-    from bench.worker import choose_device
+    from bench.engine.run import run_cell  # torch is imported only once the command line is right
+    from bench.hardware import choose_device
 
     stopping.on_signals(signal.SIGINT, signal.SIGTERM)
     try:

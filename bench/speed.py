@@ -26,15 +26,15 @@ from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench import cli
-from bench.backbone import FrozenViT, load_backbone, processor_name
-from bench.cell import set_arithmetic
-from bench.config.spec import BackboneSpec, TrainSpec, UsageError, make
+from bench.backbone.vit import FrozenViT, load_backbone
+from bench.config.spec import BackboneSpec, TrainSpec, make
 from bench.data.views import Views, resample, resample_on_device, training_views
+from bench.engine.task import build_optimiser
+from bench.errors import UsageError
+from bench.hardware import choose_device, processor_name, set_arithmetic
 from bench.method import Method, Task, build_method, method_names
 from bench.report.tables import markdown
 from bench.store.tables import Rows, write_csv
-from bench.training import build_optimiser
-from bench.worker import choose_device
 
 CLASSES = 100
 SHORT = 10  # tries in a row of a step of less than 20 ms
@@ -92,14 +92,14 @@ def crops(count: int, side: int) -> Views:
 
 
 def take_in(backbone: FrozenViT, draw: Callable[[Views], Tensor], count: int, side: int) -> None:
-    backbone.prepare(draw(crops(count, side)))
+    backbone.normalise(draw(crops(count, side)))
 
 
 def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict[str, Step]:
     """Everything that is measured, by its name in the table."""
     device = backbone.device
     side = backbone.image_size
-    images = backbone.prepare(torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=device))
+    images = backbone.normalise(torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=device))
     query = torch.randn(batch, backbone.width, device=device)
     prompt = torch.zeros(2, 1, backbone.width, device=device, requires_grad=True)
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from bench.backbone import FrozenViT
+from bench.backbone.vit import FrozenViT
 from bench.method import register
 from methods.l2p_plus import L2PPlus
 

@@ -6,7 +6,7 @@ import copy
 
 from torch import Tensor, nn
 
-from bench.backbone import FrozenViT, run_vit
+from bench.backbone.vit import FrozenViT, run_vit
 from bench.method import Method, register
 
 

@@ -32,7 +32,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import FrozenViT
+from bench.backbone.vit import FrozenViT
 from bench.method import Method, Task, register
 
 

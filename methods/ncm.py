@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from bench.backbone import FrozenViT
+from bench.backbone.vit import FrozenViT
 from bench.method import Method, Task, register
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from bench.backbone import FrozenViT
+from bench.backbone.vit import FrozenViT
 from bench.method import Method, register
 
 

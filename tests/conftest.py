@@ -16,9 +16,9 @@ from dataset_files import CONTENT, serving, write
 from fault_cell import files_of
 from hypothesis import settings
 
-from bench import engine
-from bench.backbone import FrozenViT, load_backbone
+from bench.backbone.vit import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
+from bench.engine import run as engine
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_suite.py"

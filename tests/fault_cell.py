@@ -10,13 +10,15 @@ from typing import Any
 
 import torch
 
-from bench import engine, faults
-from bench.config.spec import RunSpec, UsageError
+from bench import faults
+from bench.config.spec import RunSpec
+from bench.engine import run as engine
+from bench.errors import UsageError
 from bench.store.rundir import RunDir
 from bench.store.tables import TABLES
 
 forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["bench.engine"])
+forks.set_forkserver_preload(["bench.engine.run"])
 
 
 def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment: str) -> None:
@@ -27,15 +29,15 @@ def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment:
     os.environ.update(environment)
     torch.set_num_threads(1)
     faults.restart()
-    prepare = engine.prepare
+    build = engine.build_cell
 
-    def prepared(*words: Any) -> Any:
-        cell = prepare(*words)
+    def built(*words: Any) -> Any:
+        cell = build(*words)
         if ready is not None:
             ready.set()
         return cell
 
-    engine.prepare = prepared
+    engine.build_cell = built
     try:
         state = engine.run_cell(spec, results)
     except (UsageError, OSError):

@@ -10,8 +10,8 @@ from types import SimpleNamespace
 import pytest
 from dataset_files import picture, tar_of, write, zip_of
 
-from bench.config.spec import UsageError
-from bench.data import archives
+from bench.data.prepare import archives
+from bench.errors import UsageError
 
 
 def special(kind, name, link=""):

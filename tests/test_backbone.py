@@ -10,17 +10,10 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.backbone import (
-    GLYPH_WEIGHTS,
-    FrozenViT,
-    attend,
-    build_vit,
-    load_backbone,
-    resolve_precision,
-    run_vit,
-    weights_digest,
-)
-from bench.config.spec import BackboneSpec, UsageError
+from bench.backbone.vit import GLYPH_WEIGHTS, FrozenViT, attend, build_vit, load_backbone, run_vit, weights_digest
+from bench.config.spec import BackboneSpec
+from bench.errors import UsageError
+from bench.hardware import resolve_precision
 
 SMALL = BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2)
 
@@ -132,7 +125,7 @@ def test_auto_is_bf16_only_where_the_processor_has_it(there, chosen, monkeypatch
 
 def test_bf16_stays_close_and_returns_fp32():
     fp32, bf16 = (load_backbone(BackboneSpec(), precision) for precision in ("fp32", "bf16"))
-    images = fp32.prepare(torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8))
+    images = fp32.normalise(torch.randint(0, 256, (16, 32, 32, 3), dtype=torch.uint8))
     a, b = fp32.cls(images), bf16.cls(images)
     assert b.dtype == torch.float32
     assert torch.nn.functional.cosine_similarity(a, b).min() > 0.99
@@ -141,7 +134,7 @@ def test_bf16_stays_close_and_returns_fp32():
 def test_normalisation_is_the_stated_one():
     spec = BackboneSpec(name="vit_small_patch14_dinov2", image_size=56, normalise="timm")
     frozen = FrozenViT(build_vit(spec), "timm")
-    white = frozen.prepare(torch.full((1, 56, 56, 3), 255, dtype=torch.uint8))[0, :, 0, 0]
+    white = frozen.normalise(torch.full((1, 56, 56, 3), 255, dtype=torch.uint8))[0, :, 0, 0]
     expected = (1 - torch.tensor([0.485, 0.456, 0.406])) / torch.tensor([0.229, 0.224, 0.225])
     torch.testing.assert_close(white, expected, rtol=1e-5, atol=1e-5)
 
@@ -247,7 +240,7 @@ def test_altered_embedded_weights_are_named(size, tmp_path, monkeypatch):
     file = tmp_path / "vit_glyphs.safetensors"
     save_file({**load_file(GLYPH_WEIGHTS), "norm.bias": torch.zeros(96)}, file)
     file.with_suffix(".json").write_bytes(GLYPH_WEIGHTS.with_suffix(".json").read_bytes())
-    monkeypatch.setattr("bench.backbone.GLYPH_WEIGHTS", file)
+    monkeypatch.setattr("bench.backbone.vit.GLYPH_WEIGHTS", file)
     with pytest.raises(UsageError, match="altered"):
         load_backbone(BackboneSpec(image_size=size))
 

@@ -16,10 +16,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench import cli
-from bench.config.spec import UsageError
 from bench.data.folder import decode_image, load_folder
+from bench.errors import UsageError
 
-PACKAGES = ("bench.report", "bench.data")
+PACKAGES = ("bench.report", "bench.data", "bench.check")
 GRID = ("bench.grid", str(TINY), "--jobs", "1")  # each worker imports torch before it can refuse
 WRONG = [
     (("bench.grid", "mimi"), "did you mean 'mini'"),

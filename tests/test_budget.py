@@ -9,10 +9,12 @@ import torch
 from conftest import ROOT, TINY, cell_of, with_method
 from torch.utils.flop_counter import FlopCounterMode
 
-from bench import budget, engine, passes
-from bench.backbone import FrozenViT, load_backbone
+from bench.backbone.vit import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, RunSpec
 from bench.config.suite import load_suite
+from bench.cost import predicted as passes
+from bench.cost import suite as budget
+from bench.engine import run as engine
 
 KINDS = (
     "hlgp",

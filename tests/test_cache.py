@@ -7,8 +7,8 @@ import time
 import numpy as np
 import pytest
 
-from bench import cache
-from bench.config.spec import UsageError
+from bench.errors import UsageError
+from bench.store import cache
 
 
 @pytest.fixture

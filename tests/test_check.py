@@ -6,9 +6,12 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from bench import check, engine
-from bench.cell import _backbone
+from bench.check import __main__ as check
+from bench.check import regression
+from bench.check.published import EXPECTED
 from bench.cli import CHECK_FAILED, FINE
+from bench.engine import run as engine
+from bench.engine.cell import _backbone
 
 ROWS = ("hlgp", "coda-prompt", "linear", "ncm", "linear-ncm")
 
@@ -23,11 +26,11 @@ def in_this_process(monkeypatch, tmp_path, request):
             if cell.benchmark == "relief-1x20" and cell.method in rows:
                 engine.run_cell(cell, results)
 
-    table = pd.read_csv(check.EXPECTED / "smoke.csv")
+    table = pd.read_csv(EXPECTED / "smoke.csv")
     kept = table[(table["benchmark"] == "relief-1x20") & table["method"].isin(rows)]
     kept.to_csv(tmp_path / "smoke.csv", index=False)
     monkeypatch.setattr(check, "EXPECTED", tmp_path)
-    monkeypatch.setattr(check, "run_local", run_here)
+    monkeypatch.setattr(regression, "run_local", run_here)
     monkeypatch.setattr(sys, "argv", ["check", "smoke"])
 
 
@@ -38,7 +41,7 @@ def test_the_code_as_it_is_passes(in_this_process, capsys):
 
 def test_a_broken_backbone_is_caught(in_this_process, monkeypatch, capsys):
     """Prefixes silently not inserted: every method still trains its head and looks alive."""
-    from bench import backbone
+    from bench.backbone import vit as backbone
 
     attend = backbone.attend
     monkeypatch.setattr(backbone, "attend", lambda attn, x, prefix, *rest: attend(attn, x, None, *rest))
@@ -52,17 +55,17 @@ def test_a_broken_backbone_is_caught(in_this_process, monkeypatch, capsys):
 def test_margins_come_from_the_spread():
     values = np.array([10.0, 12.0, 11.0, 13.0, 9.0, 11.0, 12.0, 10.0, 11.0, 11.0])
     measured = pd.DataFrame({"benchmark": "b", "method": "m", "metric": "faa", "value": values})
-    row = check.expect(measured, 1).iloc[0]
+    row = regression.expect(measured, 1).iloc[0]
     assert row["expected"] == pytest.approx(11.0)
     assert row["margin"] == pytest.approx(3.6897 * values.std(ddof=1) * np.sqrt(1.1), rel=1e-3)
-    table = check.verdicts(measured.iloc[:1].assign(value=11.0 + row["margin"] * 1.01), check.expect(measured, 1))
+    table = regression.verdicts(measured.iloc[:1].assign(value=11.0 + row["margin"] * 1.01), regression.expect(measured, 1))
     assert table["verdict"].tolist() == ["DIFFERS"]
-    missing = check.verdicts(measured.assign(method="other"), check.expect(measured, 1))
+    missing = regression.verdicts(measured.assign(method="other"), regression.expect(measured, 1))
     assert missing["verdict"].tolist() == ["missing"]
 
 
 def test_expected_values_name_what_they_rest_on():
-    table = pd.read_csv(check.EXPECTED / "smoke.csv")
-    assert list(table.columns) == check.COLUMNS
+    table = pd.read_csv(EXPECTED / "smoke.csv")
+    assert list(table.columns) == regression.COLUMNS
     assert (table["seeds"] >= 10).all()
     assert {"hlgp", "l2p", "dualprompt", "coda-prompt"} <= set(table["method"])

@@ -10,21 +10,23 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
-from bench import check, claims
-from bench.config.spec import UsageError
+from bench.check import __main__ as check
+from bench.check import claims, published
+from bench.check.protocol import FIELDS, differing, gather, of_suite, protocol_by_row
 from bench.config.suite import SUITES, load_suite, suite_names
-from bench.store.rundir import protocol
+from bench.errors import UsageError
+from bench.store.protocol import protocol
 from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
 
 # --- the published values -------------------------------------------------------------------------------------------
 
 
 def test_published_values_are_well_formed():
-    with (claims.EXPECTED / "published.csv").open(newline="") as stream:
+    with (published.EXPECTED / "published.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     keys = [(r["line"], r["dataset"], r["tasks"], r["method"], r["metric"]) for r in rows]
     assert len(set(keys)) == len(keys)
-    assert set(claims.FIELDS.values()) <= set(rows[0])
+    assert set(FIELDS.values()) <= set(rows[0])
     for row in rows:
         assert row["definition"]
         assert row["source"]
@@ -36,7 +38,7 @@ def test_published_values_are_well_formed():
 
 def test_the_published_values_are_those_of_the_tables():
     """Sums of the tables' columns, added up by hand, and every HLGP cell empty."""
-    table = claims.published()
+    table = published.published()
     values = table[table["value"] != ""].assign(value=lambda t: t["value"].astype(float))
     assert len(values) == 21 + 10 + 3 + 8 + 40, "FAA, CAA and forgetting of CODA; the papers; PILOT"
     coda = values[(values["line"] == "coda") & (values["metric"] == "faa") & (values["dataset"] == "imagenet-r")]
@@ -64,7 +66,7 @@ def test_the_published_values_are_those_of_the_tables():
 )
 def test_the_suites_are_run_as_the_published_values_were(suite, line, count, tmp_path):
     """Before anything is run each value of a suite's own line is missing, not incomparable."""
-    rows = claims.compare(*claims.gather(suite, tmp_path))
+    rows = published.compare(*gather(suite, tmp_path))
     missing = [row for row in rows if row["verdict"] == "missing"]
     assert len(missing) == count
     assert {row["what"] for row in missing} <= {f"published ({line})"}
@@ -83,7 +85,7 @@ def test_as_published_they_would_be_compared(suite, changed, count):
     """With the options that their docstrings name."""
     assert all(f"{key}={value}" in (ROOT / f"bench/suites/{suite}.py").read_text() for key, value in changed.items())
     cells = load_suite(suite, changed).cells
-    rows = claims.compare(claims.protocol_by_row(protocol(cells, [{}] * len(cells))), None)
+    rows = published.compare(protocol_by_row(protocol(cells, [{}] * len(cells))), None)
     assert [row["verdict"] for row in rows].count("missing") == count
 
 
@@ -141,13 +143,14 @@ def checked(tmp_path, monkeypatch, capsys):
 
     def go(accuracies, suite="cifar100_coda", line="coda", whole=True, **how):
         if whole:  # as if all of a dataset's test images had been counted: published values have two decimals
-            monkeypatch.setattr(claims, "_partial", lambda *given: "")
+            for module in (claims, published):
+                monkeypatch.setattr(module, "partial_test", lambda *given: "")
         write_results(tmp_path / suite, accuracies, suite, **how, images=10_000)
         monkeypatch.setattr(sys, "argv", ["check", suite, "--results", str(tmp_path)])
         code = check.main()
         text = capsys.readouterr().out
         lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
-        rows = [dict(zip(claims.COLUMNS, line, strict=True)) for line in lines[2:]]
+        rows = [dict(zip(check.COLUMNS, line, strict=True)) for line in lines[2:]]
         return code, {(row["method"], row["metric"]): row for row in rows if row["what"] == f"published ({line})"}
 
     return go
@@ -175,7 +178,7 @@ def test_reproduced_differs_and_inconclusive(checked):
 
 def test_nothing_decided_is_exit_code_3(checked, tmp_path):
     assert checked({"coda-prompt": [86.2]})[0] == 3, "one run has no spread"
-    assert claims.report("cifar100_coda", tmp_path / "nothing") == 3, "nothing was run"
+    assert check.report("cifar100_coda", tmp_path / "nothing") == 3, "nothing was run"
 
 
 def test_reproduced_alone_is_exit_code_0(checked):
@@ -239,26 +242,26 @@ def test_a_part_of_a_dataset_is_not_compared(checked):
 def test_another_protocol_is_not_compared_where_no_suite_has_as_many_tasks():
     """Published for 20 tasks of CIFAR-100; the suite of that line has ten, and everything but their number is compared."""
     named = {"line": "pilot", "dataset": "cifar100", "method": "coda-prompt", "tasks": "20"}
-    entry = next(row for row in claims.published().to_dict("records") if row | named == row)
-    run = claims._of_suite("cifar100_pilot")["cifar100-10", "coda-prompt"] | {"data.tasks": "20", "data.crop_low": "0.08"}
-    assert claims.differing(run, entry) == []
+    entry = next(row for row in published.published().to_dict("records") if row | named == row)
+    run = of_suite("cifar100_pilot")["cifar100-10", "coda-prompt"] | {"data.tasks": "20", "data.crop_low": "0.08"}
+    assert differing(run, entry) == []
     for key, value in (("backbone.image_size", "32"), ("train.epochs", "1"), ("weights from", "random"), ("data.tasks", "10")):
-        assert [line.partition(":")[0] for line in claims.differing(run | {key: value}, entry)] == [key]
+        assert [line.partition(":")[0] for line in differing(run | {key: value}, entry)] == [key]
 
 
 def test_votes_of_a_batch_and_mixed_prompts_are_other_protocols():
-    rows = claims.compare(*claims.gather("cifar100_original", ROOT / "nowhere"))
+    rows = published.compare(*gather("cifar100_original", ROOT / "nowhere"))
     assert any("selection of prompts at test: per image, task unknown, published a vote of the batch" in row["detail"]
                for row in rows if row["method"] == "l2p")  # fmt: skip
-    rows = claims.compare(*claims.gather("imagenet_a_pilot", ROOT / "nowhere"))
+    rows = published.compare(*gather("imagenet_a_pilot", ROOT / "nowhere"))
     assert any("published prompts of different images mixed" in row["detail"] for row in rows if row["method"] == "dualprompt")
-    published = [row for row in rows if row["method"] == "l2p" and row["benchmark"] == "imagenet-a-10"]
-    assert [row["verdict"] for row in published] == ["not comparable"] * 2
-    assert all("published a vote of the batch" in row["detail"] for row in published)
+    voted = [row for row in rows if row["method"] == "l2p" and row["benchmark"] == "imagenet-a-10"]
+    assert [row["verdict"] for row in voted] == ["not comparable"] * 2
+    assert all("published a vote of the batch" in row["detail"] for row in voted)
 
 
 def test_how_prompts_were_selected_is_known_of_every_published_row_that_has_prompts():
-    for row in claims.published().to_dict("records"):
+    for row in published.published().to_dict("records"):
         if row["value"] and row["method"] not in ("joint", "ncm"):
             assert row["selection"], row
 
@@ -303,7 +306,7 @@ def test_one_published_run_has_no_spread_of_its_own(checked):
 
 
 def by_claim(folder, suite="cifar100_pilot"):
-    rows = claims.claimed(*claims.gather(suite, folder))
+    rows = claims.claimed(*gather(suite, folder))
     return {(row["method"].split(" against ")[1], row["metric"]): row for row in rows}
 
 
@@ -369,7 +372,7 @@ def test_results_without_a_protocol_are_refused(tmp_path):
     folder = write_results(tmp_path / "mine", {"hlgp": [80.0]})
     (folder / "protocol.csv").unlink()
     with pytest.raises(UsageError, match=r"protocol\.csv: not there"):
-        claims.gather("mine", folder)
+        gather("mine", folder)
 
 
 def test_a_claim_is_not_decided_on_a_part_of_the_test_images(tmp_path):
@@ -382,7 +385,7 @@ def test_a_claim_is_not_decided_on_a_part_of_the_test_images(tmp_path):
 def test_a_docstring_has_what_was_published():
     """Each value, with its standard deviation where one is known, in the suite of its line and dataset."""
     lacking = []
-    for row in claims.published().to_dict("records"):
+    for row in published.published().to_dict("records"):
         name = f"{row['dataset'].replace('-', '_')}_{row['line']}"
         if row["value"] and name in suite_names():
             text = " ".join(ast.get_docstring(ast.parse((SUITES / f"{name}.py").read_text())).split())

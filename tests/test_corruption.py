@@ -11,10 +11,12 @@ import torch
 from conftest import cell_of
 from fault_cell import files_of, process
 
-from bench import backbone, engine
-from bench.checkpoint import FORMAT
-from bench.config.spec import BackboneSpec, UsageError
+from bench.backbone import vit as backbone
+from bench.config.spec import BackboneSpec
 from bench.data import datasets
+from bench.engine import run as engine
+from bench.engine.checkpoint import FORMAT
+from bench.errors import UsageError
 from bench.store.files import load_array, write_sealed
 from bench.store.rundir import RunDir
 
@@ -59,7 +61,7 @@ def test_a_broken_checkpoint_is_named_and_an_earlier_one_used(harm, names, tiny_
 
 def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(tiny_spec, tmp_path, monkeypatch, undisturbed):
     spec = cell_of(tiny_spec, "linear")
-    monkeypatch.setattr("bench.checkpoint.FORMAT", 99)
+    monkeypatch.setattr("bench.engine.checkpoint.FORMAT", 99)
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
     monkeypatch.undo()
     folder = RunDir.of(tmp_path, spec).path

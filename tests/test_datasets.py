@@ -10,11 +10,12 @@ from conftest import ROOT
 from PIL import Image
 from test_bad_input import good_folder, write_images
 
-from bench.config.spec import DataSpec, UsageError
-from bench.data import archives
+from bench.config.spec import DataSpec
 from bench.data.datasets import load_dataset
 from bench.data.folder import load_folder
+from bench.data.prepare import archives
 from bench.data.views import Whole
+from bench.errors import UsageError
 from bench.paths import cache_dir
 
 SHARED = ROOT.parent / "shared" / "data" / "grocery"
@@ -168,7 +169,7 @@ def test_cifar_in_the_official_format(tmp_path):
 
 def test_torchvision_reads_the_same_archive(tmp_path, monkeypatch):
     """Our reader refuses pickles that could run; on the official format it must agree with torchvision's."""
-    from bench.torchvision_guard import ensure_torchvision
+    from bench.backbone.torchvision_guard import ensure_torchvision
 
     ensure_torchvision()
     from torchvision.datasets import CIFAR100

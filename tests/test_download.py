@@ -6,8 +6,8 @@ import hashlib
 import pytest
 from dataset_files import CONTENT, write
 
-from bench.config.spec import UsageError
-from bench.data import download
+from bench.data.prepare import download
+from bench.errors import UsageError
 
 MD5 = hashlib.md5(CONTENT).hexdigest()
 

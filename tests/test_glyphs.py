@@ -5,10 +5,11 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bench.config.spec import DataSpec, UsageError
+from bench.config.spec import DataSpec
 from bench.data import glyphs
 from bench.data.datasets import GLYPH_SETS, TEST_IMAGES, TRAIN_IMAGES, load_dataset
 from bench.data.glyph_masks import base_letter
+from bench.errors import UsageError
 
 
 def test_sizes_of_the_parts():

@@ -11,8 +11,10 @@ import pytest
 import torch
 from conftest import ROOT, TINY, table
 
-from bench import pool, worker
-from bench.store.rundir import SAME, collect
+from bench import hardware
+from bench.launch import pool
+from bench.store.collect import collect
+from bench.store.rundir import SAME
 
 
 def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
@@ -85,14 +87,19 @@ def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkey
 
         def ask(self, do, spec, progress=None, limit=None):
             same = dict.fromkeys(SAME, "")
-            return {"status": "done" if do == "run" else "ok", "reason": "", "identity": same, "places": worker.places("auto")}
+            return {
+                "status": "done" if do == "run" else "ok",
+                "reason": "",
+                "identity": same,
+                "devices": hardware.devices("auto"),
+            }
 
     monkeypatch.setattr(pool, "Worker", Fake)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert pool.run_local([replace(tiny_spec, seed=seed) for seed in range(5)], tmp_path, jobs, "auto") == {}
     assert sorted(one.device for one in made) == expected
-    assert worker.places("cuda:1") == ["cuda:1"]
+    assert hardware.devices("cuda:1") == ["cuda:1"]
 
 
 def test_shards_cover_everything_once(command):

@@ -12,9 +12,11 @@ from conftest import ROOT
 from dataset_files import parts_of, picture
 
 from bench import cli, grid
-from bench.config.spec import DataSpec, UsageError
-from bench.data import manifest, splits
+from bench.config.spec import DataSpec
+from bench.data import manifest
 from bench.data.datasets import load_dataset
+from bench.data.prepare import splits
+from bench.errors import UsageError
 
 SHARED = ROOT.parent / "shared" / "data"
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.method import Task, build_method
 from methods.coda_prompt import Components, orthogonal_rows
 from methods.hlgp import sinusoidal
@@ -364,7 +364,7 @@ def test_hlgp_copy_switch(small_vit):
 
 def test_hlgp_has_fewer_parameters_than_independent_prompts():
     """At ViT-B's size with a bottleneck of 8. The default of 16 has a few more than they: sharing alone saves nothing there."""
-    from bench.backbone import load_backbone
+    from bench.backbone.vit import load_backbone
     from bench.config.spec import BackboneSpec
 
     vit = load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=16, width=768, depth=12, heads=12))

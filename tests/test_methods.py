@@ -7,10 +7,11 @@ import pytest
 import torch
 from conftest import FORMS, MODEL, with_method
 
-from bench import engine, training
-from bench.backbone import load_backbone, weights_digest
-from bench.cell import inputs
+from bench.backbone.vit import load_backbone, weights_digest
 from bench.config.spec import BackboneSpec
+from bench.engine import run as engine
+from bench.engine import task as training
+from bench.engine.cell import inputs
 from bench.method import Task, build_method, method_names
 
 METHODS = method_names()
@@ -22,7 +23,7 @@ TRAINED = [name for name in METHODS if name != "ncm"]
 def prepared(spec, name, **model):
     """name: a method, or one of FORMS."""
     kind = name.split()[0]
-    return engine.prepare(with_method(spec, kind, **{**MODEL.get(kind, {}), **FORMS.get(name, {}), **model}))
+    return engine.build_cell(with_method(spec, kind, **{**MODEL.get(kind, {}), **FORMS.get(name, {}), **model}))
 
 
 def trained(spec, name, tasks=None, **model):
@@ -34,7 +35,7 @@ def trained(spec, name, tasks=None, **model):
 
 def logits_of(cell, rows):
     batch = cell.stream.plain_chunks("test", rows)
-    images = cell.backbone.prepare(torch.cat(list(batch)))
+    images = cell.backbone.normalise(torch.cat(list(batch)))
     query = torch.from_numpy(cell.queries.plain("test")[rows]) if cell.method.needs_query else None
     with torch.inference_mode():
         return cell.method(images if cell.method.needs_images else None, query)
@@ -92,7 +93,7 @@ def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
     task = training.contract_task(cell, part)
     cell.method.begin_task(task)
     batch = next(iter(cell.stream.batches(part, 0)))
-    images = cell.backbone.prepare(batch.images)
+    images = cell.backbone.normalise(batch.images)
     query = torch.from_numpy(cell.queries.train(0)[batch.rows]) if cell.method.needs_query else None
     cell.method.loss(images, query, batch.labels, task).total.backward()
     groups = {group["kind"]: group["params"] for group in cell.method.param_groups()}

@@ -8,7 +8,8 @@ import torch
 from conftest import cell_of, with_method
 from test_methods import prepared, trained
 
-from bench import movement, training
+from bench.engine import movement
+from bench.engine import task as training
 from bench.method import method_names
 
 WITH_PROMPTS = ["hlgp", "l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt", "oneprompt"]
@@ -21,7 +22,7 @@ def test_the_last_row_is_what_the_head_reads(name, tiny_spec):
     query = torch.from_numpy(np.array(cell.queries.plain("test")[rows])) if cell.method.needs_query else None
     features = movement.features(cell.method, cell.stream, rows, query)
     assert features.shape == (cell.backbone.depth + 1, 8, cell.backbone.width)
-    images = cell.backbone.prepare(torch.cat(list(cell.stream.plain_chunks("test", rows))))
+    images = cell.backbone.normalise(torch.cat(list(cell.stream.plain_chunks("test", rows))))
     with torch.inference_mode():
         torch.testing.assert_close(cell.method.head(features[-1]), cell.method(images, query), rtol=1e-4, atol=1e-4)
 
@@ -33,7 +34,7 @@ def test_blocks_are_in_their_order(tiny_spec):
     features = movement.features(cell.method, cell.stream, rows, None)
     vit = cell.backbone.vit
     with torch.inference_mode():
-        x = vit._pos_embed(vit.patch_embed(cell.backbone.prepare(torch.cat(list(cell.stream.plain_chunks("test", rows))))))
+        x = vit._pos_embed(vit.patch_embed(cell.backbone.normalise(torch.cat(list(cell.stream.plain_chunks("test", rows))))))
         for block, seen in zip(vit.blocks, features, strict=False):
             x = block(x)
             torch.testing.assert_close(x[:, 0], seen, rtol=1e-3, atol=1e-4)

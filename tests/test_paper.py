@@ -10,10 +10,11 @@ import torch
 from conftest import TINY
 from safetensors.torch import save_file
 
-from bench.backbone import build_vit, load_backbone
-from bench.config.spec import BackboneSpec, UsageError
+from bench.backbone.vit import build_vit, load_backbone
+from bench.config.spec import BackboneSpec
 from bench.config.suite import load_suite
 from bench.data.missing import require_files
+from bench.errors import UsageError
 
 FOUR = {"hlgp", "l2p", "dualprompt", "coda-prompt"}
 REFERENCES = {
@@ -129,7 +130,7 @@ def test_the_list_is_there_before_torch_is(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_OFFLINE", "1")
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path / "hub"))
-    monkeypatch.setitem(sys.modules, "bench.backbone", None)  # importing it would be an error
+    monkeypatch.setitem(sys.modules, "bench.backbone.vit", None)  # importing it would be an error
     with pytest.raises(UsageError, match="2 things are missing"):
         require_files(load_suite("vtab_pilot").cells)
 

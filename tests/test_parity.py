@@ -13,7 +13,7 @@ import torch
 from timm.models.vision_transformer import Attention, Block
 from torch import Tensor
 
-from bench.backbone import attend, load_backbone, run_block
+from bench.backbone.vit import attend, load_backbone, run_block
 from bench.config.spec import BackboneSpec
 from bench.method import Task, build_method
 

@@ -8,10 +8,11 @@ import pytest
 from dataset_files import CONTENT, imagenet_r, tar_of, tiny, write, zip_of
 from test_datasets import write_cifar
 
-from bench.config.spec import DataSpec, UsageError
+from bench.config.spec import DataSpec
 from bench.data import catalogue
 from bench.data.catalogue import CATALOGUE
 from bench.data.datasets import load_dataset
+from bench.errors import UsageError
 
 
 @pytest.fixture
@@ -180,7 +181,7 @@ def test_cifar_is_checked_file_by_file(ask, tmp_path, monkeypatch):
     files = {name: name.encode() for name in catalogue.CIFAR_FILES}
     root = write(tmp_path / "data" / "cifar100" / "cifar-100-python", files)
     assert ask("verify", "cifar100")[0] == 1
-    from bench.data import prepare
+    from bench.data.prepare import steps as prepare
 
     monkeypatch.setattr(prepare, "CIFAR_FILES", {name: hashlib.md5(name.encode()).hexdigest() for name in files})
     assert ask("prepare", "cifar100", "--offline")[0] == 0

@@ -8,8 +8,9 @@ import pytest
 import torch
 from conftest import with_method
 
-from bench import engine, queries
 from bench.config.spec import BackboneSpec
+from bench.engine import queries
+from bench.engine import run as engine
 
 
 @pytest.fixture
@@ -18,11 +19,11 @@ def spec(tiny_spec):
 
 
 def test_training_queries_are_of_the_views_that_are_served(spec):
-    cell = engine.prepare(spec)
+    cell = engine.build_cell(spec)
     for epoch in (0, 1):
         for batch in cell.stream.batches(cell.stream.tasks[1], epoch):
             with torch.inference_mode():
-                seen = cell.backbone.cls(cell.backbone.prepare(batch.images))
+                seen = cell.backbone.cls(cell.backbone.normalise(batch.images))
             features = torch.from_numpy(np.array(cell.queries.train(epoch)[batch.rows]))
             torch.testing.assert_close(features, seen, rtol=1e-4, atol=1e-5)
     assert not np.allclose(cell.queries.train(0), cell.queries.train(1)), "other views in another epoch"
@@ -30,10 +31,10 @@ def test_training_queries_are_of_the_views_that_are_served(spec):
 
 
 def test_plain_queries_are_of_the_test_view(spec):
-    cell = engine.prepare(spec)
+    cell = engine.build_cell(spec)
     for batch in cell.stream.test_batches(6):
         with torch.inference_mode():
-            seen = cell.backbone.cls(cell.backbone.prepare(batch.images))
+            seen = cell.backbone.cls(cell.backbone.normalise(batch.images))
         features = torch.from_numpy(np.array(cell.queries.plain("test")[batch.rows]))
         torch.testing.assert_close(features, seen, rtol=1e-4, atol=1e-5)
 

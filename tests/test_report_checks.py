@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from report_tables import identity, run_of, write_protocol, write_suite
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.report import tables
 from bench.report.__main__ import build, main
 from bench.report.frames import load
-from bench.store.rundir import collect
+from bench.store.collect import collect
 from bench.store.tables import SIMILARITY, write_csv
 
 

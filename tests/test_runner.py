@@ -8,15 +8,17 @@ import torch
 from conftest import TINY, cell_of, table, with_method
 from PIL import Image
 
-from bench import engine
-from bench.cell import not_repeatable
-from bench.checkpoint import Checkpoints
-from bench.config.spec import TrainSpec, UsageError, spec_from_json
+from bench.config.spec import TrainSpec, spec_from_json
 from bench.data.stream import TaskStream
+from bench.engine import run as engine
+from bench.engine.checkpoint import Checkpoints
+from bench.engine.task import build_optimiser, schedule_factor, train_task
+from bench.errors import UsageError
+from bench.hardware import not_repeatable
 from bench.method import Method
-from bench.store.rundir import SAME, RunDir, collect
+from bench.store.collect import collect
+from bench.store.rundir import SAME, RunDir
 from bench.store.tables import TABLES
-from bench.training import build_optimiser, schedule_factor, train_task
 from methods.hlgp import HLGP
 
 CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune")
@@ -74,7 +76,7 @@ def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
 
     monkeypatch.setattr(TaskStream, "batches", spy)
     for current in ("hlgp", "l2p", "finetune"):
-        cell = engine.prepare(cell_of(tiny_spec, current))
+        cell = engine.build_cell(cell_of(tiny_spec, current))
         for part in cell.stream.tasks:
             engine.train_task(cell, part, lambda line: None)
     assert served["hlgp"] == served["l2p"] == served["finetune"]
@@ -83,7 +85,7 @@ def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
 
 def test_a_finished_cell_is_not_run_again(tiny_spec, run, monkeypatch):
     run(tiny_spec)
-    monkeypatch.setattr(engine, "prepare", lambda *a: pytest.fail("it was run again"))
+    monkeypatch.setattr(engine, "build_cell", lambda *a: pytest.fail("it was run again"))
     assert run(tiny_spec)[0]["status"] == "done"
 
 
@@ -175,11 +177,11 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(tiny_spec, run
 def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tmp_path):
     """A method that was changed between two runs: what fits of its old state must not be where training starts."""
     _, folder = run(tiny_spec)
-    cell = engine.prepare(tiny_spec)
+    cell = engine.build_cell(tiny_spec)
     fresh = {key: value.clone() for key, value in cell.method.state_dict().items()}
     engine._restore_tasks(cell, checkpoints(folder)[0])
     assert cell.finished_tasks == 3
-    changed = engine.prepare(tiny_spec)
+    changed = engine.build_cell(tiny_spec)
     changed.method.register_buffer("new", torch.zeros(1))
     kept, said = checkpoints(folder)
     engine._restore_tasks(changed, kept)
@@ -192,7 +194,7 @@ def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tm
 @pytest.mark.parametrize(("seconds", "written"), [(0, 4), (3, 1)])
 def test_states_within_a_task_that_take_long_to_write_are_written_less_often(seconds, written, tiny_spec, monkeypatch):
     """All weights of a large network after every short epoch would take longer than the epochs."""
-    cell = engine.prepare(replace(tiny_spec, train=replace(tiny_spec.train, epochs=4)))
+    cell = engine.build_cell(replace(tiny_spec, train=replace(tiny_spec.train, epochs=4)))
     saves, clock = [], [0.0]
 
     class Slow:
@@ -203,7 +205,7 @@ def test_states_within_a_task_that_take_long_to_write_are_written_less_often(sec
         def within(self, finished):
             return None
 
-    monkeypatch.setattr("bench.training.time.perf_counter", lambda: clock[0])
+    monkeypatch.setattr("bench.engine.task.time.perf_counter", lambda: clock[0])
     train_task(cell, cell.stream.tasks[0], lambda line: None, Slow())
     assert len(saves) == written
 
@@ -242,7 +244,7 @@ def test_evaluating_needs_no_task_identity(tiny_spec):
 
 def test_classes_that_have_not_come_yet_are_no_answers(tiny_spec):
     """However large their logits are; after the last task there are none, so that final accuracies would not tell."""
-    cell = engine.prepare(with_method(tiny_spec, "linear"))
+    cell = engine.build_cell(with_method(tiny_spec, "linear"))
     first = cell.stream.tasks[0]
     train_task(cell, first, lambda line: None)
     before = engine.evaluate(cell, first)

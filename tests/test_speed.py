@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 
 from bench import speed
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 
 
 def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):

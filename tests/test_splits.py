@@ -12,11 +12,12 @@ import pytest
 from conftest import ROOT
 from dataset_files import parts_of, rows_of, write
 
-from bench.config.spec import UsageError
-from bench.data import catalogue, splits
+from bench.data import catalogue
 from bench.data.catalogue import CATALOGUE
 from bench.data.folder import load_folder, load_split
-from bench.data.stream import class_order
+from bench.data.orders import class_order
+from bench.data.prepare import splits
+from bench.errors import UsageError
 
 SHARED = ROOT.parent / "shared" / "data"
 HEAD = """n01910747/tattoo_75.jpg

@@ -19,8 +19,9 @@ from conftest import ROOT, TINY, cell_of
 from fault_cell import files_of, forks, process
 from fault_cell import run as run_here
 
-from bench import engine, faults
-from bench.config.spec import UsageError
+from bench import faults
+from bench.engine import run as engine
+from bench.errors import UsageError
 from bench.method import method_names
 from bench.store import files
 from bench.store.rundir import RunDir

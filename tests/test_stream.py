@@ -12,10 +12,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from bench.config.spec import DataSpec, UsageError
+from bench.config.spec import DataSpec
 from bench.data.datasets import load_dataset
-from bench.data.stream import TaskStream, class_order, task_sizes
+from bench.data.orders import class_order, task_sizes
+from bench.data.stream import TaskStream
 from bench.data.views import Views, Whole, centre_views, resample, resample_on_device, training_views
+from bench.errors import UsageError
 
 
 @pytest.mark.parametrize(

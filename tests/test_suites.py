@@ -9,8 +9,9 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
-from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, UsageError, make
+from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, make
 from bench.config.suite import add_suite_arguments, load_suite, suite_names
+from bench.errors import UsageError
 from bench.method import method_class
 
 anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()))

@@ -8,30 +8,17 @@ are identified by digest in the run directory instead).
 from __future__ import annotations
 
 import dataclasses
-import difflib
 import hashlib
 import json
 import types
 import typing
-from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from bench.errors import UsageError
+
 SEEDS = 2**32  # seeds are below it: numpy's and so LAMDA-PILOT's orders take no larger ones
 STEEP = 1e18  # largest rate: nothing trains with it, but fp32 still holds what an optimiser makes of it, the product of two too
-
-
-class UsageError(Exception):
-    """A mistake in what the user gave: one line (what, where, accepted values, nearest name), exit code 2."""
-
-    @classmethod
-    def unknown(cls, where: str, name: str, accepted: Iterable[str]) -> UsageError:
-        """An unknown name, with the nearest accepted one; the full list only where it is short enough to read."""
-        options = list(dict.fromkeys(accepted))
-        near = difflib.get_close_matches(str(name), options, n=1, cutoff=0.5)
-        hint = f"; did you mean '{near[0]}'?" if near else ""
-        shown = f" (accepted: {', '.join(options)})" if len(options) <= 24 else ""
-        return cls(f"{where}: unknown '{name}'{hint}{shown}")
 
 
 def ranged(default: Any, low: float | None = None, high: float | None = None, doc: str = "") -> Any:

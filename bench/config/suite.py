@@ -17,7 +17,8 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.mmengine_config import Config, DictAction
-from bench.config.spec import SECTIONS, SEEDS, RunSpec, UsageError, make
+from bench.config.spec import SECTIONS, SEEDS, RunSpec, make
+from bench.errors import UsageError
 
 SUITES = Path(__file__).parent.parent / "suites"
 ON_DISK = ("folder", "cifar100")  # data.name of what is read from data.root

@@ -5,10 +5,11 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
-from bench import cache, cli
-from bench.data import prepare
+from bench import cli
 from bench.data.catalogue import CATALOGUE
+from bench.data.prepare import steps as prepare
 from bench.paths import cache_dir
+from bench.store import cache
 
 
 def main() -> int:

@@ -16,12 +16,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from bench.config.spec import DataSpec, UsageError
+from bench.config.spec import DataSpec
 from bench.data import glyphs
 from bench.data.catalogue import CATALOGUE
 from bench.data.folder import load_folder, load_split
 from bench.data.keyed import derive
 from bench.data.views import Whole
+from bench.errors import UsageError
 from bench.paths import data_place, find_data
 
 Array = np.ndarray
@@ -267,7 +268,7 @@ def _cifar_folder(spec: DataSpec) -> Path:
     except UsageError as missing:
         if spec.root:
             raise
-        from bench.data import prepare
+        from bench.data.prepare import steps as prepare
 
         base = data_place("cifar100")
         try:

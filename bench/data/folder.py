@@ -23,11 +23,11 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps
 
 from bench import stopping
-from bench.cache import cached, cached_pieces
-from bench.config.spec import UsageError
 from bench.data import manifest
 from bench.data.keyed import derive
 from bench.data.views import Whole
+from bench.errors import UsageError
+from bench.store.cache import cached, cached_pieces
 
 Array = np.ndarray
 Decoded = tuple[Array | Whole, Array]  # images and labels

@@ -20,7 +20,7 @@ import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
 from bench import cli
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.store.files import write_atomic
 
 FACES = tuple(

@@ -14,8 +14,8 @@ from pathlib import Path
 
 import numpy as np
 
-from bench.config.spec import UsageError
 from bench.data.keyed import Draws, key_of
+from bench.errors import UsageError
 
 SIDE = 32
 ASSET = Path(__file__).parent.parent / "assets" / "glyphs.npz"

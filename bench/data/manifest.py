@@ -14,8 +14,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
 from pathlib import Path, PurePosixPath
 
-from bench.config.spec import UsageError
 from bench.data.parallel import in_threads
+from bench.errors import UsageError
 from bench.store.files import sha256_of, write_text
 
 PARTS = ("train", "test")

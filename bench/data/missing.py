@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from bench.config.spec import DataSpec, RunSpec, UsageError
+from bench.config.spec import DataSpec, RunSpec
 from bench.data import manifest
+from bench.errors import UsageError
 from bench.paths import find_data, find_pretrained, find_weights, hub_offline, not_cached
 
 
@@ -50,7 +51,7 @@ def _require_pretrained(tag: str, sure: bool) -> None:
         return
     if not sure:
         raise not_cached(tag, f"timm/{tag}")
-    from bench.backbone import pretrained_file
+    from bench.backbone.vit import pretrained_file
 
     pretrained_file(tag)
 

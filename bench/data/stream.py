@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-import random
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -17,10 +16,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.config.spec import DataSpec, UsageError
+from bench.config.spec import DataSpec
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
+from bench.data.orders import class_order, task_sizes
 from bench.data.views import CPU, Views, Whole, centre_views, resample, resample_on_device, to_device, training_views
+from bench.errors import UsageError
+from bench.hardware import free_bytes
 
 Array = np.ndarray
 SHARE = 0.25  # of a GPU's free memory that the images of one part may take; larger ones stay with the host
@@ -47,41 +49,6 @@ class TaskSlice:
     start: int
     stop: int
     rows: Array
-
-
-def free_bytes(device: torch.device) -> int:
-    """Of a GPU's memory."""
-    return torch.cuda.mem_get_info(device)[0]
-
-
-def class_order(kind: str, order_seed: int, classes: int, domains: tuple[int, ...] | None = None) -> list[int]:
-    """Classes in the order in which they are learned.
-
-    coda: python's random.seed(r); random.shuffle (GT-RIPL/CODA-Prompt, seed 0 is the identity).
-    pilot: numpy.random.seed(r); permutation (LAMDA-PILOT uses r = 1993). natural: 0..C-1.
-    With more than one domain (VTAB's shape) domains stay together: their order and the order within are shuffled.
-    """
-    if kind == "natural":
-        order = list(range(classes))
-    elif kind == "pilot":
-        order = np.random.RandomState(order_seed).permutation(classes).tolist()
-    else:
-        order = list(range(classes))
-        if order_seed:
-            random.Random(order_seed).shuffle(order)
-    if domains and len(set(domains)) > 1:
-        first: dict[int, int] = {}
-        for position, label in enumerate(order):
-            first.setdefault(domains[label], position)
-        order.sort(key=lambda label: first[domains[label]])  # stable: the shuffled order within a domain stays
-    return order
-
-
-def task_sizes(classes: int, tasks: int) -> list[int]:
-    """Classes per task; a remainder goes to the first tasks. Raises UsageError for fewer than two classes a task."""
-    if tasks > classes // 2 and tasks > 1:
-        raise UsageError(f"data.tasks={tasks}: {classes} classes make at most {classes // 2} tasks of two or more")
-    return [classes // tasks + (t < classes % tasks) for t in range(tasks)]
 
 
 class TaskStream:

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 
 from bench import cli
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.report import figures, tables
 from bench.report.frames import Results, load
 from bench.report.labels import label

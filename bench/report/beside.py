@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.report import checks
 from bench.report.labels import LABELS
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.store.rundir import RunDir
 from bench.store.tables import METRICS, SCENARIOS, to_csv
 

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from bench import metrics
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.report import checks
 from bench.report.beside import joined
 from bench.store.tables import KEYS, METRICS, PROTOCOL, RUNS, TABLES, read_csv, read_metrics, read_runs

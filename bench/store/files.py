@@ -15,9 +15,7 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bench import faults
-from bench.config.spec import UsageError
-
-DISK = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # it is full or broken; nothing that a user wrote is wrong
+from bench.errors import DISK_FAILURES, UsageError
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -30,7 +28,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         handle, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     except OSError as error:
-        if error.errno in DISK:
+        if error.errno in DISK_FAILURES:
             raise
         raise UsageError(f"{path.parent}: cannot be written ({error.strerror})") from error
     try:

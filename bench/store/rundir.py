@@ -8,27 +8,24 @@ DONE is written last and holds the digests of the tables and of state.json: a ce
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import fcntl
 import hashlib
 import json
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bench import faults
-from bench.config.spec import SECTIONS, RunSpec, UsageError, plain
+from bench.config.spec import RunSpec, plain
+from bench.errors import Busy, UsageError
 from bench.store.files import sha256_of, write_text
-from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, read_runs, write_csv
+from bench.store.protocol import protocol_of
+from bench.store.tables import TABLES, Rows, write_csv
 
 # What one cell is run with from beginning to end: column of runs.csv, and its name for people.
 SAME = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
 VOUCHED = (*(f"{name}.csv" for name in TABLES), "state.json")  # files whose digests stand in DONE
-
-
-class Busy(Exception):
-    """Another process runs this cell now."""
 
 
 def refuse_other(where: str, before: dict[str, Any], identity: dict[str, Any], cure: str) -> None:
@@ -131,110 +128,6 @@ class RunDir:
 
 def environment_digest(environment: dict[str, Any]) -> str:
     return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:16]
-
-
-@dataclass(frozen=True)
-class Kept:
-    """A finished cell of which only the rows in a suite's tables are there, as in a fresh clone."""
-
-    state: dict[str, Any]
-    tables: dict[str, Rows]
-
-
-def tabled(folder: Path, cells: Iterable[RunSpec]) -> dict[str, Kept]:
-    """The cells that are done by a suite's tables, by run_id. Raises UsageError for tables that cannot be read."""
-    if not (folder / "runs.csv").exists():
-        return {}
-    rows: dict[str, dict[str, Rows]] = {}
-    for name, columns in TABLES.items():
-        for row in read_metrics(folder / f"{name}.csv") if name == "metrics" else read_csv(folder / f"{name}.csv", columns):
-            rows.setdefault(row["run_id"], {table: [] for table in TABLES})[name].append(row)
-    model: dict[tuple[str, str], dict[str, str]] = {}
-    for row in read_csv(folder / "protocol.csv", PROTOCOL):
-        if row["key"].startswith("model."):
-            model.setdefault((row["benchmark"], row["method"]), {})[row["key"].removeprefix("model.")] = row["value"]
-    states = {row["run_id"]: row for row in read_runs(folder / "runs.csv")}
-    kept = {}
-    for spec in cells:
-        state = states.get(spec.run_id, {})
-        if state.get("status") == "done" and state["spec_sha"] == spec.sha and spec.run_id in rows:
-            state = {**state, "model": model.get((spec.benchmark, spec.method), spec.model)}
-            kept[spec.run_id] = Kept(state, rows[spec.run_id])
-    return kept
-
-
-def collect(results: Path, cells: Iterable[RunSpec], keep: bool = False) -> dict[str, int]:
-    """Write a suite's runs.csv and the tables of its cells from its cells' directories; count cells by status.
-
-    A cell that is not done gets a row in runs.csv with its status and reason, and none anywhere else. keep: one that is done
-    by the tables as they are keeps its rows.
-    """
-    cells = list(cells)
-    tables: dict[str, Rows] = {name: [] for name in TABLES}
-    runs: Rows = []
-    states = []
-    folder = results / cells[0].suite
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # of two grids that end together the later one has read what both finished
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        before = tabled(folder, cells) if keep else {}
-        for spec in cells:
-            run = RunDir.of(results, spec)
-            done, state = run.done(), run.state()  # in this order: before DONE is seen it may still say "running"
-            if done:
-                tables["metrics"] += read_metrics(run.path / "metrics.csv")
-                for name in TABLES.keys() - {"metrics"}:
-                    tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
-            elif spec.run_id in before:
-                state = before[spec.run_id].state
-                for name, rows in before[spec.run_id].tables.items():
-                    tables[name] += rows
-            elif state["status"] in ("done", "running"):  # killed before it could say so
-                state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
-            states.append(state)
-            runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
-        write_csv(folder / "runs.csv", RUNS, runs)
-        write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
-        for name, columns in TABLES.items():
-            write_csv(folder / f"{name}.csv", columns, tables[name])
-    counts: dict[str, int] = {}
-    for row in runs:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    return counts
-
-
-def protocol(cells: Iterable[RunSpec], states: list[dict[str, Any]]) -> Rows:
-    """What each row of the tables was run with, resolved: one line per benchmark, method and key (the same for all seeds)."""
-    rows: Rows = []
-    seen = set()
-    for spec, run in zip(cells, states, strict=True):
-        if (spec.benchmark, spec.method) in seen:
-            continue
-        seen.add((spec.benchmark, spec.method))
-        rows += [
-            {"benchmark": spec.benchmark, "method": spec.method, "key": k, "value": v}
-            for k, v in protocol_of(spec, run).items()
-        ]
-    return rows
-
-
-def protocol_of(spec: RunSpec, run: dict[str, Any]) -> dict[str, Any]:
-    """Every setting of a cell by its name. run: what its files turned out to be, as far as that is known."""
-    source = {"": "embedded" if spec.backbone.name == "vit_glyphs" else "timm", "random": "random"}
-    values = {"type": spec.type, "precision used": run.get("precision", ""), "weights": run.get("weights_sha", "")[:12]}
-    values["weights from"] = source.get(spec.backbone.checkpoint, "a file")
-    for section in SECTIONS:
-        values |= {f"{section}.{key}": value for key, value in dataclasses.asdict(getattr(spec, section)).items()}
-    del values["data.root"], values["backbone.checkpoint"]  # where files lie is no part of a protocol; their digests are
-    if spec.backbone.name not in ("vit", "vit_glyphs"):  # a network of timm's has its own sizes
-        for key in ("patch", "width", "depth", "heads"):
-            del values[f"backbone.{key}"]
-    model = run.get("model", spec.model)
-    values |= {f"model.{key}": value for key, value in model.items()}
-    mixed = str(model.get("reference_bug")) == "True" and spec.type == "dualprompt"
-    values["selection of prompts at test"] = "prompts of different images mixed" if mixed else "per image, task unknown"
-    return values
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:

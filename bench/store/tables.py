@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.store.files import write_text
 
 METRICS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "scenario", "after_task", "eval_task",

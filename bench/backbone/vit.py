@@ -10,7 +10,6 @@ from __future__ import annotations
 import copy
 import hashlib
 import json
-import platform
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -19,16 +18,17 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from bench.config.spec import BackboneSpec, UsageError
+from bench.backbone.torchvision_guard import ensure_torchvision
+from bench.backbone.weights import read_weights
+from bench.config.spec import BackboneSpec
+from bench.errors import UsageError
 from bench.paths import find_pretrained, find_weights, hub_offline, not_cached
-from bench.torchvision_guard import ensure_torchvision
-from bench.weights import read_weights
 
 ensure_torchvision()
 import timm  # noqa: E402  (needs the guard)
 from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
-GLYPH_WEIGHTS = Path(__file__).parent / "assets" / "vit_glyphs.safetensors"
+GLYPH_WEIGHTS = Path(__file__).parent.parent / "assets" / "vit_glyphs.safetensors"
 
 
 def build_vit(spec: BackboneSpec) -> VisionTransformer:
@@ -145,34 +145,6 @@ def run_vit(
         return vit.norm(x).float()
 
 
-def resolve_precision(wanted: str, device: torch.device) -> str:
-    """'auto' becomes bf16 where the device multiplies bf16 in hardware, else fp32.
-
-    Without such instructions bf16 is emulated: 10 to 100 times slower than fp32 (measured on an AVX2 processor).
-    """
-    if wanted != "auto":
-        return wanted
-    if device.type == "cuda":
-        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
-    there: dict[str, Any] = getattr(torch.cpu, "get_capabilities", dict)()  # newer than the oldest torch we run on
-    return "bf16" if any(there.get(name) for name in ("avx512_bf16", "amx_bf16", "bf16")) else "fp32"
-
-
-def device_name(device: torch.device) -> str:
-    """'cpu', or which GPU it is: two models' last bits differ."""
-    return "cpu" if device.type == "cpu" else torch.cuda.get_device_name(device)
-
-
-def processor_name() -> str:
-    """The model of this machine's processor: last bits differ between models, and speed does."""
-    try:
-        lines = Path("/proc/cpuinfo").read_text().splitlines()
-    except OSError:
-        lines = []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor()
-
-
 def pretrained_config(vit: nn.Module) -> dict:
     """What timm states about a model's weights (mean, std, ...); empty for networks built from the configuration."""
     return getattr(vit, "pretrained_cfg", None) or {}
@@ -225,7 +197,7 @@ class FrozenViT(nn.Module):
         """The ViT that forward runs."""
         return self._used[0]
 
-    def prepare(self, images: Tensor) -> Tensor:
+    def normalise(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to the (B, 3, H, W) float input of the network, normalised as the spec says."""
         batch, high, wide, colours = images.shape
         lines = images.reshape(batch, high, wide * colours).float()  # rows of pixels: three numbers are too short to be fast

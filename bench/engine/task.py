@@ -13,13 +13,15 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench import faults, movement, stopping
-from bench.cell import Cell, Diverged, inputs
-from bench.checkpoint import Checkpoints
+from bench import faults, stopping
 from bench.config.spec import TrainSpec
-from bench.cost import training_gflops
+from bench.cost.counted import training_gflops
 from bench.data.keyed import derive
 from bench.data.stream import TaskSlice
+from bench.engine import movement
+from bench.engine.cell import Cell, inputs
+from bench.engine.checkpoint import Checkpoints
+from bench.errors import Diverged
 from bench.method import Task
 
 

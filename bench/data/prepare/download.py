@@ -18,7 +18,7 @@ from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 
 BLOCK = 1 << 20
 AGAIN = (408, 429, 500, 502, 503, 504)  # answers that another try may change

@@ -23,8 +23,11 @@ from typing import Any
 
 from tqdm import tqdm
 
-from bench.config.spec import RunSpec, UsageError, plain
-from bench.store.rundir import Busy, Kept, RunDir, refuse_other
+from bench.config.spec import RunSpec, plain
+from bench.errors import Busy, UsageError
+from bench.hardware import cores
+from bench.store.collect import Kept
+from bench.store.rundir import RunDir, refuse_other
 
 
 class Worker:
@@ -43,7 +46,7 @@ class Worker:
             self.close()
             threads = str(spec.train.threads)
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bench.worker"],
+                [sys.executable, "-m", "bench.launch.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 text=True,
@@ -163,14 +166,9 @@ class Pool:
         tqdm.write(f"{cell.run_id}: {self.failed[cell.run_id]}", file=sys.stderr)
 
 
-def cores() -> int:
-    """How many this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
 def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> list[Worker]:
     """The workers beside the first: as many as jobs, cores or GPUs ask for and cells need, dealt to the GPUs in turn."""
-    places = first.ask("places", cells[0]).get("places", [first.device])
+    places = first.ask("devices", cells[0]).get("devices", [first.device])
     beside = min(jobs or (cores() if places == ["cpu"] else len(places)), len(cells))
     print(f"{beside} side by side on {', '.join(places)}", file=sys.stderr)
     first.device = places[0]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from bench.cli import CHECK_FAILED, FINE
-from bench.config.spec import UsageError
-from bench.data import archives, download, manifest, splits
+from bench.data import manifest
 from bench.data.catalogue import CATALOGUE, CIFAR_FILES, Archive, Entry, Split
 from bench.data.folder import decode_image
 from bench.data.manifest import Row
 from bench.data.parallel import in_threads
+from bench.data.prepare import archives, download, splits
+from bench.errors import UsageError
 from bench.paths import data_place, offline
 from bench.store.files import write_text
 
@@ -198,7 +199,7 @@ def _write_orders(root: Path, split: str, published: list[int]) -> None:
     """order-SPLIT-R.txt for --set data.class_order=FILE: the order of trial R of the CODA line in its own numbering."""
     if not published or published == sorted(published):
         return
-    from bench.data.stream import class_order  # torch, which nothing else here needs
+    from bench.data.orders import class_order  # torch, which nothing else here needs
 
     for trial in range(ORDERS):
         order = [published[number] for number in class_order("coda", trial, len(published))]

@@ -16,13 +16,14 @@ from dataclasses import dataclass
 
 from tabulate import tabulate
 
-from bench.config.spec import DataSpec, RunSpec, UsageError
+from bench.config.spec import DataSpec, RunSpec
+from bench.cost.predicted import Call, Shape, Trace, flops, shape, trace
 from bench.data import manifest
 from bench.data.catalogue import CATALOGUE
 from bench.data.datasets import GLYPH_SETS, HELD_OUT, TEST_IMAGES, TRAIN_IMAGES, VALIDATION_IMAGES
-from bench.data.stream import task_sizes
-from bench.movement import IMAGES
-from bench.passes import Call, Shape, Trace, flops, shape, trace
+from bench.data.orders import task_sizes
+from bench.engine.movement import IMAGES
+from bench.errors import UsageError
 from bench.paths import find_data
 
 COUNTED = 2  # images on which bench/cost.py counts the FLOPs of a cell's last task

@@ -16,9 +16,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from bench.backbone import FrozenViT, VisionTransformer, build_vit
+from bench.backbone.vit import FrozenViT, VisionTransformer, build_vit
 from bench.config.spec import BackboneSpec
-from bench.data.stream import task_sizes
+from bench.data.orders import task_sizes
 from bench.method import Task, build_method
 
 

@@ -1,7 +1,7 @@
 """A process that runs cells for the grid: one JSON request per line in, one JSON answer per line out.
 
 It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests are
-{"do": "places" | "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
+{"do": "devices" | "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
 {"kind": "progress" | "usage" | "busy" | "state", ...}.
 """
 
@@ -15,29 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from bench import stopping
-from bench.config.spec import UsageError, spec_from_json
-from bench.store.rundir import Busy
-
-
-def choose_device(wanted: str) -> str:
-    """'auto' becomes cuda where there is one. Raises UsageError for a device that is not there."""
-    import torch
-
-    if wanted == "auto":
-        return "cuda" if torch.cuda.is_available() else "cpu"
-    if wanted.split(":")[0] not in ("cpu", "cuda"):
-        raise UsageError.unknown("--device", wanted, ["auto", "cpu", "cuda"])
-    if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError("--device cuda: this machine has no usable GPU (accepted here: auto, cpu)")
-    return wanted
-
-
-def places(device: str) -> list[str]:
-    """Where cells may run side by side on a device: one place for each GPU that is seen, 'cpu' alone for the processor."""
-    import torch
-
-    chosen = choose_device(device)
-    return [f"cuda:{number}" for number in range(torch.cuda.device_count())] if chosen == "cuda" else [chosen]
+from bench.config.spec import spec_from_json
+from bench.errors import Busy, UsageError
+from bench.hardware import choose_device, devices
 
 
 def serve() -> None:
@@ -56,17 +36,17 @@ def serve() -> None:
             raise SystemExit(128 + signal.SIGTERM) from None
 
     for line in sys.stdin:
-        from bench import engine
+        from bench.engine import run as engine
 
         request = json.loads(line)
         try:
-            if request["do"] == "places":
-                answer(kind="state", status="ok", reason="", places=places(request["device"]))
+            if request["do"] == "devices":
+                answer(kind="state", status="ok", reason="", devices=devices(request["device"]))
                 continue
             spec = spec_from_json(json.dumps(request["spec"]))
             device = choose_device(request["device"])
             if request["do"] == "check":
-                identity = engine.identity_of(engine.prepare(spec, device))
+                identity = engine.identity_of(engine.build_cell(spec, device))
                 answer(kind="state", status="ok", reason="", identity=identity)
             else:
                 state = engine.run_cell(spec, Path(request["results"]), device, lambda text: answer(kind="progress", text=text))

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import torch
 
-from bench.config.spec import UsageError
-from bench.torchvision_guard import ensure_torchvision
+from bench.backbone.torchvision_guard import ensure_torchvision
+from bench.errors import UsageError
 
 ensure_torchvision()
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402  (needs the guard)

@@ -15,10 +15,10 @@ from typing import Any
 
 import yaml
 
-from bench.config.spec import UsageError
 from bench.data import catalogue
 from bench.data.folder import divide, list_classes
 from bench.data.manifest import PARTS
+from bench.errors import UsageError
 
 HEAD = 16  # entries of the published test list that identify it
 AGAIN = "where it was downloaded, remove it and it is fetched again"  # it may be a login's page under the list's name

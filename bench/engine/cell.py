@@ -11,30 +11,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from bench.backbone import FrozenViT, load_backbone, resolve_precision
+from bench.backbone.vit import FrozenViT, load_backbone
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec
 from bench.data.datasets import Dataset, load_dataset
 from bench.data.keyed import derive
 from bench.data.stream import Batch, TaskStream, to_device
+from bench.engine.queries import Queries
+from bench.hardware import resolve_precision, set_arithmetic
 from bench.method import Method, build_method
-from bench.queries import Queries
 from bench.store.tables import Rows
 
 os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this, set before its start
-
-
-class Diverged(Exception):
-    """A loss, gradient or logit that is not finite: the cell has no result."""
-
-
-def not_repeatable(device: torch.device) -> str:
-    """What may differ between runs of one spec on this device although deterministic algorithms are on; "" for nothing known.
-
-    Whatever else has no deterministic form raises. Goes into runs.csv as the reason of a finished cell.
-    """
-    if device.type == "cuda" and torch.version.hip:
-        return "not repeatable: memory-efficient attention on AMD GPUs may ignore determinism (pytorch/pytorch#197771)"
-    return ""
 
 
 @functools.lru_cache(maxsize=4)
@@ -67,17 +54,7 @@ class Cell:
     measuring: float = 0.0  # seconds spent on what is measured beside training
 
 
-def set_arithmetic(threads: int) -> None:
-    """How this process computes: repeatable, and fp32 where fp32 is said."""
-    torch.set_num_threads(threads)
-    torch.use_deterministic_algorithms(True)
-    # Nothing here reads uninitialised memory; filling it would cost 3% of a step.
-    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]
-    # fp32 means fp32 on a GPU too: by default torch lets convolutions round their inputs to 10 bits.
-    torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = False
-
-
-def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
+def build_cell(spec: RunSpec, device: str = "cpu") -> Cell:
     """Build a cell. Raises UsageError for whatever in its spec cannot be."""
     set_arithmetic(spec.train.threads)
     place = torch.device(device)
@@ -94,6 +71,6 @@ def prepare(spec: RunSpec, device: str = "cpu") -> Cell:
 
 def inputs(cell: Cell, batch: Batch, features: np.ndarray | None) -> tuple[Any, Any, Tensor]:
     """images, query, labels as a method takes them, on the device; None for what it does not need."""
-    images = None if batch.images is None else cell.backbone.prepare(batch.images)
+    images = None if batch.images is None else cell.backbone.normalise(batch.images)
     query = None if features is None else to_device(features[batch.rows], cell.device)
     return images, query, batch.labels

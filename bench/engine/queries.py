@@ -17,11 +17,12 @@ import torch
 from torch import Tensor
 
 from bench import stopping
-from bench.backbone import FrozenViT, device_name, processor_name, timm
-from bench.cache import cached
+from bench.backbone.vit import FrozenViT, timm
 from bench.config.spec import RunSpec
 from bench.data.stream import TaskStream
 from bench.data.views import FORM
+from bench.hardware import device_name, processor_name
+from bench.store.cache import cached
 
 
 class Queries:
@@ -66,5 +67,5 @@ class Queries:
         parts = []
         for images in chunks:
             stopping.check()  # nothing is lost but this array
-            parts.append(self.backbone.cls(self.backbone.prepare(images)).cpu().numpy())
+            parts.append(self.backbone.cls(self.backbone.normalise(images)).cpu().numpy())
         return np.concatenate(parts)

@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 from bench import stopping
-from bench.config.spec import UsageError
+from bench.errors import UsageError
 from bench.paths import cache_dir
 from bench.store.files import load_array, save_array, save_pieces
 

@@ -46,7 +46,7 @@ def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor
     hooks.append(network.norm.register_forward_hook(lambda module, inputs, result: out.append(result)))
     try:
         images = torch.cat(list(stream.plain_chunks("test", rows)))
-        method(method.backbone.prepare(images), query)
+        method(method.backbone.normalise(images), query)
     finally:
         for hook in hooks:
             hook.remove()

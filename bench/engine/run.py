@@ -7,9 +7,6 @@ A method only says how an image becomes logits and what is descended.
 from __future__ import annotations
 
 import json
-import os
-import platform
-import resource
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -19,15 +16,16 @@ import numpy as np
 import torch
 
 from bench import faults, stopping
-from bench.backbone import device_name
-from bench.cell import Cell, Diverged, inputs, not_repeatable, prepare
-from bench.checkpoint import Checkpoints
-from bench.config.spec import RunSpec, UsageError
-from bench.cost import inference_gflops
+from bench.config.spec import RunSpec
+from bench.cost.counted import inference_gflops
 from bench.data.stream import TaskSlice
+from bench.engine.cell import Cell, build_cell, inputs
+from bench.engine.checkpoint import Checkpoints
+from bench.engine.task import train_task
+from bench.errors import Diverged, UsageError
+from bench.hardware import environment, not_repeatable, peak_memory_mib
 from bench.store.rundir import SAME, RunDir, environment_digest, identity
 from bench.store.tables import TABLES, Rows
-from bench.training import train_task
 
 KEPT = ("finished_tasks", "metrics", "timing", "losses", "movement", "similarity", "facts")  # what a checkpoint holds of a cell
 Progress = Callable[[str], None]
@@ -72,22 +70,6 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
 # --- the run --------------------------------------------------------------------------------------------------------
 
 
-def environment(cell: Cell) -> dict[str, Any]:
-    """What numbers may depend on besides the spec."""
-    import timm
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": timm.__version__,
-        "numpy": np.__version__,
-        "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "device": device_name(cell.device),
-    }
-
-
 def identity_of(cell: Cell) -> dict[str, Any]:
     """What a cell's files turned out to be: two runs that differ here are not one cell."""
     return {
@@ -113,8 +95,8 @@ def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progre
 
 
 def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> dict:
-    cell = prepare(spec, device)
-    where = environment(cell)
+    cell = build_cell(spec, device)
+    where = environment(cell.device)
     identifying = {"env_sha": environment_digest(where), **identity_of(cell)}
     run.refuse_other(identifying)
     run.open(spec, where, {**identifying, "model": cell.method.configuration})
@@ -175,7 +157,7 @@ def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], progress: Progress
                 "train_seconds": round(train_seconds, 3),
                 "eval_seconds": round(ended - trained, 3),
                 "train_images_per_second": round(end.served / train_seconds, 1),
-                "peak_memory_mib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024,
+                "peak_memory_mib": peak_memory_mib(),
             }
         )
         own = [r for r in rows if r["scenario"] == "class"]

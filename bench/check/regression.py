@@ -8,9 +8,6 @@ a table.
 
 from __future__ import annotations
 
-import argparse
-import os
-import tempfile
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,15 +15,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from bench import claims, cli
-from bench.claims import EXPECTED
-from bench.config.spec import UsageError
 from bench.config.suite import load_suite
-from bench.pool import run_local
+from bench.launch.pool import run_local
 from bench.report.frames import Results, load
-from bench.report.tables import markdown
-from bench.store.files import write_text
-from bench.store.rundir import collect
+from bench.store.collect import collect
 
 COLUMNS = ["benchmark", "method", "metric", "expected", "margin", "std", "seeds"]
 CONFIDENCE = 0.995
@@ -81,44 +73,3 @@ def run_suite(name: str, folder: Path, seeds: list[int], jobs: int) -> Results:
     run_local(cells, folder, jobs, "cpu")
     collect(folder, cells)
     return load(folder / suite.name)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.check",
-        description=__doc__.split("\n\n")[0],
-        epilog="Exit code: 0 all within the margins, or something reproduced and nothing that differs; 1 something differs; "
-        "3 nothing is decided yet (missing, inconclusive or not comparable).",
-    )
-    parser.add_argument("suite", nargs="?", default="smoke")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="of runs to compare with published values")
-    parser.add_argument("--jobs", type=cli.positive, default=len(os.sched_getaffinity(0)))
-    parser.add_argument("--measure", type=int, metavar="SEEDS", help="run this many seeds (at least 10) and write the "
-                        "expected values anew instead of comparing")  # fmt: skip
-    args = parser.parse_args()
-    file = EXPECTED / f"{args.suite}.csv"
-    if args.measure is None and not file.is_file():
-        if args.results != parser.get_default("results") and not args.results.is_dir():
-            raise UsageError(f"--results {args.results}: no such folder")
-        return claims.report(args.suite, args.results / Path(args.suite).stem)
-    if args.measure is not None and args.measure < 10:
-        raise UsageError(f"--measure {args.measure}: at least 10 seeds are needed for a margin")
-    with tempfile.TemporaryDirectory() as folder:
-        seeds = list(range(101, 101 + args.measure)) if args.measure else []
-        results = run_suite(args.suite, Path(folder), seeds, args.jobs)
-        measured = measure(results)
-    if args.measure:
-        suite = load_suite(args.suite)
-        table = expect(measured, len({(cell.order_seed, cell.seed) for cell in suite.cells}))
-        write_text(file, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
-        print(markdown(table.round(2)))
-        return cli.FINE
-    table = verdicts(measured, pd.read_csv(file))
-    print(markdown(table.round(2)))
-    bad = int((table["verdict"] != "ok").sum())
-    print(f"{args.suite}: {len(table) - bad} of {len(table)} values within their margins")
-    return cli.CHECK_FAILED if bad else cli.FINE
-
-
-if __name__ == "__main__":
-    cli.run(main)

@@ -1,0 +1,1 @@
+"""Measured against expected and against published values."""

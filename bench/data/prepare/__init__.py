@@ -1,0 +1,1 @@
+"""The papers' datasets: fetched, unpacked, split and checked."""

@@ -1,0 +1,1 @@
+"""One cell: built, trained task after task, evaluated, saved."""

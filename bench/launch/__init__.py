@@ -1,0 +1,1 @@
+"""Cells on processes: workers on this machine, or a cluster."""
