@@ -35,7 +35,9 @@ def positive(text: str) -> int:
 def seed(text: str) -> int:
     """argparse type of a seed."""
     if not text.isdecimal() or int(text) >= SEEDS:
-        raise argparse.ArgumentTypeError(f"'{text}': a whole number from 0, below {SEEDS}, is expected")
+        raise argparse.ArgumentTypeError(
+            f"'{text}': a whole number from 0, below {SEEDS}, is expected"
+        )
     return int(text)
 
 
@@ -60,7 +62,8 @@ def run(main: Callable[[], int]) -> None:
         if error.errno not in (*DISK_FAILURES, errno.EROFS):
             raise
         print(
-            f"error: {error.filename}: {error.strerror}; what was finished is safe, the same command continues", file=sys.stderr
+            f"error: {error.filename}: {error.strerror}; what was finished is safe, the same command continues",
+            file=sys.stderr,
         )
         code = UNFINISHED
     if code > 128:

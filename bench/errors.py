@@ -7,7 +7,11 @@ import errno
 from collections.abc import Iterable
 
 LISTED_NAMES = 24  # accepted names are listed up to this many: more of them nobody reads
-DISK_FAILURES = (errno.ENOSPC, errno.EDQUOT, errno.EIO)  # full or broken: nothing the user wrote is wrong
+DISK_FAILURES = (
+    errno.ENOSPC,
+    errno.EDQUOT,
+    errno.EIO,
+)  # full or broken: nothing the user wrote is wrong
 
 
 class UsageError(Exception):

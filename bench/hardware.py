@@ -31,7 +31,9 @@ def choose_device(wanted: str) -> str:
     if wanted.split(":")[0] not in ("cpu", "cuda"):
         raise UsageError.unknown("--device", wanted, ["auto", "cpu", "cuda"])
     if wanted.startswith("cuda") and not torch.cuda.is_available():
-        raise UsageError(f"--device {wanted}: this machine has no usable GPU (accepted here: auto, cpu)")
+        raise UsageError(
+            f"--device {wanted}: this machine has no usable GPU (accepted here: auto, cpu)"
+        )
     return wanted
 
 

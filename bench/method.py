@@ -45,7 +45,9 @@ class Task:
     start: int  # classes start..stop-1 are this task's: labels are positions in the class order
     stop: int
     loss_start: int  # first class in the cross-entropy: start (current classes) or 0 (all seen)
-    plain_queries: Callable[[], tuple[Tensor, Tensor]]  # its training images un-augmented: (n, D) queries, (n,) labels
+    plain_queries: Callable[
+        [], tuple[Tensor, Tensor]
+    ]  # its training images un-augmented: (n, D) queries, (n,) labels
 
 
 @dataclass
@@ -61,14 +63,18 @@ class Method(nn.Module):
 
     needs_query: bool = False
     needs_images: ClassVar[bool] = True  # False: works on queries alone, and no pixel is touched
-    counted: ClassVar[tuple[str, ...]] = ()  # whole numbers that are state: kept by the host, so that no step waits for a GPU
+    counted: ClassVar[
+        tuple[str, ...]
+    ] = ()  # whole numbers that are state: kept by the host, so that no step waits for a GPU
     name: ClassVar[str] = ""
     backbone: FrozenViT
     configuration: dict[str, Any]  # the constructor's keyword arguments, defaults included
 
     def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
         super().__init__()
-        object.__setattr__(self, "backbone", backbone)  # not a submodule: its weights are no state of the method
+        object.__setattr__(
+            self, "backbone", backbone
+        )  # not a submodule: its weights are no state of the method
         self.classes, self.tasks, self.width = classes, tasks, backbone.width
 
     def get_extra_state(self) -> Tensor:
@@ -100,7 +106,10 @@ class Method(nn.Module):
         """Trainables of the current task as {'params': [...], 'kind': 'prompt' | 'head'}; the engine sets the rates."""
         head = [p for n, p in self.named_parameters() if n.startswith("head.")]
         rest = [p for n, p in self.named_parameters() if not n.startswith("head.")]
-        groups: list[dict[str, Any]] = [{"params": rest, "kind": "prompt"}, {"params": head, "kind": "head"}]
+        groups: list[dict[str, Any]] = [
+            {"params": rest, "kind": "prompt"},
+            {"params": head, "kind": "head"},
+        ]
         return [group for group in groups if group["params"]]
 
     def layer_prompts(self) -> dict[int, Tensor]:
@@ -115,7 +124,9 @@ class Method(nn.Module):
     def check_layers(self, *layers: int) -> None:
         """Raises ValueError unless these are different layers of the backbone: a prompt elsewhere would do nothing."""
         if len(set(layers)) < len(layers) or not set(layers) <= set(range(self.backbone.depth)):
-            raise ValueError(f"layers {layers}: different layers of 0..{self.backbone.depth - 1} are expected")
+            raise ValueError(
+                f"layers {layers}: different layers of 0..{self.backbone.depth - 1} are expected"
+            )
 
     @staticmethod
     def cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> Loss:
@@ -148,10 +159,18 @@ def method_class(name: str) -> type[Method]:
     try:
         importlib.import_module(f"methods.{name}")
     except Exception as error:  # the file is python: anything may go wrong in it
-        line = error.lineno if isinstance(error, SyntaxError) else traceback.extract_tb(error.__traceback__)[-1].lineno
-        raise UsageError(f"methods/{name}.py, line {line}: {type(error).__name__}: {error}") from error
+        line = (
+            error.lineno
+            if isinstance(error, SyntaxError)
+            else traceback.extract_tb(error.__traceback__)[-1].lineno
+        )
+        raise UsageError(
+            f"methods/{name}.py, line {line}: {type(error).__name__}: {error}"
+        ) from error
     if name not in _REGISTRY:
-        raise UsageError(f"methods/{name}.py registers no method (decorate its class with @register)")
+        raise UsageError(
+            f"methods/{name}.py registers no method (decorate its class with @register)"
+        )
     return _REGISTRY[name]
 
 
@@ -161,7 +180,9 @@ def defaults(cls: type[Method]) -> dict[str, Any]:
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
 
-def build_method(name: str, backbone: FrozenViT, classes: int, tasks: int, model: dict[str, Any], seed: int) -> Method:
+def build_method(
+    name: str, backbone: FrozenViT, classes: int, tasks: int, model: dict[str, Any], seed: int
+) -> Method:
     """Construct a method under its own generator state, so that nothing built before it moves its weights."""
     cls = method_class(name)
     accepted = defaults(cls)
@@ -175,7 +196,9 @@ def build_method(name: str, backbone: FrozenViT, classes: int, tasks: int, model
         torch.manual_seed(seed)
         try:
             method = cls(backbone, classes, tasks, **checked)
-        except Exception as error:  # a method's own checks, or whatever torch makes of an impossible size
+        except (
+            Exception
+        ) as error:  # a method's own checks, or whatever torch makes of an impossible size
             raise UsageError(f"model of {name}: {str(error) or type(error).__name__}") from error
     method.configuration = accepted | checked
     return method

@@ -46,7 +46,9 @@ def forgetting(a: Array) -> float:
     """Max form (Chaudhry et al. 2018): mean_{i<N} (max_t a[t, i] - a[N, i]), t from i to N - 1. NaN if N = 1."""
     a = check(a)
     n = len(a)
-    drops = [a[i : n - 1, i].max() - a[-1, i] for i in range(n - 1)]  # the last column has no past to forget
+    drops = [
+        a[i : n - 1, i].max() - a[-1, i] for i in range(n - 1)
+    ]  # the last column has no past to forget
     return float(np.mean(drops)) if drops else float("nan")
 
 

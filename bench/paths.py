@@ -12,12 +12,18 @@ HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 
 def _find(field: str, name: str, variable: str, default: str) -> Path:
     """A path as given, or under $variable, or under ./default; UsageError naming all three if it is nowhere."""
-    folders = [Path(), *(Path(f) for f in os.environ.get(variable, "").split(os.pathsep) if f), Path(default)]
+    folders = [
+        Path(),
+        *(Path(f) for f in os.environ.get(variable, "").split(os.pathsep) if f),
+        Path(default),
+    ]
     for folder in folders:
         if (folder / name).exists():
             return folder / name
     looked = ", ".join(str(folder / name) for folder in folders)
-    raise UsageError(f"{field}: '{name}' not found (looked at {looked}; ${variable} names further folders)")
+    raise UsageError(
+        f"{field}: '{name}' not found (looked at {looked}; ${variable} names further folders)"
+    )
 
 
 def find_weights(name: str) -> Path:
@@ -39,7 +45,9 @@ def find_pretrained(repository: str, name: str | None = None) -> Path | None:
     from huggingface_hub.errors import HFValidationError
 
     try:
-        found = [try_to_load_from_cache(repository, name) for name in ([name] if name else HUB_WEIGHTS)]
+        found = [
+            try_to_load_from_cache(repository, name) for name in ([name] if name else HUB_WEIGHTS)
+        ]
     except HFValidationError:  # no name of a repository
         return None
     return next((Path(file) for file in found if isinstance(file, str)), None)
@@ -70,8 +78,13 @@ def find_data(name: str) -> Path:
 
 def data_place(name: str) -> Path:
     """The folder of a known dataset: where it is, else where it is to be: under the first of $BENCH_DATA, or ./data."""
-    folders = [*(Path(f) for f in os.environ.get("BENCH_DATA", "").split(os.pathsep) if f), Path("data")]
-    return next((folder / name for folder in folders if (folder / name).is_dir()), folders[0] / name)
+    folders = [
+        *(Path(f) for f in os.environ.get("BENCH_DATA", "").split(os.pathsep) if f),
+        Path("data"),
+    ]
+    return next(
+        (folder / name for folder in folders if (folder / name).is_dir()), folders[0] / name
+    )
 
 
 def cache_dir() -> Path:

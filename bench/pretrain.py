@@ -32,7 +32,10 @@ from bench.store.files import write_bytes, write_text
 
 SMALL = 16  # side of the mask that the auxiliary head predicts
 MASK_WEIGHT = 20.0  # with 1 the network stayed at chance for 2,400 steps: the mask is what first reaches the class token
-MEAN, STD = 0.5, 0.25  # input scaling during pretraining, folded into the patch embedding at the end
+MEAN, STD = (
+    0.5,
+    0.25,
+)  # input scaling during pretraining, folded into the patch embedding at the end
 
 
 def initialise(vit: Any) -> None:
@@ -61,7 +64,9 @@ def batch_of(step: int, size: int, seed: int, rows: np.ndarray) -> tuple[Tensor,
     rng = np.random.default_rng([seed, step])
     labels = rng.integers(len(rows), size=size)
     images, cover = glyphs.render_with_coverage(seed, rows[labels], step * size + np.arange(size))
-    small = cover.reshape(size, SMALL, 32 // SMALL, SMALL, 32 // SMALL).mean((2, 4)).reshape(size, -1)
+    small = (
+        cover.reshape(size, SMALL, 32 // SMALL, SMALL, 32 // SMALL).mean((2, 4)).reshape(size, -1)
+    )
     return torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(small)
 
 
@@ -102,7 +107,12 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
         for group in optimiser.param_groups:
             group["lr"] = 1e-3 * rate
         images, labels, masks = batch_of(step, batch, seed, rows)
-        token = run_vit(vit, (images.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD, precision=precision, rows=1)[:, 0]
+        token = run_vit(
+            vit,
+            (images.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD,
+            precision=precision,
+            rows=1,
+        )[:, 0]
         logits = head(token)
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
         aux = F.binary_cross_entropy_with_logits(mask_head(token), masks)
@@ -125,13 +135,20 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.pretrain", description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.pretrain", description=__doc__.splitlines()[0]
+    )
     parser.add_argument("--steps", type=cli.positive, default=2400)
     parser.add_argument("--batch", type=cli.positive, default=128)
     parser.add_argument("--seed", type=cli.seed, default=2511)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=cli.positive, default=1)
-    parser.add_argument("--out", type=Path, default=GLYPH_WEIGHTS, help="a .safetensors file; log and recipe go beside it")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        default=GLYPH_WEIGHTS,
+        help="a .safetensors file; log and recipe go beside it",
+    )
     args = parser.parse_args()
     if args.out.suffix != ".safetensors" or args.out.is_dir():
         raise UsageError(f"--out={args.out}: a .safetensors file is expected")
@@ -139,10 +156,16 @@ def main() -> int:
     vit = pretrain(args.steps, args.batch, args.seed, args.precision, args.out.with_suffix(".log"))
     state = {name: value.half().contiguous() for name, value in vit.state_dict().items()}
     write_bytes(args.out, save(state))
-    vit.load_state_dict({name: value.float() for name, value in state.items()})  # what will be read back
+    vit.load_state_dict(
+        {name: value.float() for name, value in state.items()}
+    )  # what will be read back
     quality = {
         name: round(class_mean_accuracy(vit, style), 1)
-        for name, style in (("plain", ("plain",)), ("renditions", glyphs.RENDITIONS), ("faint", ("faint",)))
+        for name, style in (
+            ("plain", ("plain",)),
+            ("renditions", glyphs.RENDITIONS),
+            ("faint", ("faint",)),
+        )
     }
     recipe = {
         **{key: getattr(args, key) for key in ("steps", "batch", "seed", "precision", "threads")},

@@ -25,9 +25,13 @@ def main() -> int:
     def some(value: object) -> list:
         return [] if value is None else [value]
 
-    cells = suite.select([args.method], some(args.benchmark), some(args.order_seed), some(args.seed))
+    cells = suite.select(
+        [args.method], some(args.benchmark), some(args.order_seed), some(args.seed)
+    )
     if args.benchmark is None and len({cell.benchmark for cell in cells}) > 1:
-        raise UsageError(f"--benchmark: one of {', '.join(sorted({cell.benchmark for cell in cells}))} is needed")
+        raise UsageError(
+            f"--benchmark: one of {', '.join(sorted({cell.benchmark for cell in cells}))} is needed"
+        )
     cell = cells[0]  # the suite's first order and seed, unless named
 
     from bench.engine.run import run_cell  # torch is imported only once the command line is right
@@ -35,7 +39,12 @@ def main() -> int:
 
     stopping.on_signals(signal.SIGINT, signal.SIGTERM)
     try:
-        state = run_cell(cell, args.results, choose_device(args.device), lambda text: print(text, file=sys.stderr))
+        state = run_cell(
+            cell,
+            args.results,
+            choose_device(args.device),
+            lambda text: print(text, file=sys.stderr),
+        )
     except Busy as error:
         print(f"error: {error}", file=sys.stderr)
         return cli.UNFINISHED

@@ -50,7 +50,9 @@ def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple
     a method with settings of its own.
     """
     name, _, settings = name.partition("@")
-    model: dict[str, Any] = {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
+    model: dict[str, Any] = (
+        {"pool": tasks * min(10, backbone.width // tasks)} if name == "coda_prompt" else {}
+    )
     for setting in settings.split(",") if settings else ():
         key, _, value = setting.partition("=")
         model[key] = int(value) if value.isdecimal() else value
@@ -68,7 +70,9 @@ def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple
     return method, task
 
 
-def train_step(method: Method, task: Task, optimiser: Any, images: Tensor, query: Tensor | None, labels: Tensor) -> None:
+def train_step(
+    method: Method, task: Task, optimiser: Any, images: Tensor, query: Tensor | None, labels: Tensor
+) -> None:
     if query is None and method.needs_query:
         with torch.no_grad():
             query = method.backbone.cls(images)
@@ -99,19 +103,26 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
     """Everything that is measured, by its name in the table."""
     device = backbone.device
     side = backbone.image_size
-    images = backbone.normalise(torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=device))
+    images = backbone.normalise(
+        torch.randint(0, 256, (batch, side, side, 3), dtype=torch.uint8, device=device)
+    )
     query = torch.randn(batch, backbone.width, device=device)
     prompt = torch.zeros(2, 1, backbone.width, device=device, requires_grad=True)
 
     def plain() -> None:
-        with torch.no_grad(), torch.autocast(device.type, torch.bfloat16, enabled=backbone.precision == "bf16"):
+        with (
+            torch.no_grad(),
+            torch.autocast(device.type, torch.bfloat16, enabled=backbone.precision == "bf16"),
+        ):
             backbone.network.forward_features(images)
 
     def floor() -> None:
         backbone.cls(images, {0: prompt}).square().sum().backward()
 
     found: dict[str, Step] = {"plain forward": plain, "floor: forward + backward": floor}
-    for source in dict.fromkeys((32, round(side / 0.875))):  # small images enlarged, and decoded ones as by default
+    for source in dict.fromkeys(
+        (32, round(side / 0.875))
+    ):  # small images enlarged, and decoded ones as by default
         squares = torch.randint(0, 256, (batch, source, source, 3), dtype=torch.uint8)
         if device.type == "cpu":
             draw = partial(resample, squares.numpy(), np.arange(batch), size=side)
@@ -128,7 +139,9 @@ def steps(backbone: FrozenViT, names: list[str], batch: int, tasks: int) -> dict
         for kind, given in kinds.items():
             suffix = f" {kind}" if kind else ""
             if optimiser is not None:
-                found[f"{name} train{suffix}"] = partial(train_step, method, task, optimiser, images, given, labels)
+                found[f"{name} train{suffix}"] = partial(
+                    train_step, method, task, optimiser, images, given, labels
+                )
             found[f"{name} eval{suffix}"] = partial(eval_step, done, images, given)
     return found
 
@@ -170,7 +183,9 @@ def counted_flops(step: Step) -> int:
 def matmul_rate(device: torch.device, precision: str, repeats: int) -> float:
     """FLOP/s of a large matrix product in this run."""
     side = 1024 if device.type == "cpu" else 8192
-    a = torch.randn(side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32)
+    a = torch.randn(
+        side, side, device=device, dtype=torch.bfloat16 if precision == "bf16" else torch.float32
+    )
     best = min(seconds(lambda: a @ a, device) for _ in range(repeats + 2))
     return 2 * side**3 / best
 
@@ -204,7 +219,9 @@ def measure(backbone: FrozenViT, names: list[str], batch: int, repeats: int, tas
     best = dict.fromkeys(todo, float("inf"))
     for _ in range(repeats):
         for name, step in todo.items():
-            for _ in range(SHORT if best[name] < 0.02 else 1):  # the others have emptied the processor's caches
+            for _ in range(
+                SHORT if best[name] < 0.02 else 1
+            ):  # the others have emptied the processor's caches
                 best[name] = min(best[name], seconds(step, device))
     rate = matmul_rate(device, backbone.precision, repeats)
     return [
@@ -234,30 +251,56 @@ def save_growth(table: Any, file: Path) -> None:
     import seaborn as sns
 
     table = table[table["step"].str.contains(" train| eval") & ~table["step"].str.endswith("cold")]
-    table = table.assign(method=table["step"].str.split().str[0], kind=table["step"].str.split().str[1])
+    table = table.assign(
+        method=table["step"].str.split().str[0], kind=table["step"].str.split().str[1]
+    )
     grid = sns.relplot(
-        table, x="tasks", y="ratio", hue="method", style="method", col="kind", kind="line", markers=True, height=3.5
+        table,
+        x="tasks",
+        y="ratio",
+        hue="method",
+        style="method",
+        col="kind",
+        kind="line",
+        markers=True,
+        height=3.5,
     )
     grid.set(ylim=(0, None), ylabel="plain forward passes")
     grid.savefig(file, dpi=110)
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.speed", description=__doc__.split("\n\n")[0])
-    parser.add_argument("--backbone", default="vit_base_patch16_224", help="a timm name, or vit_glyphs")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.speed", description=__doc__.split("\n\n")[0]
+    )
+    parser.add_argument(
+        "--backbone", default="vit_base_patch16_224", help="a timm name, or vit_glyphs"
+    )
     parser.add_argument("--image-size", type=int, default=0, help="pixels; 0 = the network's own")
     parser.add_argument("--batch", type=cli.positive, default=8)
     parser.add_argument("--threads", type=cli.positive, default=1)
     parser.add_argument("--repeats", type=cli.positive, default=5)
     parser.add_argument("--precision", default="fp32", help="comma-separated: fp32, bf16")
     parser.add_argument("--device", default="cpu", help="comma-separated: cpu, cuda")
-    parser.add_argument("--methods", nargs="+", default=[], help="default: all; with settings: l2p@length=5,top_n=5")
-    parser.add_argument("--tasks", default="10", help="comma-separated: measure in the last of so many tasks, e.g. 5,10,20,50")
-    parser.add_argument("--out", type=Path, help="a CSV file for the table; with several --tasks also a figure beside it")
+    parser.add_argument(
+        "--methods", nargs="+", default=[], help="default: all; with settings: l2p@length=5,top_n=5"
+    )
+    parser.add_argument(
+        "--tasks",
+        default="10",
+        help="comma-separated: measure in the last of so many tasks, e.g. 5,10,20,50",
+    )
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="a CSV file for the table; with several --tasks also a figure beside it",
+    )
     args = parser.parse_args()
     counts = [int(text) if text.isdecimal() else 0 for text in args.tasks.split(",")]
     if not all(1 <= count <= CLASSES // 2 for count in counts):
-        raise UsageError(f"--tasks {args.tasks}: whole numbers from 1 to {CLASSES // 2}, separated by commas, are expected")
+        raise UsageError(
+            f"--tasks {args.tasks}: whole numbers from 1 to {CLASSES // 2}, separated by commas, are expected"
+        )
     set_arithmetic(args.threads)
     rows: Rows = []
     for place in args.device.split(","):
@@ -271,7 +314,9 @@ def main() -> int:
                 if name.partition("@")[0] not in method_names():
                     raise UsageError.unknown("--methods", name, method_names())
             for tasks in counts:
-                rows += measure(backbone, args.methods or method_names(), args.batch, args.repeats, tasks)
+                rows += measure(
+                    backbone, args.methods or method_names(), args.batch, args.repeats, tasks
+                )
     import pandas as pd
 
     table = pd.DataFrame(rows, columns=list(COLUMNS))
@@ -282,7 +327,9 @@ def main() -> int:
             save_growth(table, args.out.with_suffix(".png"))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     cores = f"{processor_name()}, {torch.backends.cpu.get_cpu_capability()}, {os.cpu_count()} cores"
-    print(f"batch {args.batch}, {args.threads} thread(s) of {cores}; peak memory of the process {peak:.0f} MiB")
+    print(
+        f"batch {args.batch}, {args.threads} thread(s) of {cores}; peak memory of the process {peak:.0f} MiB"
+    )
     return cli.FINE
 
 

@@ -25,7 +25,11 @@ def summarise(values: Array) -> Summary:
     values = values[~np.isnan(values)]
     if not len(values):
         return Summary(float("nan"), float("nan"), 0)
-    return Summary(float(values.mean()), float(values.std(ddof=1)) if len(values) > 1 else float("nan"), len(values))
+    return Summary(
+        float(values.mean()),
+        float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
+        len(values),
+    )
 
 
 @dataclass(frozen=True)
@@ -88,7 +92,11 @@ def welch_half_width(std: float, n: int, other_std: float, other_n: int, level: 
 
 
 def equivalence(
-    values: Array, reference: float, margin: float, reference_std: float = float("nan"), reference_n: int = 1
+    values: Array,
+    reference: float,
+    margin: float,
+    reference_std: float = float("nan"),
+    reference_n: int = 1,
 ) -> Decision:
     """Is the mean of values that of a published one, within a margin? Two one-sided tests at 5% (Schuirmann 1987).
 
@@ -103,12 +111,16 @@ def equivalence(
     difference = own.mean - reference
     half = welch_half_width(own.std, own.n, other, reference_n, 0.9)
     gap = abs(abs(difference) - margin)
-    if 1 < own.n < LEAST and own.std == 0 and np.isnan(reference_std):  # equal by luck, for all we know
+    if (
+        1 < own.n < LEAST and own.std == 0 and np.isnan(reference_std)
+    ):  # equal by luck, for all we know
         return Decision(difference, float("nan"), "inconclusive", LEAST)
     if half < gap:
         return Decision(difference, half, "reproduced" if abs(difference) < margin else "differs")
     counts = () if np.isnan(std) else range(max(own.n, 1) + 1, MOST + 1)
-    needed = next((n for n in counts if welch_half_width(std, n, other, reference_n, 0.9) < gap), None)
+    needed = next(
+        (n for n in counts if welch_half_width(std, n, other, reference_n, 0.9) < gap), None
+    )
     return Decision(difference, half, "inconclusive", needed)
 
 
@@ -125,7 +137,14 @@ def superiority(first: Array, second: Array, margin: float) -> Decision:
         return Decision(value.difference, value.half_width, "reproduced")
     if high < 0 or (-margin < low and high < margin):
         return Decision(value.difference, value.half_width, "differs")
-    std = float(np.std(np.asarray(first) - np.asarray(second), ddof=1)) if value.n > 1 else float("nan")
+    std = (
+        float(np.std(np.asarray(first) - np.asarray(second), ddof=1))
+        if value.n > 1
+        else float("nan")
+    )
     counts = () if np.isnan(std) else range(value.n + 1, MOST + 1)
-    needed = next((n for n in counts if stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) < abs(value.difference)), None)
+    needed = next(
+        (n for n in counts if stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) < abs(value.difference)),
+        None,
+    )
     return Decision(value.difference, value.half_width, "inconclusive", needed)

@@ -25,7 +25,9 @@ def orthogonal_rows(earlier: Tensor, count: int) -> Tensor:
     basis = torch.linalg.qr(rows.T).Q if len(rows) else rows.T
     for _ in range(count):
         row = torch.randn(earlier.shape[1], dtype=torch.float64)
-        for _ in range(2):  # twice: the first projection leaves rounding in proportion to what it removed
+        for _ in range(
+            2
+        ):  # twice: the first projection leaves rounding in proportion to what it removed
             row = row - basis @ (basis.T @ row)
         basis = torch.cat([basis, (row / row.norm())[:, None]], dim=1)
     return basis[:, -count:].T.to(earlier.dtype).contiguous()
@@ -40,7 +42,11 @@ class Components(nn.Module):
     def __init__(self, per_task: int, tasks: int, length: int, width: int) -> None:
         super().__init__()
         self.per_task = per_task
-        for name, shape in (("prompt", (length, width)), ("key", (width,)), ("attention", (width,))):
+        for name, shape in (
+            ("prompt", (length, width)),
+            ("key", (width,)),
+            ("attention", (width,)),
+        ):
             self.register_buffer(f"old_{name}", torch.zeros(per_task * tasks, *shape))
             self.register_parameter(name, nn.Parameter(torch.zeros(per_task, *shape)))
 
@@ -64,7 +70,9 @@ class Components(nn.Module):
         """(B, length, D) prompts of queries (B, D) from rows 0..first-1, and the current ones while training."""
         key, attention = self.rows("key", first, training), self.rows("attention", first, training)
         kn = nn.functional.normalize(key, dim=1)
-        alpha = (query @ (attention * kn).T) / (query.square() @ attention.square().T).sqrt().clamp(min=1e-12)
+        alpha = (query @ (attention * kn).T) / (query.square() @ attention.square().T).sqrt().clamp(
+            min=1e-12
+        )
         return torch.einsum("bm,mld->bld", alpha, self.rows("prompt", first, training))
 
     def orthogonality(self, first: int) -> Tensor:
@@ -123,7 +131,10 @@ class CodaPrompt(Method):
         self.training_task = False
 
     def layer_prompts(self) -> dict[int, Tensor]:
-        return {layer: part.prompt.flatten(0, 1) for layer, part in zip(self.layers, self.components, strict=True)}
+        return {
+            layer: part.prompt.flatten(0, 1)
+            for layer, part in zip(self.layers, self.components, strict=True)
+        }
 
     def prefixes(self, query: Tensor) -> dict[int, Tensor]:
         """layer -> (B, 2, length / 2, D)."""
@@ -140,5 +151,7 @@ class CodaPrompt(Method):
         loss = self.cross_entropy(self(images, query), labels, task)
         if self.mu:
             penalty = torch.stack([c.orthogonality(self.frozen) for c in self.components]).sum()
-            loss = Loss(loss.total + self.mu * penalty, {**loss.parts, "orthogonality": penalty.detach()})
+            loss = Loss(
+                loss.total + self.mu * penalty, {**loss.parts, "orthogonality": penalty.detach()}
+            )
         return loss

@@ -25,12 +25,16 @@ from bench.method import Loss, Method, Task, register
 class EPrompts(nn.Module):
     """One prompt per task for all E-layers, with one key per task for all layers or one per task and layer."""
 
-    def __init__(self, tasks: int, prompt: tuple[int, ...], key: tuple[int, int], init: tuple[float, float]) -> None:
+    def __init__(
+        self, tasks: int, prompt: tuple[int, ...], key: tuple[int, int], init: tuple[float, float]
+    ) -> None:
         """prompt: (layers, 2, P, D). key: (1 or layers, D). init: the uniform range of both."""
         super().__init__()
 
         def uniform(*shape: int) -> nn.ParameterList:
-            return nn.ParameterList(nn.Parameter(torch.empty(*shape).uniform_(*init)) for _ in range(tasks))
+            return nn.ParameterList(
+                nn.Parameter(torch.empty(*shape).uniform_(*init)) for _ in range(tasks)
+            )
 
         # One parameter per task, so that a finished task's prompt and key are simply not trained any more.
         self.prompts, self.keys = uniform(*prompt), uniform(*key)
@@ -38,7 +42,10 @@ class EPrompts(nn.Module):
     def cosine(self, query: Tensor, begun: int, trained: int | None = None) -> Tensor:
         """(keys per task, B, begun): cosine of each query to the keys of the first `begun` tasks. trained: the one task whose
         keys receive gradients; None = all."""
-        keys = [key if trained in (None, task) else key.detach() for task, key in enumerate(list(self.keys)[:begun])]
+        keys = [
+            key if trained in (None, task) else key.detach()
+            for task, key in enumerate(list(self.keys)[:begun])
+        ]
         return F.normalize(query, dim=1) @ F.normalize(torch.stack(keys, dim=1), dim=2).mT
 
     def of_tasks(self, tasks: Tensor, begun: int, reference_bug: bool = False) -> Tensor:
@@ -83,9 +90,13 @@ class DualPrompt(Method):
         self.g_layers, self.e_layers, self.key_loss = g_layers, e_layers, key_loss
         self.coda_form, self.reference_bug = form == "coda", reference_bug
         low, high = init
-        self.g_prompt = nn.Parameter(torch.empty(len(g_layers), 2, g_length, self.width).uniform_(low, high))
+        self.g_prompt = nn.Parameter(
+            torch.empty(len(g_layers), 2, g_length, self.width).uniform_(low, high)
+        )
         keys = len(e_layers) if self.coda_form else 1
-        self.e = EPrompts(tasks, (len(e_layers), 2, e_length, self.width), (keys, self.width), (low, high))
+        self.e = EPrompts(
+            tasks, (len(e_layers), 2, e_length, self.width), (keys, self.width), (low, high)
+        )
         self.head = nn.Linear(self.width, classes)
         self.begun = 0  # tasks
 
@@ -97,13 +108,18 @@ class DualPrompt(Method):
     def param_groups(self) -> list[dict]:
         current = self.begun - 1
         prompts = [self.g_prompt, self.e.prompts[current], self.e.keys[current]]
-        return [{"params": prompts, "kind": "prompt"}, {"params": list(self.head.parameters()), "kind": "head"}]
+        return [
+            {"params": prompts, "kind": "prompt"},
+            {"params": list(self.head.parameters()), "kind": "head"},
+        ]
 
     def layer_prompts(self) -> dict[int, Tensor]:
         e_prompt = self.e.prompts[self.begun - 1]
         return {
             layer: prompt.flatten(0, 1)
-            for layer, prompt in zip((*self.g_layers, *self.e_layers), (*self.g_prompt, *e_prompt), strict=True)
+            for layer, prompt in zip(
+                (*self.g_layers, *self.e_layers), (*self.g_prompt, *e_prompt), strict=True
+            )
         }
 
     def prefixes(self, query: Tensor, task: int | None = None) -> dict[int, Tensor]:
@@ -116,7 +132,9 @@ class DualPrompt(Method):
             e_prompt = self.e.of_tasks(same, self.begun, True)
         else:
             e_prompt = self.e.prompts[task]
-        return dict(zip(self.g_layers, self.g_prompt, strict=True)) | dict(zip(self.e_layers, e_prompt, strict=True))
+        return dict(zip(self.g_layers, self.g_prompt, strict=True)) | dict(
+            zip(self.e_layers, e_prompt, strict=True)
+        )
 
     def key_term(self, query: Tensor, task: int) -> Tensor:
         """What the keys add to the loss: minus the mean cosine, or in the coda form the summed (1 - cosine)."""

@@ -55,7 +55,12 @@ def sinusoidal(layers: int, width: int) -> Tensor:
     """(layers, width) fixed encoding of the layer's number (Vaswani et al. 2017), scaled to a prompt's initial size."""
     position = torch.arange(layers).float()[:, None]
     rate = 10000 ** (-torch.arange(0, width, 2).float() / width)
-    return 0.02 * torch.stack([(position * rate).sin(), (position * rate).cos()], dim=2).flatten(1)[:, :width]
+    return (
+        0.02
+        * torch.stack([(position * rate).sin(), (position * rate).cos()], dim=2).flatten(1)[
+            :, :width
+        ]
+    )
 
 
 @register
@@ -104,23 +109,36 @@ class HLGP(Method):
                 f"groups={groups}, length={length}, bottleneck={bottleneck}, temperature={temperature}: positive ones"
             )
         if not borders and count % groups:
-            raise ValueError(f"groups={groups} does not divide the {count} prompted layers (or give borders)")
+            raise ValueError(
+                f"groups={groups} does not divide the {count} prompted layers (or give borders)"
+            )
         if sorted(set(borders)) != list(borders) or not set(borders) <= set(range(1, count)):
-            raise ValueError(f"borders={borders}: rising positions within 1..{count - 1} are expected")
+            raise ValueError(
+                f"borders={borders}: rising positions within 1..{count - 1} are expected"
+            )
         edges = [0, *(borders or range(count // groups, count, count // groups)), count]
         self.group_sizes = [stop - start for start, stop in itertools.pairwise(edges)]
         self.length, self.bottleneck, self.temperature = length, bottleneck, temperature
         self.needs_query = weights == "prototype"
-        self.position_kind, self.generated, self.weights, self.copy = position, generator, weights, copy
+        self.position_kind, self.generated, self.weights, self.copy = (
+            position,
+            generator,
+            weights,
+            copy,
+        )
         self.head = nn.Linear(self.width, classes)
         shape = (len(self.layers), 2, length, self.width)
         self.register_buffer("learned", torch.zeros(tasks, *shape))  # p_{i,l} of finished tasks
         self.register_buffer("task_of_class", torch.zeros(classes, dtype=torch.long))
         self.begun = self.classes_seen = 0  # tasks begun, classes of them
-        group_of_layer = [group for group, size in enumerate(self.group_sizes) for _ in range(size)]  # g(l)
+        group_of_layer = [
+            group for group, size in enumerate(self.group_sizes) for _ in range(size)
+        ]  # g(l)
         self.register_buffer("group_of_layer", torch.tensor(group_of_layer), persistent=False)
         if self.needs_query:
-            self.register_buffer("prototypes", torch.zeros(classes, self.width))  # mean query of each class seen, unit norm
+            self.register_buffer(
+                "prototypes", torch.zeros(classes, self.width)
+            )  # mean query of each class seen, unit norm
         if generator:
             self.root = nn.Parameter(torch.empty(2, length, self.width))  # R_t
             parts = nn.ModuleList(Generator(self.width, bottleneck) for _ in self.group_sizes)
@@ -152,9 +170,13 @@ class HLGP(Method):
         """p_{t,l} of the task in training, (layers, 2, P, D), through the generator."""
         if not self.generated:
             return self.independent
-        subs = torch.stack([generator(self.root) for generator in self.generators])  # S_{t,g}: (G, 2, P, D)
+        subs = torch.stack(
+            [generator(self.root) for generator in self.generators]
+        )  # S_{t,g}: (G, 2, P, D)
         prompts = subs.index_select(0, self.group_of_layer)
-        return prompts if self.position_kind == "none" else prompts + self.position[:, None, None, :]
+        return (
+            prompts if self.position_kind == "none" else prompts + self.position[:, None, None, :]
+        )
 
     def layer_prompts(self) -> dict[int, Tensor]:
         return dict(zip(self.layers, self.current_prompts().flatten(1, 2), strict=True))
@@ -167,7 +189,9 @@ class HLGP(Method):
         if self.needs_query:
             queries, labels = task.plain_queries()
             for label in range(task.start, task.stop):
-                self.prototypes[label] = nn.functional.normalize(queries[labels == label].mean(dim=0), dim=0)
+                self.prototypes[label] = nn.functional.normalize(
+                    queries[labels == label].mean(dim=0), dim=0
+                )
         self.training_task = True
 
     def end_task(self, task: Task) -> None:
@@ -195,12 +219,16 @@ class HLGP(Method):
     def task_weights(self, images: Tensor, query: Tensor, prompts: Tensor) -> Tensor:
         """w: (t,) for sum and mean, (B, t) for soft and prototype."""
         count = len(prompts)
-        uniform = torch.full((count,), 1.0 if self.weights == "sum" else 1.0 / count, device=prompts.device)
+        uniform = torch.full(
+            (count,), 1.0 if self.weights == "sum" else 1.0 / count, device=prompts.device
+        )
         if count == 1 or self.weights in ("sum", "mean"):
             return uniform
         with torch.no_grad():
             if self.weights == "prototype":
-                return self.mass(nn.functional.normalize(query, dim=1) @ self.prototypes.T / self.temperature)
+                return self.mass(
+                    nn.functional.normalize(query, dim=1) @ self.prototypes.T / self.temperature
+                )
             return self.mass(self.head(self.features(images, prompts, uniform)))
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:

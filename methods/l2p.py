@@ -21,7 +21,9 @@ from bench.method import Loss, Method, Task, register
 class PromptPool(nn.Module):
     """M prompts of `length` tokens with a key each. Call with queries (B, D)."""
 
-    def __init__(self, size: int, length: int, top_n: int, width: int, init: tuple[float, float]) -> None:
+    def __init__(
+        self, size: int, length: int, top_n: int, width: int, init: tuple[float, float]
+    ) -> None:
         super().__init__()
         self.top_n = top_n
         self.prompts = nn.Parameter(torch.empty(size, length, width).uniform_(*init))

@@ -43,20 +43,33 @@ class L2PPlus(Method):
         self.check_layers(*layers)
         if length % 2 or top_n > pool:
             raise ValueError(f"length={length} must be even and top_n={top_n} at most pool={pool}")
-        self.layers, self.rows, self.key_loss, self.reference_bug = layers, length // 2, key_loss, reference_bug
-        parts = nn.ModuleList(PromptPool(pool, length, top_n, self.width, (init[0], init[1])) for _ in layers)
+        self.layers, self.rows, self.key_loss, self.reference_bug = (
+            layers,
+            length // 2,
+            key_loss,
+            reference_bug,
+        )
+        parts = nn.ModuleList(
+            PromptPool(pool, length, top_n, self.width, (init[0], init[1])) for _ in layers
+        )
         self.pools = parts  # type: ignore[assignment]
         self.head = nn.Linear(self.width, classes)
 
     def layer_prompts(self) -> dict[int, Tensor]:
-        return {layer: pool.prompts.flatten(0, 1) for layer, pool in zip(self.layers, self.pools, strict=True)}
+        return {
+            layer: pool.prompts.flatten(0, 1)
+            for layer, pool in zip(self.layers, self.pools, strict=True)
+        }
 
     def prefixes(self, query: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """layer -> (B, 2, N * length / 2, D), and the summed (1 - cosine) of the images' own keys, a scalar."""
         prefix, distance = {}, torch.zeros((), device=query.device)
         for layer, pool in zip(self.layers, self.pools, strict=True):
             chosen, cosine = pool(query)
-            keys, values = chosen[:, :, : self.rows].flatten(1, 2), chosen[:, :, self.rows :].flatten(1, 2)
+            keys, values = (
+                chosen[:, :, : self.rows].flatten(1, 2),
+                chosen[:, :, self.rows :].flatten(1, 2),
+            )
             prefix[layer] = torch.stack([keys, values], dim=1)
             if self.reference_bug:  # every image against the keys that every image has chosen
                 all_cosines = pool.cosine(query)
@@ -70,4 +83,6 @@ class L2PPlus(Method):
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         prefix, pull = self.prefixes(query)
         loss = self.cross_entropy(self.head(self.backbone.cls(images, prefix)), labels, task)
-        return Loss(loss.total + self.key_loss * pull, {**loss.parts, "key_distance": pull.detach()})
+        return Loss(
+            loss.total + self.key_loss * pull, {**loss.parts, "key_distance": pull.detach()}
+        )

@@ -16,7 +16,15 @@ from bench.method import Method, register
 class OnePrompt(Method):
     """layers: prompted blocks, empty = all; length: rows of keys and of values."""
 
-    def __init__(self, backbone: FrozenViT, classes: int, tasks: int, *, layers: tuple[int, ...] = (), length: int = 5) -> None:
+    def __init__(
+        self,
+        backbone: FrozenViT,
+        classes: int,
+        tasks: int,
+        *,
+        layers: tuple[int, ...] = (),
+        length: int = 5,
+    ) -> None:
         super().__init__(backbone, classes, tasks)
         self.check_layers(*layers)
         self.layers = layers or tuple(range(backbone.depth))
@@ -27,4 +35,6 @@ class OnePrompt(Method):
         return dict(zip(self.layers, self.prompt.flatten(1, 2), strict=True))
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(self.backbone.cls(images, dict(zip(self.layers, self.prompt, strict=True))))
+        return self.head(
+            self.backbone.cls(images, dict(zip(self.layers, self.prompt, strict=True)))
+        )

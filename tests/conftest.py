@@ -43,7 +43,11 @@ def _own_cache(tmp_path_factory):
 @pytest.fixture(scope="session")
 def small_vit() -> FrozenViT:
     """A random ViT of four blocks, 16 pixels: for shapes, invariances and gradients."""
-    return load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=4, heads=2))
+    return load_backbone(
+        BackboneSpec(
+            name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=4, heads=2
+        )
+    )
 
 
 @pytest.fixture
@@ -98,8 +102,15 @@ def undisturbed(tmp_path_factory) -> Callable[[RunSpec], dict[str, bytes]]:
     return of
 
 
-MODEL: dict[str, dict] = {  # smaller pools, so that six classes are enough; everything else as by default
-    "l2p": {"pool": 4, "length": 2, "top_n": 2, "init": (-1.0, 1.0)},  # far apart, so that images choose different ones
+MODEL: dict[
+    str, dict
+] = {  # smaller pools, so that six classes are enough; everything else as by default
+    "l2p": {
+        "pool": 4,
+        "length": 2,
+        "top_n": 2,
+        "init": (-1.0, 1.0),
+    },  # far apart, so that images choose different ones
     "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
     "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
     "coda_prompt": {"pool": 6, "length": 4},
@@ -155,7 +166,9 @@ def ask(tmp_path, monkeypatch, data_command) -> Callable[..., tuple[int, str, st
 @pytest.fixture
 def place(tmp_path) -> Callable[..., Path]:
     """Put files (dicts of content by name) into a dataset's folder."""
-    return lambda name, *files: write(tmp_path / "data" / name, {k: v for each in files for k, v in each.items()})
+    return lambda name, *files: write(
+        tmp_path / "data" / name, {k: v for each in files for k, v in each.items()}
+    )
 
 
 @pytest.fixture

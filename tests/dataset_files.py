@@ -61,12 +61,20 @@ def zip_of(files):
 
 def imagenet_r(classes=("n03", "n01", "n02"), each=5):
     """Images below the archive's folder, and the two lists, which number the classes in an order of their own."""
-    names = [f"{name}/{kind}_{i}.jpg" for name in classes for i, kind in enumerate(["art", "toy"] * each) if i < each]
+    names = [
+        f"{name}/{kind}_{i}.jpg"
+        for name in classes
+        for i, kind in enumerate(["art", "toy"] * each)
+        if i < each
+    ]
     numbers = {name: number for number, name in enumerate(classes)}
     test = names[::each]
     lists = {
         f"imagenet-r_{part}.yaml": yaml.dump(
-            {"data": [f"data/imagenet-r/{n}" for n in chosen], "targets": [numbers[n.split("/")[0]] for n in chosen]}
+            {
+                "data": [f"data/imagenet-r/{n}" for n in chosen],
+                "targets": [numbers[n.split("/")[0]] for n in chosen],
+            }
         )
         for part, chosen in (("train", [n for n in names if n not in test]), ("test", test))
     }
@@ -74,7 +82,9 @@ def imagenet_r(classes=("n03", "n01", "n02"), each=5):
 
 
 def pilot(classes=("10", "11", "20", "21")):
-    return pictures(f"{part}/{name}/{i}.jpg" for part in ("train", "test") for name in classes for i in range(2))
+    return pictures(
+        f"{part}/{name}/{i}.jpg" for part in ("train", "test") for name in classes for i in range(2)
+    )
 
 
 def cub():
@@ -84,7 +94,9 @@ def cub():
         **pictures(f"images/{name}" for name in names),
         "images.txt": "".join(f"{i} {name}\n" for i, name in enumerate(names, 1)),
         "train_test_split.txt": "".join(f"{i} {int(i % 4 != 0)}\n" for i, _ in enumerate(names, 1)),
-        "image_class_labels.txt": "".join(f"{i} {int(name[:3])}\n" for i, name in enumerate(names, 1)),
+        "image_class_labels.txt": "".join(
+            f"{i} {int(name[:3])}\n" for i, name in enumerate(names, 1)
+        ),
         "classes.txt": "".join(f"{i} {name}\n" for i, name in enumerate(classes, 1)),
     }
 
@@ -92,11 +104,20 @@ def cub():
 def domainnet(domains):
     """Two classes in each domain; capitals sort before small letters, the official numbers do not care."""
     numbers = {"airplane": 0, "The_Mona_Lisa": 1}
-    files = pictures(f"{domain}/{name}/{domain}_{i}.jpg" for domain in domains for name in numbers for i in range(3))
+    files = pictures(
+        f"{domain}/{name}/{domain}_{i}.jpg"
+        for domain in domains
+        for name in numbers
+        for i in range(3)
+    )
     for domain in domains:
         here = [name for name in files if name.startswith(f"{domain}/")]
         for part, chosen in (("train", here[:2] + here[3:5]), ("test", [here[2], here[5]])):
-            files |= {f"{domain}_{part}.txt": "".join(f"{name} {numbers[name.split('/')[1]]}\n" for name in chosen)}
+            files |= {
+                f"{domain}_{part}.txt": "".join(
+                    f"{name} {numbers[name.split('/')[1]]}\n" for name in chosen
+                )
+            }
     return files
 
 
@@ -106,7 +127,13 @@ def tiny():
     val = {f"val/images/val_{i}.JPEG": picture(100 + i) for i in range(4)}
     notes = "".join(f"val_{i}.JPEG\t{wnids[i % 2]}\t0\t0\t62\t62\n" for i in range(4))
     hidden = {"test/images/test_0.JPEG": picture(200)}
-    return {**train, **val, **hidden, "val/val_annotations.txt": notes, "wnids.txt": "\n".join(wnids)}
+    return {
+        **train,
+        **val,
+        **hidden,
+        "val/val_annotations.txt": notes,
+        "wnids.txt": "\n".join(wnids),
+    }
 
 
 def rows_of(root, split):
@@ -116,7 +143,10 @@ def rows_of(root, split):
 
 def parts_of(root, split):
     rows = rows_of(root, split)
-    return {part: {row["path"]: row["label"] for row in rows if row["part"] == part} for part in ("train", "test")}
+    return {
+        part: {row["path"]: row["label"] for row in rows if row["part"] == part}
+        for part in ("train", "test")
+    }
 
 
 # --- the server -------------------------------------------------------------------------------------------------------
@@ -159,7 +189,9 @@ def serving():
             body = content[start:]
             self.send_response(206 if start else 200)
             if start:
-                self.send_header("Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}")
+                self.send_header(
+                    "Content-Range", f"bytes {start}-{len(content) - 1}/{len(content)}"
+                )
             if site.tags:
                 self.send_header("ETag", tag)
             self.send_header("Content-Length", str(len(body)))
@@ -174,7 +206,9 @@ def serving():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *words: None  # a client that hangs up, as ours does on a wrong length
+    server.handle_error = lambda *words: (
+        None
+    )  # a client that hangs up, as ours does on a wrong length
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_address[1]}"

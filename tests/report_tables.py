@@ -37,7 +37,10 @@ def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
                     "gflops_infer": 1,
                 }
             )
-            timing += [{"run_id": name["run_id"], "task": t, "train_seconds": 1, "eval_seconds": 1} for t in (1, 2)]
+            timing += [
+                {"run_id": name["run_id"], "task": t, "train_seconds": 1, "eval_seconds": 1}
+                for t in (1, 2)
+            ]
             for scenario in ("class", "task"):
                 for after, eval_task, correct in ((1, 1, 80), (2, 1, 50 + order), (2, 2, 70)):
                     metrics.append({**name, "scenario": scenario, "after_task": after, "eval_task": eval_task,

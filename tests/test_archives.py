@@ -98,10 +98,19 @@ def test_a_damaged_archive_is_named(name, tmp_path):
 @pytest.mark.parametrize("name", ARCHIVES)
 def test_what_is_there_already_stays(name, tmp_path):
     root = write(
-        tmp_path / "root", {name: ARCHIVES[name]({"in/a/x": b"theirs", "in/b/x": b"theirs"}), "a/x": b"mine", "b": b"mine"}
+        tmp_path / "root",
+        {
+            name: ARCHIVES[name]({"in/a/x": b"theirs", "in/b/x": b"theirs"}),
+            "a/x": b"mine",
+            "b": b"mine",
+        },
     )
     archives.unpack(root / name, "in")
-    assert {f.relative_to(root).as_posix(): f.read_bytes() for f in root.rglob("*") if f.is_file() and f.name != name} == {
+    assert {
+        f.relative_to(root).as_posix(): f.read_bytes()
+        for f in root.rglob("*")
+        if f.is_file() and f.name != name
+    } == {
         "a/x": b"mine",
         "b": b"mine",
     }
@@ -149,7 +158,9 @@ def test_an_archive_larger_than_the_disk_is_refused_first(name, tmp_path, monkey
 
 @pytest.mark.parametrize("name", ARCHIVES)
 @pytest.mark.parametrize(
-    "members", [("in/a", "in/a/b"), ("in/a/b", "in/a"), ("in/" + "x" * 300,)], ids=["file", "folder", "long"]
+    "members",
+    [("in/a", "in/a/b"), ("in/a/b", "in/a"), ("in/" + "x" * 300,)],
+    ids=["file", "folder", "long"],
 )
 def test_a_member_that_no_disk_can_hold_is_named(members, name, tmp_path):
     root = write(tmp_path / "root", {name: ARCHIVES[name](dict.fromkeys(members, b"."))})

@@ -10,12 +10,22 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from bench.backbone.vit import GLYPH_WEIGHTS, FrozenViT, attend, build_vit, load_backbone, run_vit, weights_digest
+from bench.backbone.vit import (
+    GLYPH_WEIGHTS,
+    FrozenViT,
+    attend,
+    build_vit,
+    load_backbone,
+    run_vit,
+    weights_digest,
+)
 from bench.config.spec import BackboneSpec
 from bench.errors import UsageError
 from bench.hardware import resolve_precision
 
-SMALL = BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2)
+SMALL = BackboneSpec(
+    name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2
+)
 
 
 def random_model(name: str, size: int):
@@ -50,10 +60,14 @@ def test_qk_norm_is_respected():
     from timm.models.vision_transformer import VisionTransformer
 
     torch.manual_seed(0)
-    vit = VisionTransformer(img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0, qk_norm=True)
+    vit = VisionTransformer(
+        img_size=16, patch_size=8, embed_dim=24, depth=2, num_heads=2, num_classes=0, qk_norm=True
+    )
     vit.eval()
     images = torch.randn(2, 3, 16, 16)
-    torch.testing.assert_close(run_vit(vit, images), vit.forward_features(images), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        run_vit(vit, images), vit.forward_features(images), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_prefix_is_attended_like_the_definition(small_vit):
@@ -69,12 +83,16 @@ def test_prefix_is_attended_like_the_definition(small_vit):
             if head == 0:
                 first = expected
         got = attend(attn, x, prefix, fused=False)[sample]
-        torch.testing.assert_close(got, attn.proj(torch.cat([first, expected], dim=1)), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            got, attn.proj(torch.cat([first, expected], dim=1)), rtol=1e-4, atol=1e-5
+        )
 
 
 def test_fused_and_plain_attention_agree(small_vit):
     attn, x, prefix = small_vit.vit.blocks[1].attn, torch.randn(2, 5, 24), torch.randn(2, 3, 24)
-    torch.testing.assert_close(attend(attn, x, prefix, True), attend(attn, x, prefix, False), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        attend(attn, x, prefix, True), attend(attn, x, prefix, False), rtol=1e-4, atol=1e-5
+    )
 
 
 def test_a_shared_prefix_is_the_same_for_every_sample(small_vit):
@@ -89,7 +107,9 @@ def test_a_shared_prefix_is_the_same_for_every_sample(small_vit):
 def test_asking_for_fewer_rows_changes_none_of_them(small_vit):
     images, prefix = torch.randn(3, 3, 16, 16), {3: torch.randn(2, 4, 24)}
     whole = small_vit(images, prefix)
-    torch.testing.assert_close(small_vit(images, prefix, rows=2), whole[:, :2], rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        small_vit(images, prefix, rows=2), whole[:, :2], rtol=1e-4, atol=1e-5
+    )
     torch.testing.assert_close(small_vit.cls(images, prefix), whole[:, 0], rtol=1e-4, atol=1e-5)
 
 
@@ -116,7 +136,10 @@ def test_no_frozen_weight_gets_a_gradient(small_vit):
     assert not small_vit.train().training
 
 
-@pytest.mark.parametrize(("there", "chosen"), [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")])
+@pytest.mark.parametrize(
+    ("there", "chosen"),
+    [({"avx512_bf16": True}, "bf16"), ({"amx_bf16": True}, "bf16"), ({}, "fp32")],
+)
 def test_auto_is_bf16_only_where_the_processor_has_it(there, chosen, monkeypatch):
     monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: there)
     assert resolve_precision("auto", torch.device("cpu")) == chosen
@@ -147,8 +170,14 @@ def test_formats_give_the_same_weights(tmp_path):
     state = vit.state_dict()
     save_file(state, tmp_path / "w.safetensors")
     torch.save(state, tmp_path / "w.pth")
-    torch.save({"model": {**state, "head.weight": torch.zeros(5, 24), "head.bias": torch.zeros(5)}}, tmp_path / "d.pth")
-    digests = {load_backbone(replace(SMALL, checkpoint=str(tmp_path / f))).sha256 for f in ("w.safetensors", "w.pth", "d.pth")}
+    torch.save(
+        {"model": {**state, "head.weight": torch.zeros(5, 24), "head.bias": torch.zeros(5)}},
+        tmp_path / "d.pth",
+    )
+    digests = {
+        load_backbone(replace(SMALL, checkpoint=str(tmp_path / f))).sha256
+        for f in ("w.safetensors", "w.pth", "d.pth")
+    }
     assert digests == {weights_digest(vit)}
 
 
@@ -166,9 +195,17 @@ def jax_layout(vit):
     for i, block in enumerate(vit.blocks):
         at = f"Transformer/encoderblock_{i}/"
         for number, norm in ((0, block.norm1), (2, block.norm2)):
-            arrays[f"{at}LayerNorm_{number}/scale"], arrays[f"{at}LayerNorm_{number}/bias"] = norm.weight, norm.bias
+            arrays[f"{at}LayerNorm_{number}/scale"], arrays[f"{at}LayerNorm_{number}/bias"] = (
+                norm.weight,
+                norm.bias,
+            )
         attention = at + "MultiHeadDotProductAttention_1/"
-        parts = zip(("query", "key", "value"), block.attn.qkv.weight.chunk(3), block.attn.qkv.bias.chunk(3), strict=True)
+        parts = zip(
+            ("query", "key", "value"),
+            block.attn.qkv.weight.chunk(3),
+            block.attn.qkv.bias.chunk(3),
+            strict=True,
+        )
         for name, weight, bias in parts:
             arrays[f"{attention}{name}/kernel"] = weight.T.reshape(width, heads, -1)
             arrays[f"{attention}{name}/bias"] = bias.reshape(heads, -1)
@@ -177,7 +214,11 @@ def jax_layout(vit):
         for number, layer in ((0, block.mlp.fc1), (1, block.mlp.fc2)):
             arrays[f"{at}MlpBlock_3/Dense_{number}/kernel"] = layer.weight.T
             arrays[f"{at}MlpBlock_3/Dense_{number}/bias"] = layer.bias
-    arrays |= {"head/kernel": torch.zeros(width, 5), "head/bias": torch.zeros(5), "pre_logits/bias": torch.zeros(width)}
+    arrays |= {
+        "head/kernel": torch.zeros(width, 5),
+        "head/bias": torch.zeros(5),
+        "pre_logits/bias": torch.zeros(width),
+    }
     return {name: value.detach().numpy().copy() for name, value in arrays.items()}
 
 
@@ -185,7 +226,9 @@ def test_the_original_npz_layout(tmp_path):
     spec = BackboneSpec(name="vit_tiny_patch16_224", image_size=32)
     vit = random_model(spec.name, 32)
     np.savez(tmp_path / "w.npz", **jax_layout(vit))
-    assert load_backbone(replace(spec, checkpoint=str(tmp_path / "w.npz"))).sha256 == weights_digest(vit)
+    assert load_backbone(
+        replace(spec, checkpoint=str(tmp_path / "w.npz"))
+    ).sha256 == weights_digest(vit)
     larger = load_backbone(replace(spec, image_size=64, checkpoint=str(tmp_path / "w.npz")))
     assert larger.vit.pos_embed.shape == (1, 17, 192)
 
@@ -201,17 +244,31 @@ BLOCK_1 = "Transformer/encoderblock_1"
         (replace(SMALL, depth=3), {}, "blocks 2 instead of 3"),
         (replace(SMALL, width=48), {}, "width 24 instead of 48"),
         (replace(SMALL, heads=3), {}, "heads 2 instead of 3"),
-        (SMALL, {"Transformer/encoder_norm/bias": np.zeros(1, np.float32)}, "weights without positions"),
+        (
+            SMALL,
+            {"Transformer/encoder_norm/bias": np.zeros(1, np.float32)},
+            "weights without positions",
+        ),
         (SMALL, {"cls": np.full((1, 1, 24), np.nan, np.float32)}, "NaN"),
-        (SMALL, {"Transformer/posembed_input/pos_embedding": np.full((1, 5, 24), np.inf, np.float32)}, "NaN"),
+        (
+            SMALL,
+            {"Transformer/posembed_input/pos_embedding": np.full((1, 5, 24), np.inf, np.float32)},
+            "NaN",
+        ),
         (SMALL, {"Transformer/encoder_norm/bias": None}, r"keys missing 1 \(encoder_norm/bias"),
         (SMALL, {"cls": None}, r"keys missing 1 \(cls"),
-        (SMALL, {f"{BLOCK_1}/MultiHeadDotProductAttention_1/query/kernel": None}, r"1 \(encoderblock_1/\.\.\./query/kernel"),
+        (
+            SMALL,
+            {f"{BLOCK_1}/MultiHeadDotProductAttention_1/query/kernel": None},
+            r"1 \(encoderblock_1/\.\.\./query/kernel",
+        ),
     ],
 )
 def test_an_npz_of_another_network_is_named(tmp_path, spec, change, says):
     arrays = jax_layout(build_vit(SMALL)) | change
-    np.savez(tmp_path / "w.npz", **{name: array for name, array in arrays.items() if array is not None})
+    np.savez(
+        tmp_path / "w.npz", **{name: array for name, array in arrays.items() if array is not None}
+    )
     with pytest.raises(UsageError, match=says) as said:
         load_backbone(replace(spec, checkpoint=str(tmp_path / "w.npz")))
     assert str(tmp_path / "w.npz") in str(said.value)
@@ -232,7 +289,9 @@ def test_the_embedded_weights_serve_any_image_size():
     native, larger = load_backbone(BackboneSpec()).vit, load_backbone(BackboneSpec(image_size=64))
     assert larger(torch.randn(1, 3, 64, 64)).shape == (1, 65, 96)
     native.set_input_size(img_size=64)
-    torch.testing.assert_close(larger.vit.pos_embed, native.pos_embed, rtol=1e-3, atol=1e-3)  # the file is fp16
+    torch.testing.assert_close(
+        larger.vit.pos_embed, native.pos_embed, rtol=1e-3, atol=1e-3
+    )  # the file is fp16
 
 
 @pytest.mark.parametrize("size", [32, 64])
@@ -247,7 +306,9 @@ def test_altered_embedded_weights_are_named(size, tmp_path, monkeypatch):
 
 def test_positions_are_resized(tmp_path):
     save_file(build_vit(SMALL).state_dict(), tmp_path / "w.safetensors")
-    larger = load_backbone(replace(SMALL, image_size=32, checkpoint=str(tmp_path / "w.safetensors")))
+    larger = load_backbone(
+        replace(SMALL, image_size=32, checkpoint=str(tmp_path / "w.safetensors"))
+    )
     assert larger(torch.randn(1, 3, 32, 32)).shape == (1, 17, 24)
 
 
@@ -270,8 +331,13 @@ def test_checkpoints_of_self_supervised_training_are_unwrapped(layout, tmp_path)
 
 
 def test_a_checkpoint_that_holds_objects_says_so(tmp_path):
-    torch.save({"model": build_vit(SMALL).state_dict(), "args": SimpleNamespace(lr=1)}, tmp_path / "w.pth")
-    with pytest.raises(UsageError, match=r"w\.pth: cannot be read: .* holds more than weights, and nothing is unpickled"):
+    torch.save(
+        {"model": build_vit(SMALL).state_dict(), "args": SimpleNamespace(lr=1)}, tmp_path / "w.pth"
+    )
+    with pytest.raises(
+        UsageError,
+        match=r"w\.pth: cannot be read: .* holds more than weights, and nothing is unpickled",
+    ):
         load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.pth")))
 
 
@@ -280,7 +346,10 @@ def test_a_checkpoint_that_holds_objects_says_so(tmp_path):
     [
         ({"student": {"pos_embed": torch.zeros(1, 5, 24)}}, r"no weights under 'student' \(dict\)"),
         ([torch.zeros(2)], "weights by their names are expected, not a list"),
-        ({"pos_embed": torch.zeros(1, 16 + 7, 24)}, r"'pos_embed' \(1, 23, 24\): positions of no square image"),
+        (
+            {"pos_embed": torch.zeros(1, 16 + 7, 24)},
+            r"'pos_embed' \(1, 23, 24\): positions of no square image",
+        ),
     ],
 )
 def test_what_is_no_checkpoint_of_a_vit_is_named(content, says, tmp_path):
@@ -291,7 +360,9 @@ def test_what_is_no_checkpoint_of_a_vit_is_named(content, says, tmp_path):
 
 def test_weights_are_fetched_by_their_full_tag_only():
     """The same plain name has meant different weights in different versions of timm."""
-    with pytest.raises(UsageError, match=r"which weights\? Give the full tag .*vit_base_patch16_224\.augreg_in21k,"):
+    with pytest.raises(
+        UsageError, match=r"which weights\? Give the full tag .*vit_base_patch16_224\.augreg_in21k,"
+    ):
         load_backbone(BackboneSpec(name="vit_base_patch16_224", image_size=0))
 
 
@@ -307,7 +378,11 @@ class _Payload:
 
 def test_a_malicious_checkpoint_does_not_run(tmp_path):
     torch.save({"pos_embed": _Payload(tmp_path / "ran")}, tmp_path / "w.pth")
-    np.savez(tmp_path / "w.npz", a=np.array([_Payload(tmp_path / "ran")], dtype=object), allow_pickle=True)
+    np.savez(
+        tmp_path / "w.npz",
+        a=np.array([_Payload(tmp_path / "ran")], dtype=object),
+        allow_pickle=True,
+    )
     for name in ("w.pth", "w.npz"):
         with pytest.raises(UsageError, match=name):
             load_backbone(replace(SMALL, checkpoint=str(tmp_path / name)))

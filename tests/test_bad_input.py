@@ -69,7 +69,10 @@ WRONG = [
     ((*GRID, "--set", "methods.hlgp.model.length=0"), "model of hlgp"),
     ((*GRID, "--time-limit", "soon"), "a number above 0"),
     ((*GRID, "--rate", "5"), "for --dry-run"),
-    (("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--seed", "9"), "accepted: 1"),
+    (
+        ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--seed", "9"),
+        "accepted: 1",
+    ),
     (("bench.data", "cash"), "invalid choice"),
     ((*GRID, "--results", "/proc/none"), "cannot be written"),
     ((*GRID, "--jobs", "0"), "whole number from 1"),
@@ -98,7 +101,9 @@ def refused(tmp_path, monkeypatch, capfd):
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", [module, *words])
         with pytest.raises(SystemExit) as ended:
-            cli.run(importlib.import_module(f"{module}.__main__" if module in PACKAGES else module).main)
+            cli.run(
+                importlib.import_module(f"{module}.__main__" if module in PACKAGES else module).main
+            )
         said = capfd.readouterr().err
         assert ended.value.code == 2, said
         assert "Traceback" not in said
@@ -107,7 +112,9 @@ def refused(tmp_path, monkeypatch, capfd):
     return go
 
 
-@pytest.mark.parametrize(("words", "says"), WRONG, ids=[" ".join(w[2:]) or " ".join(w) for w, _ in WRONG])
+@pytest.mark.parametrize(
+    ("words", "says"), WRONG, ids=[" ".join(w[2:]) or " ".join(w) for w, _ in WRONG]
+)
 def test_one_line_and_exit_code_2(words, says, refused, tmp_path):
     import torch
 
@@ -117,14 +124,20 @@ def test_one_line_and_exit_code_2(words, says, refused, tmp_path):
     assert not list(tmp_path.glob("results/*/runs")), "nothing was started"
 
 
-@pytest.mark.parametrize("module", ["run", "grid", "report", "check", "speed", "pretrain", "data", "data.glyph_masks"])
+@pytest.mark.parametrize(
+    "module", ["run", "grid", "report", "check", "speed", "pretrain", "data", "data.glyph_masks"]
+)
 def test_help_everywhere(module, command):
     assert "usage" in command(f"bench.{module}", "--help", check=0).stdout
 
 
 def test_half_a_cache_of_a_library_stops_nobody(command, tmp_path):
     """Of two first processes on a machine one may find the grammars that yapf, under mmengine, has not yet written."""
-    subprocess.run([sys.executable, "-c", "import yapf"], check=True, env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)})
+    subprocess.run(
+        [sys.executable, "-c", "import yapf"],
+        check=True,
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path)},
+    )
     grammars = list(tmp_path.rglob("*.pickle"))
     assert len(grammars) == 2
     for grammar in grammars:
@@ -142,7 +155,9 @@ def test_pretraining_is_by_default_what_made_the_committed_weights(refused, monk
 
     recipe = json.loads(pretrain.GLYPH_WEIGHTS.with_suffix(".json").read_text())
     monkeypatch.setattr(pretrain, "pretrain", stop)
-    assert repr([recipe[key] for key in ("steps", "batch", "seed", "precision", "threads")]) in refused("bench.pretrain")
+    assert repr(
+        [recipe[key] for key in ("steps", "batch", "seed", "precision", "threads")]
+    ) in refused("bench.pretrain")
 
 
 # --- folders of images ------------------------------------------------------------------------------------------------
@@ -151,7 +166,9 @@ def test_pretraining_is_by_default_what_made_the_committed_weights(refused, monk
 def write_images(folder, count=2, size=(40, 30), mode="RGB", start=0):
     folder.mkdir(parents=True, exist_ok=True)
     for number in range(count):
-        pixels = np.random.default_rng(start + number).integers(0, 256, (size[1], size[0], 3), dtype=np.uint8)
+        pixels = np.random.default_rng(start + number).integers(
+            0, 256, (size[1], size[0], 3), dtype=np.uint8
+        )
         Image.fromarray(pixels).convert(mode).save(folder / f"{number}.png")
 
 
@@ -165,7 +182,12 @@ def good_folder(root):
 FOLDERS = [
     (lambda r: (r / "train" / "a" / "x.jpg").write_bytes(b"no image"), "not a readable image"),
     (lambda r: (r / "train" / "a" / "x.jpg").write_bytes(b""), "not a readable image"),
-    (lambda r: Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(r / "train" / "a" / "x.png"), "more than 8 bits"),
+    (
+        lambda r: Image.fromarray(np.full((9, 9), 4000, np.uint16)).save(
+            r / "train" / "a" / "x.png"
+        ),
+        "more than 8 bits",
+    ),
     (lambda r: os.mkdir(os.fsencode(r / "train") + b"/\xff"), "no printable UTF-8 name"),
     (lambda r: [f.unlink() for f in (r / "test" / "b").iterdir()], "class 'b' has no images"),
     (lambda r: write_images(r / "test" / "z"), "class 'z' is in test but not in train"),
@@ -174,17 +196,43 @@ FOLDERS = [
     (lambda r: (r / "train" / "a" / "x.jpg").symlink_to("x.jpg"), "x.jpg: cannot be read"),
     (lambda r: (r / "train" / "a" / "x.jpg").symlink_to("nowhere.jpg"), "x.jpg: cannot be read"),
     (lambda r: (r / "train" / "a" / "x.png").write_bytes(png(20_000, 20_000)), "DecompressionBomb"),
-    (lambda r: (r / "train" / "a" / "x.png").write_bytes(png(9, 9, bits=16)), "mode RGB with more than 8 bits"),
-    (lambda r: (r / "train" / "a" / "x.png").write_bytes(png(9, 9, bits=16, kind=6)), "mode RGBA with more than 8 bits"),
-    (lambda r: (r / "train" / "a" / "x.tif").write_bytes(deep_tiff()), "mode RGB with more than 8 bits"),
-    (lambda r: (r / "train" / "a" / "x.ppm").write_bytes(b"P6 1 1 65535 " + bytes(6)), "mode RGB with more than 8 bits"),
-    (lambda r: Image.new("RGB", (1, 60_000)).save(r / "train" / "a" / "x.png"), "1 x 60000 pixels would be resized"),
-    (lambda r: Image.new("RGB", (60_000, 1)).save(r / "train" / "a" / "x.png"), "60000 x 1 pixels would be resized"),
+    (
+        lambda r: (r / "train" / "a" / "x.png").write_bytes(png(9, 9, bits=16)),
+        "mode RGB with more than 8 bits",
+    ),
+    (
+        lambda r: (r / "train" / "a" / "x.png").write_bytes(png(9, 9, bits=16, kind=6)),
+        "mode RGBA with more than 8 bits",
+    ),
+    (
+        lambda r: (r / "train" / "a" / "x.tif").write_bytes(deep_tiff()),
+        "mode RGB with more than 8 bits",
+    ),
+    (
+        lambda r: (r / "train" / "a" / "x.ppm").write_bytes(b"P6 1 1 65535 " + bytes(6)),
+        "mode RGB with more than 8 bits",
+    ),
+    (
+        lambda r: Image.new("RGB", (1, 60_000)).save(r / "train" / "a" / "x.png"),
+        "1 x 60000 pixels would be resized",
+    ),
+    (
+        lambda r: Image.new("RGB", (60_000, 1)).save(r / "train" / "a" / "x.png"),
+        "60000 x 1 pixels would be resized",
+    ),
     (lambda r: (r / "train" / "e").symlink_to("nowhere"), "e: a link that leads nowhere"),
     (lambda r: (r / "train" / "e").symlink_to("e"), "e: a link that leads nowhere"),
     (lambda r: os.mkfifo(r / "train" / "a" / "x.png"), "x.png: not a regular file"),
-    (lambda r: (r / "train" / "a" / "0.png").write_bytes((r / "train" / "a" / "0.png").read_bytes()[:200]), "a readable image"),
-    (lambda r: Image.fromarray(np.zeros((9, 9), np.float32)).save(r / "train" / "a" / "x.tif"), "more than 8 bits"),
+    (
+        lambda r: (r / "train" / "a" / "0.png").write_bytes(
+            (r / "train" / "a" / "0.png").read_bytes()[:200]
+        ),
+        "a readable image",
+    ),
+    (
+        lambda r: Image.fromarray(np.zeros((9, 9), np.float32)).save(r / "train" / "a" / "x.tif"),
+        "more than 8 bits",
+    ),
     (lambda r: [f.rename(r.parent / f.name) for f in r.iterdir()], "at least two class folders"),
 ]
 
@@ -193,7 +241,12 @@ def png(width, height, bits=8, kind=2):
     """A PNG of some bytes that says it has so many pixels; its data are left out."""
 
     def chunk(name, content):
-        return struct.pack(">I", len(content)) + name + content + struct.pack(">I", zlib.crc32(name + content))
+        return (
+            struct.pack(">I", len(content))
+            + name
+            + content
+            + struct.pack(">I", zlib.crc32(name + content))
+        )
 
     header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, bits, kind, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + struct.pack(">I", 9) + b"IDAT"
@@ -204,7 +257,12 @@ def deep_tiff():
     tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3),
             (278, 3, 1, 1), (279, 4, 1, 6), (284, 3, 1, 1)]  # fmt: skip
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
-    return struct.pack("<2sHIH", b"II", 42, 8, len(tags)) + entries + bytes(4) + struct.pack("<6H", 16, 16, 16, 1, 2, 3)
+    return (
+        struct.pack("<2sHIH", b"II", 42, 8, len(tags))
+        + entries
+        + bytes(4)
+        + struct.pack("<6H", 16, 16, 16, 1, 2, 3)
+    )
 
 
 def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
@@ -218,7 +276,11 @@ def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
     (root / "train" / "a" / "few.ppm").write_bytes(b"P6 1 1 100 " + bytes([78, 4, 12]))
     (root / "train" / "a" / "plain.ppm").write_bytes(b"P1 1 1 0 ")
     kinds |= {"few.ppm": colour, "plain.ppm": colour}
-    colour.save(root / "train" / "a" / "moving.gif", save_all=True, append_images=[Image.new("RGB", (12, 12))])
+    colour.save(
+        root / "train" / "a" / "moving.gif",
+        save_all=True,
+        append_images=[Image.new("RGB", (12, 12))],
+    )
     names, (images, labels), _ = load_folder(root, 16)
     assert names == ("a", "b", "c", "d")
     assert images.shape == (8 + len(kinds) + 1, 16, 16, 3)
@@ -247,10 +309,19 @@ def test_a_broken_folder_is_named_by_the_grid(refused, tmp_path):
     assert "x.jpg: not a readable image" in said
 
 
-@given(where=st.floats(0, 1), what=st.binary(max_size=8), cut=st.integers(0, 64), kind=st.sampled_from(["PNG", "JPEG", "GIF"]))
-def test_a_damaged_image_is_decoded_or_refused_in_one_line(where, what, cut, kind, tmp_path_factory):
+@given(
+    where=st.floats(0, 1),
+    what=st.binary(max_size=8),
+    cut=st.integers(0, 64),
+    kind=st.sampled_from(["PNG", "JPEG", "GIF"]),
+)
+def test_a_damaged_image_is_decoded_or_refused_in_one_line(
+    where, what, cut, kind, tmp_path_factory
+):
     file = tmp_path_factory.mktemp("i") / "x.png"
-    Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(file, kind)
+    Image.fromarray(np.random.default_rng(1).integers(0, 256, (9, 9, 3), dtype=np.uint8)).save(
+        file, kind
+    )
     content = file.read_bytes()
     at = int(where * len(content))
     file.write_bytes(content[:at] + what + content[at + cut :])

@@ -39,7 +39,9 @@ def test_made_once_by_all_who_want_it_at_once(folder):
         time.sleep(0.3)
         return np.arange(3.0)
 
-    threads = [threading.Thread(target=cache.cached, args=("queries", "key", make)) for _ in range(3)]
+    threads = [
+        threading.Thread(target=cache.cached, args=("queries", "key", make)) for _ in range(3)
+    ]
     for thread in threads:
         thread.start()
     for thread in threads:
@@ -53,7 +55,9 @@ def test_what_was_not_used_for_longest_goes_first(folder, monkeypatch):
     monkeypatch.setenv("BENCH_CACHE_LIMIT", str(2.5 / 1024))  # two and a half MiB
     for age, name in ((30, "a"), (20, "b"), (10, "c")):
         if name == "c":
-            cache.cached("queries", "a", lambda: pytest.fail("it is there"))  # now b is the longest unused
+            cache.cached(
+                "queries", "a", lambda: pytest.fail("it is there")
+            )  # now b is the longest unused
         cache.cached("queries", name, lambda: np.zeros(int(size), dtype=np.float32))
         if name != "c":
             os.utime(folder / "queries" / f"{name}.npy", (1e9 - age, 1e9 - age))

@@ -44,7 +44,9 @@ def test_a_broken_backbone_is_caught(in_this_process, monkeypatch, capsys):
     from bench.backbone import vit as backbone
 
     attend = backbone.attend
-    monkeypatch.setattr(backbone, "attend", lambda attn, x, prefix, *rest: attend(attn, x, None, *rest))
+    monkeypatch.setattr(
+        backbone, "attend", lambda attn, x, prefix, *rest: attend(attn, x, None, *rest)
+    )
     _backbone.cache_clear()
     assert check.main() == CHECK_FAILED
     table = capsys.readouterr().out
@@ -58,7 +60,9 @@ def test_margins_come_from_the_spread():
     row = regression.expect(measured, 1).iloc[0]
     assert row["expected"] == pytest.approx(11.0)
     assert row["margin"] == pytest.approx(3.6897 * values.std(ddof=1) * np.sqrt(1.1), rel=1e-3)
-    table = regression.verdicts(measured.iloc[:1].assign(value=11.0 + row["margin"] * 1.01), regression.expect(measured, 1))
+    table = regression.verdicts(
+        measured.iloc[:1].assign(value=11.0 + row["margin"] * 1.01), regression.expect(measured, 1)
+    )
     assert table["verdict"].tolist() == ["DIFFERS"]
     missing = regression.verdicts(measured.assign(method="other"), regression.expect(measured, 1))
     assert missing["verdict"].tolist() == ["missing"]

@@ -30,9 +30,18 @@ def test_published_values_are_well_formed():
     for row in rows:
         assert row["definition"]
         assert row["source"]
-        assert row["metric"] in ("faa", "caa", "forgetting", "coda_forgetting", "pooled_mean", "pooled_last")
+        assert row["metric"] in (
+            "faa",
+            "caa",
+            "forgetting",
+            "coda_forgetting",
+            "pooled_mean",
+            "pooled_last",
+        )
         assert not row["value"] or (0 < float(row["value"]) < 100 and row["backbone"])
-        assert row["value"] or not (row["std"] or row["n"]), "nothing is said of a number that is not there"
+        assert row["value"] or not (row["std"] or row["n"]), (
+            "nothing is said of a number that is not there"
+        )
         assert row["order"] in ("", "coda", "pilot", "natural")
 
 
@@ -41,12 +50,19 @@ def test_the_published_values_are_those_of_the_tables():
     table = published.published()
     values = table[table["value"] != ""].assign(value=lambda t: t["value"].astype(float))
     assert len(values) == 21 + 10 + 3 + 8 + 40, "FAA, CAA and forgetting of CODA; the papers; PILOT"
-    coda = values[(values["line"] == "coda") & (values["metric"] == "faa") & (values["dataset"] == "imagenet-r")]
+    coda = values[
+        (values["line"] == "coda")
+        & (values["metric"] == "faa")
+        & (values["dataset"] == "imagenet-r")
+    ]
     assert coda.groupby("method")["value"].sum().round(2).to_dict() == {
         "l2p++": 206.01, "deep-l2p++": 214.01, "dualprompt": 212.24, "coda-prompt": 224.33, "joint": 246.18,
     }  # fmt: skip
     pilot = values[values["line"] == "pilot"]
-    assert pilot.groupby("metric")["value"].sum().round(2).to_dict() == {"pooled_mean": 1474.82, "pooled_last": 1332.01}
+    assert pilot.groupby("metric")["value"].sum().round(2).to_dict() == {
+        "pooled_mean": 1474.82,
+        "pooled_last": 1332.01,
+    }
     assert (table.loc[table["method"] == "hlgp", "value"] == "").all()
     assert set(table.loc[table["method"] == "hlgp", "dataset"]) >= set(claims.CLAIMED_ON)
 
@@ -57,9 +73,17 @@ def test_the_published_values_are_those_of_the_tables():
         ("cifar100_coda", "coda", 5),
         ("imagenet_r_coda", "coda", 24),
         ("domainnet_coda", "coda", 0),  # published on another split
-        ("imagenet_a_pilot", "pilot", 4),  # LAMDA-PILOT's L2P lets a batch vote, its DualPrompt mixes the prompts of images
+        (
+            "imagenet_a_pilot",
+            "pilot",
+            4,
+        ),  # LAMDA-PILOT's L2P lets a batch vote, its DualPrompt mixes the prompts of images
         ("vtab_pilot", "pilot", 4),
-        ("cifar100_original", "original", 0),  # both originals let a batch vote, which ours never does
+        (
+            "cifar100_original",
+            "original",
+            0,
+        ),  # both originals let a batch vote, which ours never does
         ("imagenet_r_original", "original", 2),
         ("cub200_pilot", "", 0),
     ],
@@ -77,13 +101,27 @@ def test_the_suites_are_run_as_the_published_values_were(suite, line, count, tmp
     [
         ("cub200_pilot", {"data.split": "pilot"}, 4),
         ("domainnet_coda", {"data.split": "coda"}, 1),
-        ("cifar100_pilot", {"benchmarks.cifar100-10.data.tasks": 20}, 2),  # CODA-Prompt has other crops there
-        ("imagenet_r_pilot", {"benchmarks.imagenet-r-10.data.tasks": 40, "benchmarks.imagenet-r-10.data.split": "pilot"}, 2),
+        (
+            "cifar100_pilot",
+            {"benchmarks.cifar100-10.data.tasks": 20},
+            2,
+        ),  # CODA-Prompt has other crops there
+        (
+            "imagenet_r_pilot",
+            {
+                "benchmarks.imagenet-r-10.data.tasks": 40,
+                "benchmarks.imagenet-r-10.data.split": "pilot",
+            },
+            2,
+        ),
     ],
 )
 def test_as_published_they_would_be_compared(suite, changed, count):
     """With the options that their docstrings name."""
-    assert all(f"{key}={value}" in (ROOT / f"bench/suites/{suite}.py").read_text() for key, value in changed.items())
+    assert all(
+        f"{key}={value}" in (ROOT / f"bench/suites/{suite}.py").read_text()
+        for key, value in changed.items()
+    )
     cells = load_suite(suite, changed).cells
     rows = published.compare(protocol_by_row(protocol(cells, [{}] * len(cells))), None)
     assert [row["verdict"] for row in rows].count("missing") == count
@@ -92,7 +130,15 @@ def test_as_published_they_would_be_compared(suite, changed, count):
 # --- verdicts -------------------------------------------------------------------------------------------------------
 
 
-def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=lambda spec: spec, moved=None, images=1_000):
+def write_results(
+    folder,
+    accuracies,
+    suite="cifar100_coda",
+    drift=None,
+    change=lambda spec: spec,
+    moved=None,
+    images=1_000,
+):
     """A results folder of a suite: method -> accuracies (percent), one per order; every entry of the matrix is that number.
 
     images: of each of the ten tasks; as many as there are in CIFAR-100, so that an accuracy has one decimal.
@@ -103,8 +149,20 @@ def write_results(folder, accuracies, suite="cifar100_coda", drift=None, change=
         mine = [cell for cell in cells if cell.method == method][: len(values)]
         chosen += mine
         for cell, value in zip(mine, values, strict=True):
-            name = {key: getattr(cell, key) for key in ("run_id", "suite", "benchmark", "method", "order_seed", "seed")}
-            runs.append({**name, "status": "done", "spec_sha": cell.sha, "tasks": 10, "classes": 2, "params_trainable": 1})
+            name = {
+                key: getattr(cell, key)
+                for key in ("run_id", "suite", "benchmark", "method", "order_seed", "seed")
+            }
+            runs.append(
+                {
+                    **name,
+                    "status": "done",
+                    "spec_sha": cell.sha,
+                    "tasks": 10,
+                    "classes": 2,
+                    "params_trainable": 1,
+                }
+            )
             timing.append({"run_id": cell.run_id, "task": 1, "train_seconds": 1, "eval_seconds": 1})
             metrics += [
                 {
@@ -149,9 +207,17 @@ def checked(tmp_path, monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["check", suite, "--results", str(tmp_path)])
         code = check.main()
         text = capsys.readouterr().out
-        lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines() if line.startswith("|")]
+        lines = [
+            [cell.strip() for cell in line.split("|")[1:-1]]
+            for line in text.splitlines()
+            if line.startswith("|")
+        ]
         rows = [dict(zip(check.COLUMNS, line, strict=True)) for line in lines[2:]]
-        return code, {(row["method"], row["metric"]): row for row in rows if row["what"] == f"published ({line})"}
+        return code, {
+            (row["method"], row["metric"]): row
+            for row in rows
+            if row["what"] == f"published ({line})"
+        }
 
     return go
 
@@ -170,7 +236,8 @@ def test_reproduced_differs_and_inconclusive(checked):
     assert rows["dualprompt", "faa"]["measured"] == "70.18"
     assert rows["deep-l2p++", "faa"]["verdict"] == "inconclusive"
     assert (
-        rows["deep-l2p++", "faa"]["detail"].startswith("needs n=") or "no number of runs" in rows["deep-l2p++", "faa"]["detail"]
+        rows["deep-l2p++", "faa"]["detail"].startswith("needs n=")
+        or "no number of runs" in rows["deep-l2p++", "faa"]["detail"]
     )
     assert rows["l2p++", "faa"]["verdict"] == "not comparable", "no row of it was run"
     assert rows["joint", "faa"]["verdict"] == "not comparable"
@@ -188,7 +255,12 @@ def test_reproduced_alone_is_exit_code_0(checked):
 @pytest.mark.parametrize(
     ("section", "field", "value", "says"),
     [
-        ("backbone", "name", "vit_small_patch14_dinov2", "backbone.name: vit_small_patch14_dinov2, published vit_base"),
+        (
+            "backbone",
+            "name",
+            "vit_small_patch14_dinov2",
+            "backbone.name: vit_small_patch14_dinov2, published vit_base",
+        ),
         ("data", "tasks", 5, "data.tasks: 5, published 10"),
         ("data", "order", "pilot", "data.order: pilot, published coda"),
         ("data", "classes", 50, "data.classes: 50, published 100"),
@@ -198,7 +270,12 @@ def test_reproduced_alone_is_exit_code_0(checked):
         ("train", "batch_size", 16, "train.batch_size: 16, published 128"),
         ("train", "prompt_lr", 0.1, "train.prompt_lr: 0.1, published 0.001"),
         ("train", "schedule", "cosine", "train.schedule: cosine, published coda"),
-        ("train", "loss_classes", "seen", "train.loss_classes: seen, in suite cifar100_coda current"),
+        (
+            "train",
+            "loss_classes",
+            "seen",
+            "train.loss_classes: seen, in suite cifar100_coda current",
+        ),
         ("train", "joint", True, "train.joint: True, in suite cifar100_coda False"),
         ("train", "clip_norm", 1.0, "train.clip_norm: 1.0, in suite cifar100_coda 0.0"),
         ("data", "flip", False, "data.flip: False, in suite cifar100_coda True"),
@@ -222,30 +299,49 @@ def test_weights_from_a_file_are_taken_at_their_word_and_it_is_said(checked):
 
     _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=change)
     assert rows["coda-prompt", "faa"]["verdict"] == "reproduced"
-    assert "from a file, taken for those of vit_base_patch16_224.augreg_in21k_ft_in1k" in rows["coda-prompt", "faa"]["detail"]
+    assert (
+        "from a file, taken for those of vit_base_patch16_224.augreg_in21k_ft_in1k"
+        in rows["coda-prompt", "faa"]["detail"]
+    )
     _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]})
     assert "from a file" not in rows["coda-prompt", "faa"]["detail"]
 
 
 def test_another_size_of_the_method_is_not_compared(checked):
-    _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=lambda spec: replace(spec, model=dict(spec.model, length=2)))
+    _, rows = checked(
+        {"coda-prompt": [86.2, 86.3, 86.2]},
+        change=lambda spec: replace(spec, model=dict(spec.model, length=2)),
+    )
     assert "model.length: 2, in suite cifar100_coda 8" in rows["coda-prompt", "faa"]["detail"]
-    _, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, change=lambda spec: replace(spec, model={}))
+    _, rows = checked(
+        {"coda-prompt": [86.2, 86.3, 86.2]}, change=lambda spec: replace(spec, model={})
+    )
     assert rows["coda-prompt", "faa"]["verdict"] == "reproduced", "its defaults are those sizes"
 
 
 def test_a_part_of_a_dataset_is_not_compared(checked):
     code, rows = checked({"coda-prompt": [86.2, 86.3, 86.2]}, whole=False)
-    assert (code, rows["coda-prompt", "faa"]["detail"]) == (3, "test images: 100000, the dataset has 10000")
+    assert (code, rows["coda-prompt", "faa"]["detail"]) == (
+        3,
+        "test images: 100000, the dataset has 10000",
+    )
 
 
 def test_another_protocol_is_not_compared_where_no_suite_has_as_many_tasks():
     """Published for 20 tasks of CIFAR-100; the suite of that line has ten, and everything but their number is compared."""
     named = {"line": "pilot", "dataset": "cifar100", "method": "coda-prompt", "tasks": "20"}
     entry = next(row for row in published.published().to_dict("records") if row | named == row)
-    run = of_suite("cifar100_pilot")["cifar100-10", "coda-prompt"] | {"data.tasks": "20", "data.crop_low": "0.08"}
+    run = of_suite("cifar100_pilot")["cifar100-10", "coda-prompt"] | {
+        "data.tasks": "20",
+        "data.crop_low": "0.08",
+    }
     assert differing(run, entry) == []
-    for key, value in (("backbone.image_size", "32"), ("train.epochs", "1"), ("weights from", "random"), ("data.tasks", "10")):
+    for key, value in (
+        ("backbone.image_size", "32"),
+        ("train.epochs", "1"),
+        ("weights from", "random"),
+        ("data.tasks", "10"),
+    ):
         assert [line.partition(":")[0] for line in differing(run | {key: value}, entry)] == [key]
 
 
@@ -254,7 +350,11 @@ def test_votes_of_a_batch_and_mixed_prompts_are_other_protocols():
     assert any("selection of prompts at test: per image, task unknown, published a vote of the batch" in row["detail"]
                for row in rows if row["method"] == "l2p")  # fmt: skip
     rows = published.compare(*gather("imagenet_a_pilot", ROOT / "nowhere"))
-    assert any("published prompts of different images mixed" in row["detail"] for row in rows if row["method"] == "dualprompt")
+    assert any(
+        "published prompts of different images mixed" in row["detail"]
+        for row in rows
+        if row["method"] == "dualprompt"
+    )
     voted = [row for row in rows if row["method"] == "l2p" and row["benchmark"] == "imagenet-a-10"]
     assert [row["verdict"] for row in voted] == ["not comparable"] * 2
     assert all("published a vote of the batch" in row["detail"] for row in voted)
@@ -299,7 +399,10 @@ def test_one_published_run_has_no_spread_of_its_own(checked):
     assert code == 1
     assert rows["ncm", "pooled_last"]["verdict"] == "reproduced", "published 48.91"
     assert rows["ncm", "pooled_mean"]["verdict"] == "differs", "published 59.77"
-    assert "not known of the published: batch_size, crop_low, epochs" in rows["ncm", "pooled_last"]["detail"]
+    assert (
+        "not known of the published: batch_size, crop_low, epochs"
+        in rows["ncm", "pooled_last"]["detail"]
+    )
 
 
 # --- the abstract's claims ------------------------------------------------------------------------------------------
@@ -332,12 +435,16 @@ def test_claims_are_tested_in_pairs(tmp_path):
     assert rows["coda-prompt", "faa"]["verdict"] == "inconclusive"
     assert re.fullmatch(r"needs n=\d+", rows["coda-prompt", "faa"]["detail"])
     assert rows["hlgp-independent", "feature_drift"]["verdict"] == "reproduced"
-    assert rows["hlgp-independent", "feature_drift"]["measured"] == "0.1300", "of the last row: what the head reads"
+    assert rows["hlgp-independent", "feature_drift"]["measured"] == "0.1300", (
+        "of the last row: what the head reads"
+    )
 
 
 def test_more_drift_than_the_control_is_said(tmp_path):
     accuracies = {"hlgp": [80.0, 81.0, 82.0], "hlgp-independent": [80.0, 81.0, 82.0]}
-    folder = write_results(tmp_path, accuracies, "cifar100_pilot", drift={"hlgp": 0.03, "hlgp-independent": 0.01})
+    folder = write_results(
+        tmp_path, accuracies, "cifar100_pilot", drift={"hlgp": 0.03, "hlgp-independent": 0.01}
+    )
     assert by_claim(folder)["hlgp-independent", "feature_drift"]["verdict"] == "differs"
     assert by_claim(folder)["l2p", "faa"]["verdict"] == "missing"
 
@@ -347,7 +454,10 @@ def test_drift_is_not_compared_where_prompts_moved_unlike_distances(tmp_path):
     drift, moved = {"hlgp": 0.01, "hlgp-independent": 0.03}, {"hlgp": 0.1, "hlgp-independent": 0.3}
     folder = write_results(tmp_path, accuracies, "cifar100_pilot", drift=drift, moved=moved)
     row = by_claim(folder)["hlgp-independent", "feature_drift"]
-    assert (row["verdict"], row["detail"]) == ("not comparable", "prompts moved unlike distances a task: 0.1 and 0.3 (RMS)")
+    assert (row["verdict"], row["detail"]) == (
+        "not comparable",
+        "prompts moved unlike distances a task: 0.1 and 0.3 (RMS)",
+    )
 
 
 def test_two_pairs_decide_no_claim(tmp_path):
@@ -358,10 +468,14 @@ def test_two_pairs_decide_no_claim(tmp_path):
 def test_claims_are_not_tested_at_another_scale(tmp_path):
     def change(spec):
         return replace(
-            spec, data=replace(spec.data, classes=20), backbone=replace(spec.backbone, name="vit_small_patch14_dinov2")
+            spec,
+            data=replace(spec.data, classes=20),
+            backbone=replace(spec.backbone, name="vit_small_patch14_dinov2"),
         )
 
-    folder = write_results(tmp_path, {"hlgp": [80.0, 81.0], "l2p": [70.0, 71.0]}, "cifar100_pilot", change=change)
+    folder = write_results(
+        tmp_path, {"hlgp": [80.0, 81.0], "l2p": [70.0, 71.0]}, "cifar100_pilot", change=change
+    )
     row = by_claim(folder)["l2p", "faa"]
     assert row["verdict"] == "not comparable"
     assert "data.classes: 20" in row["detail"]
@@ -376,7 +490,9 @@ def test_results_without_a_protocol_are_refused(tmp_path):
 
 
 def test_a_claim_is_not_decided_on_a_part_of_the_test_images(tmp_path):
-    folder = write_results(tmp_path, {"hlgp": [90.0] * 5, "l2p": [80.0] * 5}, "cifar100_pilot", images=100)
+    folder = write_results(
+        tmp_path, {"hlgp": [90.0] * 5, "l2p": [80.0] * 5}, "cifar100_pilot", images=100
+    )
     row = by_claim(folder)["l2p", "faa"]
     assert row["verdict"] == "not comparable"
     assert row["detail"] == "test images: 1000, the dataset has 10000"
@@ -388,7 +504,9 @@ def test_a_docstring_has_what_was_published():
     for row in published.published().to_dict("records"):
         name = f"{row['dataset'].replace('-', '_')}_{row['line']}"
         if row["value"] and name in suite_names():
-            text = " ".join(ast.get_docstring(ast.parse((SUITES / f"{name}.py").read_text())).split())
+            text = " ".join(
+                ast.get_docstring(ast.parse((SUITES / f"{name}.py").read_text())).split()
+            )
             benchmarks = {cell.benchmark for cell in load_suite(name).cells}
             value = f"{row['value']} ± {row['std']}" if row["std"] else row["value"]
             if f"{row['dataset']}-{row['tasks']}" in benchmarks and value not in text:

@@ -27,7 +27,12 @@ def flip(content):
     return bytes(changed)
 
 
-HARM = {"empty": lambda c: b"", "half": lambda c: c[: len(c) // 2], "flipped": flip, "longer": lambda c: c + b"x"}
+HARM = {
+    "empty": lambda c: b"",
+    "half": lambda c: c[: len(c) // 2],
+    "flipped": flip,
+    "longer": lambda c: c + b"x",
+}
 
 
 @pytest.mark.parametrize("harm", HARM)
@@ -43,23 +48,38 @@ def test_a_finished_run_that_was_altered_is_named(harm, name, tiny_spec, run):
 
 
 @pytest.mark.parametrize("harm", HARM)
-@pytest.mark.parametrize("names", [("within.pt",), ("task-2.pt",), ("task-2.pt", "task-1.pt"), ("task-1.pt", "within.pt")])
-def test_a_broken_checkpoint_is_named_and_an_earlier_one_used(harm, names, tiny_spec, tmp_path, monkeypatch, undisturbed):
+@pytest.mark.parametrize(
+    "names",
+    [("within.pt",), ("task-2.pt",), ("task-2.pt", "task-1.pt"), ("task-1.pt", "within.pt")],
+)
+def test_a_broken_checkpoint_is_named_and_an_earlier_one_used(
+    harm, names, tiny_spec, tmp_path, monkeypatch, undisturbed
+):
     spec = cell_of(tiny_spec, "linear")
-    assert process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL  # in the second epoch of the third task
+    assert (
+        process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL
+    )  # in the second epoch of the third task
     folder = RunDir.of(tmp_path, spec).path
     for name in names:
         file = folder / "ckpt" / name
         file.write_bytes(HARM[harm](file.read_bytes()))
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
     log = (folder / "log.txt").read_text()
-    used = {"task-1.pt": "task-2.pt" in names, "task-2.pt": True, "within.pt": "task-2.pt" not in names}
+    used = {
+        "task-1.pt": "task-2.pt" in names,
+        "task-2.pt": True,
+        "within.pt": "task-2.pt" not in names,
+    }
     for name in names:
-        assert (f"{name}: not used" in log) == used[name], "an older state that nobody needs is not read"
+        assert (f"{name}: not used" in log) == used[name], (
+            "an older state that nobody needs is not read"
+        )
     assert files_of(tmp_path, spec) == undisturbed(spec)
 
 
-def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(tiny_spec, tmp_path, monkeypatch, undisturbed):
+def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(
+    tiny_spec, tmp_path, monkeypatch, undisturbed
+):
     spec = cell_of(tiny_spec, "linear")
     monkeypatch.setattr("bench.engine.checkpoint.FORMAT", 99)
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
@@ -75,7 +95,9 @@ def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(tiny_spec, t
 
 
 @pytest.mark.parametrize("harm", [*HARM, "foreign"])
-def test_a_broken_cache_entry_is_named_and_made_again(harm, tiny_spec, tmp_path, monkeypatch, capfd, undisturbed):
+def test_a_broken_cache_entry_is_named_and_made_again(
+    harm, tiny_spec, tmp_path, monkeypatch, capfd, undisturbed
+):
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     spec = cell_of(tiny_spec, "dualprompt")
     assert engine.run_cell(replace(spec, method="other"), tmp_path)["status"] == "done"
@@ -104,7 +126,9 @@ def test_a_checkpoint_of_other_images_is_not_used(tiny_spec, run):
     _, folder = run(tiny_spec)
     (folder / "DONE").unlink()
     (folder / "state.json").unlink()
-    other = replace(tiny_spec, data=replace(tiny_spec.data, root="elsewhere"))  # a path is no part of the spec's digest
+    other = replace(
+        tiny_spec, data=replace(tiny_spec.data, root="elsewhere")
+    )  # a path is no part of the spec's digest
     assert other.run_id == tiny_spec.run_id
     loader = datasets.LOADERS["glyphs"]
     try:

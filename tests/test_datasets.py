@@ -22,7 +22,9 @@ SHARED = ROOT.parent / "shared" / "data" / "grocery"
 
 
 def test_train_and_test_folders(tmp_path):
-    data = load_dataset(DataSpec(name="folder", root=str(good_folder(tmp_path / "p")), decode=24), 16)
+    data = load_dataset(
+        DataSpec(name="folder", root=str(good_folder(tmp_path / "p")), decode=24), 16
+    )
     assert data.classes == ("a", "b", "c", "d")
     assert data.train.images.shape == (8, 24, 24, 3)
     assert data.train.labels.tolist() == [0, 0, 1, 1, 2, 2, 3, 3]
@@ -56,7 +58,9 @@ def test_validation_is_held_out_of_training(tmp_path):
 def test_decoding_is_the_documented_one(tmp_path):
     root = good_folder(tmp_path / "p")
     _, (train, _), _ = load_folder(root, 20)
-    image = Image.open(root / "train" / "a" / "0.png")  # 40 x 30: shorter side to 20, then the centre
+    image = Image.open(
+        root / "train" / "a" / "0.png"
+    )  # 40 x 30: shorter side to 20, then the centre
     resized = np.asarray(image.resize((27, 20), Image.Resampling.BILINEAR))
     assert np.array_equal(train[0], resized[:, 3:23])
 
@@ -66,10 +70,15 @@ def test_training_crops_of_whole_images(decode, size, tmp_path):
     """Of their own size or a shorter side that is named; the test view is the usual one of squares either way."""
     root = good_folder(tmp_path / "p")
     spec = DataSpec(name="folder", root=str(root), decode=decode, crops_of="whole")
-    whole, squares = load_dataset(spec, 16), load_dataset(replace(spec, decode=0, crops_of="square"), 16)
+    whole, squares = (
+        load_dataset(spec, 16),
+        load_dataset(replace(spec, decode=0, crops_of="square"), 16),
+    )
     assert whole.train.images.sizes.tolist() == [list(size)] * 8
     image = Image.open(root / "train" / "a" / "0.png")
-    assert np.array_equal(whole.train.images.image(0), np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR)))
+    assert np.array_equal(
+        whole.train.images.image(0), np.asarray(image.resize(size[::-1], Image.Resampling.BILINEAR))
+    )
     assert np.array_equal(whole.test.images, squares.test.images)
     assert whole.sha256 != squares.sha256
     again = load_dataset(spec, 16)
@@ -83,7 +92,14 @@ def test_a_cell_on_whole_images(tmp_path, run, tiny_spec):
     for part in ("train", "test"):
         for name in "wxyz":
             write_images(tmp_path / "p" / part / name, count=5)
-    data = DataSpec(name="folder", root=str(tmp_path / "p"), tasks=2, crops_of="whole", crop_low=0.1, evaluate="validation")
+    data = DataSpec(
+        name="folder",
+        root=str(tmp_path / "p"),
+        tasks=2,
+        crops_of="whole",
+        crop_low=0.1,
+        evaluate="validation",
+    )
     state, folder = run(replace(tiny_spec, method="hlgp", type="hlgp", data=data))
     assert state["status"] == "done", state
     again, other = run(replace(tiny_spec, method="hlgp", type="hlgp", data=data), "again")
@@ -104,7 +120,9 @@ def test_a_photograph_that_lies_on_its_side_is_measured_upright(kind, tmp_path):
     assert len(data.train.images.pixels) == 2 * 3 * 40 * 24
 
 
-def test_images_that_the_cache_could_not_keep_are_refused_before_they_are_decoded(tmp_path, monkeypatch):
+def test_images_that_the_cache_could_not_keep_are_refused_before_they_are_decoded(
+    tmp_path, monkeypatch
+):
     root = good_folder(tmp_path / "p")
     monkeypatch.setenv("BENCH_CACHE_LIMIT", "0.000001")
     for crops in ("square", "whole"):
@@ -123,7 +141,9 @@ def test_decoded_images_are_cached_and_a_changed_file_is_noticed(tmp_path, monke
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
     root = good_folder(tmp_path / "p")
     first = load_folder(root, 16)[1][0]
-    (array,) = [f for f in (cache_dir() / "images").glob("*.npy") if np.array_equal(np.load(f), first)][:1]
+    (array,) = [
+        f for f in (cache_dir() / "images").glob("*.npy") if np.array_equal(np.load(f), first)
+    ][:1]
     stored = bytearray(array.read_bytes())
     stored[-1] ^= 255
     array.write_bytes(stored)  # a flipped bit in the cache is never used
@@ -148,7 +168,10 @@ def write_cifar(folder, classes=4, per_class=3):
             "batch_label": "batch 1 of 1",
         }  # fmt: skip
         (base / part).write_bytes(pickle.dumps(content, protocol=2))
-    names = {"fine_label_names": [f"class{i}" for i in range(classes)], "coarse_label_names": ["all"]}
+    names = {
+        "fine_label_names": [f"class{i}" for i in range(classes)],
+        "coarse_label_names": ["all"],
+    }
     (base / "meta").write_bytes(pickle.dumps(names, protocol=2))
     return base
 
@@ -194,7 +217,9 @@ class _Payload:
 
 def test_a_malicious_archive_does_not_run(tmp_path):
     base = write_cifar(tmp_path / "c")
-    (base / "train").write_bytes(pickle.dumps({"data": _Payload(tmp_path / "ran"), "fine_labels": [0]}))
+    (base / "train").write_bytes(
+        pickle.dumps({"data": _Payload(tmp_path / "ran"), "fine_labels": [0]})
+    )
     with pytest.raises(UsageError, match="not allowed"):
         load_dataset(DataSpec(name="cifar100", root=str(tmp_path / "c")), 32)
     assert not (tmp_path / "ran").exists()
@@ -205,7 +230,10 @@ def test_a_malicious_archive_does_not_run(tmp_path):
     [
         (lambda base: (base / "train").unlink(), "no 'train' file"),
         (lambda base: (base / "test").write_bytes(b""), "not a readable CIFAR-100 file"),
-        (lambda base: (base / "test").write_bytes(pickle.dumps({"x": 1})), "'fine_labels' expected"),
+        (
+            lambda base: (base / "test").write_bytes(pickle.dumps({"x": 1})),
+            "'fine_labels' expected",
+        ),
         (lambda base: (base / "meta").unlink(), "not a readable CIFAR-100 file"),
     ],
 )

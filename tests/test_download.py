@@ -18,7 +18,9 @@ def get(site, tmp_path):
 
     def go(**how):
         target = tmp_path / "data" / "x.tar"
-        download.fetch(f"{site.url}/x.tar", target, **{"pause": 0.01, "timeout": 0.3, "tries": 4, **how})
+        download.fetch(
+            f"{site.url}/x.tar", target, **{"pause": 0.01, "timeout": 0.3, "tries": 4, **how}
+        )
         return target
 
     return go
@@ -60,7 +62,15 @@ def test_a_part_longer_than_the_file_is_dropped(get, site, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "change", ["none", "another file", "another address", "no version", "a part of something else", "a damaged note"]
+    "change",
+    [
+        "none",
+        "another file",
+        "another address",
+        "no version",
+        "a part of something else",
+        "a damaged note",
+    ],
 )
 def test_without_a_digest_only_the_same_file_is_continued(change, get, site, tmp_path):
     """Nothing would tell afterwards that its beginning was another file's."""
@@ -84,10 +94,14 @@ def test_without_a_digest_only_the_same_file_is_continued(change, get, site, tmp
     target = get(tries=1) if change != "another address" else tmp_path / "data" / "x.tar"
     assert target.read_bytes() == wanted
     assert [f.name for f in target.parent.iterdir()] == ["x.tar"]
-    assert site.asked[1][1] == (f"bytes={len(CONTENT) // 2}-" if change in ("none", "another file") else None)
+    assert site.asked[1][1] == (
+        f"bytes={len(CONTENT) // 2}-" if change in ("none", "another file") else None
+    )
 
 
-@pytest.mark.parametrize("length", [len(CONTENT), len(CONTENT) // 2])  # the part is a beginning; it is as long as the new file
+@pytest.mark.parametrize(
+    "length", [len(CONTENT), len(CONTENT) // 2]
+)  # the part is a beginning; it is as long as the new file
 def test_a_server_that_ignores_the_condition(length, get, site):
     site.faults, site.conditions = ["cut"], False
     with pytest.raises(UsageError):

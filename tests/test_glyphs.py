@@ -46,7 +46,9 @@ def test_an_image_does_not_depend_on_its_company(seed, count, random):
     style = np.array([random.choice(list(glyphs.STYLES)) for _ in range(count)])
     together = glyphs.render(seed, rows, index, style)
     order = np.array(random.sample(range(count), count))
-    assert np.array_equal(glyphs.render(seed, rows[order], index[order], style[order]), together[order])
+    assert np.array_equal(
+        glyphs.render(seed, rows[order], index[order], style[order]), together[order]
+    )
     one = slice(0, 1)
     assert np.array_equal(glyphs.render(seed, rows[one], index[one], style[one]), together[one])
 
@@ -62,7 +64,9 @@ def test_seed_index_class_and_style_all_matter():
 def test_styles_are_visible_and_not_saturated():
     rows = np.repeat(glyphs.classes_of(1), 4)
     for style in glyphs.STYLES:
-        images = glyphs.render(5, rows, np.arange(len(rows)), np.full(len(rows), style)).astype(float)
+        images = glyphs.render(5, rows, np.arange(len(rows)), np.full(len(rows), style)).astype(
+            float
+        )
         deviation = images.std(axis=(1, 2)).max(axis=1)
         assert np.median(deviation) > 5, style
         assert ((images == 0) | (images == 255)).mean() < 0.3, style
@@ -74,7 +78,9 @@ def test_the_images_are_the_same_everywhere():
 
     rows = np.arange(0, 1500, 7)
     styles = np.array(list(glyphs.STYLES))[np.arange(len(rows)) % len(glyphs.STYLES)]
-    digest = hashlib.sha256(glyphs.render(11, rows, np.arange(len(rows)), styles).tobytes()).hexdigest()
+    digest = hashlib.sha256(
+        glyphs.render(11, rows, np.arange(len(rows)), styles).tobytes()
+    ).hexdigest()
     assert digest == "630170f18e67bf34869adc5d1e9011dba96b017b427c81d6783a0afb047010f5"
 
 
@@ -94,6 +100,8 @@ def test_parts_of_each_benchmark_are_disjoint(name):
 
 
 def test_benchmarks_share_no_class():
-    sets = [name for name in GLYPH_SETS if name != "glyphs-relief"]  # that one shares the tuning classes
+    sets = [
+        name for name in GLYPH_SETS if name != "glyphs-relief"
+    ]  # that one shares the tuning classes
     names = [set(load_dataset(DataSpec(name=name), 32).classes) for name in sets]
     assert sum(map(len, names)) == len(set.union(*names))

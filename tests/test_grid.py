@@ -29,7 +29,9 @@ def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
     assert "reports/tiny_suite/index.html" in report.stdout
     command("bench.grid", str(TINY), "--jobs", "1", check=0)
     again = (folder / "metrics.csv").read_text()
-    assert all(line in again for line in first.decode().splitlines()), "what was done stays as it was"
+    assert all(line in again for line in first.decode().splitlines()), (
+        "what was done stays as it was"
+    )
     done = command("bench.grid", str(TINY), check=0)
     assert "8 done before" in done.stderr
 
@@ -42,9 +44,13 @@ def test_a_fresh_clone_goes_on_from_committed_tables(command, tmp_path):
     whole = {name: (folder / f"{name}.csv").read_bytes() for name in tables}
     shutil.rmtree(folder / "runs")
     command("bench.grid", str(TINY), "--methods", "linear", "--jobs", "1", check=0)
-    assert {row["method"] for row in table(folder / "metrics.csv")} == {"linear"}, "without --keep only what was run here"
+    assert {row["method"] for row in table(folder / "metrics.csv")} == {"linear"}, (
+        "without --keep only what was run here"
+    )
     shutil.rmtree(folder / "runs")
-    assert "4 done before" in command("bench.grid", str(TINY), "--keep", "--jobs", "1", check=0).stderr
+    assert (
+        "4 done before" in command("bench.grid", str(TINY), "--keep", "--jobs", "1", check=0).stderr
+    )
     assert {name: (folder / f"{name}.csv").read_bytes() for name in tables} == whole
     assert len(list((folder / "runs").glob("*/DONE"))) == 4, "those of hlgp"
 
@@ -75,7 +81,9 @@ def test_a_failed_cell_does_not_stop_the_grid(command, tmp_path):
     assert "diverged" in page
 
 
-@pytest.mark.parametrize(("jobs", "expected"), [(None, ["cuda:0", "cuda:1"]), (3, ["cuda:0", "cuda:0", "cuda:1"])])
+@pytest.mark.parametrize(
+    ("jobs", "expected"), [(None, ["cuda:0", "cuda:1"]), (3, ["cuda:0", "cuda:0", "cuda:1"])]
+)
 def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkeypatch):
     """One on each, not one for each of the host's cores."""
     made = []
@@ -97,7 +105,10 @@ def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkey
     monkeypatch.setattr(pool, "Worker", Fake)
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert pool.run_local([replace(tiny_spec, seed=seed) for seed in range(5)], tmp_path, jobs, "auto") == {}
+    assert (
+        pool.run_local([replace(tiny_spec, seed=seed) for seed in range(5)], tmp_path, jobs, "auto")
+        == {}
+    )
     assert sorted(one.device for one in made) == expected
     assert hardware.devices("cuda:1") == ["cuda:1"]
 
@@ -123,7 +134,12 @@ def test_a_report_folder_that_cannot_be_written_is_found_before_training(command
 def test_a_python_that_is_not_there_is_named(tmp_path):
     words = [str(ROOT / "run_all.sh"), "--help"]
     done = subprocess.run(
-        words, cwd=tmp_path, env={**os.environ, "PYTHON": "/no/python"}, capture_output=True, text=True, check=False
+        words,
+        cwd=tmp_path,
+        env={**os.environ, "PYTHON": "/no/python"},
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert (done.returncode, done.stderr) == (2, "error: PYTHON=/no/python: no such program\n")
 
@@ -144,7 +160,9 @@ def test_a_grid_that_waited_to_collect_has_what_the_other_finished(tiny_spec, ru
 
 
 def test_printed_commands_run(command, tmp_path):
-    line = command("bench.grid", str(TINY), "--launcher", "print", "--methods", "linear", check=0).stdout.splitlines()[0]
+    line = command(
+        "bench.grid", str(TINY), "--launcher", "print", "--methods", "linear", check=0
+    ).stdout.splitlines()[0]
     done = subprocess.run(line, shell=True, cwd=tmp_path, capture_output=True, text=True,
                           env={**os.environ, "PYTHONPATH": str(ROOT)}, check=False)  # fmt: skip
     assert done.returncode == 0, done.stderr

@@ -44,13 +44,18 @@ def test_another_users_split_is_rebuilt(vtab, ask, tmp_path):
     theirs = tmp_path / "split-theirs.csv"
     lines = (vtab / "split-pilot.csv").read_text().splitlines()
     head, *rows = lines
-    swapped = [row.replace(",train", ",?").replace(",test", ",train").replace(",?", ",test") for row in rows]
+    swapped = [
+        row.replace(",train", ",?").replace(",test", ",train").replace(",?", ",test")
+        for row in rows
+    ]
     theirs.write_text("\n".join([head, *reversed(swapped)]) + "\n")
     assert ask("prepare", "vtab", "--manifest", str(theirs))[0] == 0
     assert parts_of(vtab, "theirs")["train"] == parts_of(vtab, "pilot")["test"]
     assert (vtab / "split-theirs.csv").read_text().splitlines()[1:] == sorted(swapped)
     assert ask("prepare", "vtab", "--manifest", str(theirs), "--split", "again")[0] == 0
-    assert ask("prepare", "vtab", "--manifest", str(theirs), "--split", "pilot")[0] == 2, "another one has that name"
+    assert ask("prepare", "vtab", "--manifest", str(theirs), "--split", "pilot")[0] == 2, (
+        "another one has that name"
+    )
 
 
 def test_what_differs_from_another_users_split_is_said(vtab, ask, tmp_path):
@@ -132,7 +137,10 @@ def test_the_digest_follows_from_the_manifest(vtab, ask):
     file.write_text("\n".join([head, *rows[:-1]]) + "\n")
     assert load_dataset(spec_of(vtab), 16).sha256 != first
     shutil.copy(vtab / "train/10/0.jpg", vtab / "train/10/copy.jpg")
-    file.write_text("\n".join([head, *(row.replace("train/10/0.jpg", "train/10/copy.jpg") for row in rows)]) + "\n")
+    file.write_text(
+        "\n".join([head, *(row.replace("train/10/0.jpg", "train/10/copy.jpg") for row in rows)])
+        + "\n"
+    )
     assert load_dataset(spec_of(vtab), 16).sha256 != first, "same pixels, another file"
 
 
@@ -144,8 +152,14 @@ def test_the_digest_follows_from_the_manifest(vtab, ask):
             lambda root: (root / "train/10/0.jpg").unlink() or os.mkfifo(root / "train/10/0.jpg"),
             "missing: 1 files (train/10/0.jpg)",
         ),
-        (lambda root: (root / "train/10/0.jpg").write_bytes(picture(77)), "altered: 1 files (train/10/0.jpg)"),
-        (lambda root: (root / "split-pilot.csv").write_text("path\n"), "the columns path,sha256,label,part"),
+        (
+            lambda root: (root / "train/10/0.jpg").write_bytes(picture(77)),
+            "altered: 1 files (train/10/0.jpg)",
+        ),
+        (
+            lambda root: (root / "split-pilot.csv").write_text("path\n"),
+            "the columns path,sha256,label,part",
+        ),
     ],
 )
 def test_a_split_that_is_not_as_its_manifest_says(breaks, says, vtab):
@@ -165,7 +179,12 @@ def test_one_cell_end_to_end(vtab, command, tmp_path, monkeypatch, capfd):
     command(*words, "data.split=pilot", check=0, **env)
     with (tmp_path / "results" / "own" / "metrics.csv").open() as stream:
         assert (
-            sum(int(row["n"]) for row in csv.DictReader(stream) if row["scenario"] == "class" and row["after_task"] == "2") == 8
+            sum(
+                int(row["n"])
+                for row in csv.DictReader(stream)
+                if row["scenario"] == "class" and row["after_task"] == "2"
+            )
+            == 8
         )
     (spec,) = (tmp_path / "results" / "own" / "runs").glob("*/spec.json")
     manifest_sha = manifest.digest_of(manifest.read(vtab / "split-pilot.csv"))
@@ -198,7 +217,9 @@ def test_a_split_of_what_has_none(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.shared
-@pytest.mark.skipif(not (SHARED / "tiny-imagenet-200").is_dir(), reason="the photographs are not here")
+@pytest.mark.skipif(
+    not (SHARED / "tiny-imagenet-200").is_dir(), reason="the photographs are not here"
+)
 def test_tiny_imagenet_for_real(ask, tmp_path):
     root = tmp_path / "data" / "tiny-imagenet"
     root.mkdir(parents=True)
@@ -206,7 +227,9 @@ def test_tiny_imagenet_for_real(ask, tmp_path):
         (root / entry.name).symlink_to(entry)
     code, said, _ = ask("prepare", "tiny-imagenet", "--partial")
     assert (code, "200 classes, train 12000, test 4000" in said) == (0, True)
-    data = load_dataset(DataSpec(name="folder", root=str(root), split="official", decode=32, classes=3), 56)
+    data = load_dataset(
+        DataSpec(name="folder", root=str(root), split="official", decode=32, classes=3), 56
+    )
     assert (len(data.train.labels), len(data.test.labels)) == (180, 60)
 
 

@@ -12,7 +12,9 @@ from methods.l2p import PromptPool
 
 
 def task(index, start, stop):
-    return Task(index, start, stop, start, lambda: (torch.zeros(1, 24), torch.zeros(1, dtype=torch.long)))
+    return Task(
+        index, start, stop, start, lambda: (torch.zeros(1, 24), torch.zeros(1, dtype=torch.long))
+    )
 
 
 @pytest.fixture
@@ -27,7 +29,13 @@ SMALL = {  # for a network of four blocks
     "l2p": {"pool": 6, "length": 2, "top_n": 2, "init": (-1.0, 1.0), "key_loss": 0.5},
     "l2p_plus": {"pool": 6, "length": 4, "top_n": 2, "layers": (0, 1), "key_loss": 0.5},
     "dualprompt": {"g_layers": (0,), "e_layers": (1, 2), "init": (-1.0, 1.0), "key_loss": 0.5},
-    "dualprompt coda": {"g_layers": (0,), "e_layers": (1, 2), "init": (-1.0, 1.0), "key_loss": 0.5, "form": "coda"},
+    "dualprompt coda": {
+        "g_layers": (0,),
+        "e_layers": (1, 2),
+        "init": (-1.0, 1.0),
+        "key_loss": 0.5,
+        "form": "coda",
+    },
     "coda_prompt": {"pool": 6, "length": 4, "layers": (0, 1), "mu": 0.5},
     "hlgp": {"groups": 2},
     "oneprompt": {},
@@ -36,15 +44,28 @@ SMALL = {  # for a network of four blocks
 
 def added(name, method, query):
     """The term beside the cross-entropy, in the second of three tasks, written out."""
-    if name == "l2p":  # google-research/l2p: minus lambda times the mean over images of their chosen cosines' sum
-        return -0.5 * torch.stack([F.cosine_similarity(q[None], method.pool.keys).topk(2).values.sum() for q in query]).mean()
+    if (
+        name == "l2p"
+    ):  # google-research/l2p: minus lambda times the mean over images of their chosen cosines' sum
+        return (
+            -0.5
+            * torch.stack(
+                [F.cosine_similarity(q[None], method.pool.keys).topk(2).values.sum() for q in query]
+            ).mean()
+        )
     if name == "l2p_plus":  # GT-RIPL/CODA-Prompt, over an image's own keys
-        chosen = [F.cosine_similarity(q[None], pool.keys).topk(2).values for pool in method.pools for q in query]
+        chosen = [
+            F.cosine_similarity(q[None], pool.keys).topk(2).values
+            for pool in method.pools
+            for q in query
+        ]
         return 0.5 * sum((1 - cosine).sum() for cosine in chosen)
     if name == "dualprompt":
         return -0.5 * F.cosine_similarity(query, method.e.keys[1][0]).mean()
     if name == "dualprompt coda":
-        return 0.5 * sum((1 - F.cosine_similarity(query, key[None])).sum() for key in method.e.keys[1])
+        return 0.5 * sum(
+            (1 - F.cosine_similarity(query, key[None])).sum() for key in method.e.keys[1]
+        )
     if name == "coda_prompt":
         total = 0
         for part in method.components:
@@ -97,7 +118,9 @@ def test_soft_weights_are_constants_of_the_loss(small_vit, batch):
     method.zero_grad()
     prompts = method.all_prompts()
     weights = method.task_weights(images, query, prompts).detach()
-    F.cross_entropy(method.head(method.features(images, prompts, weights))[:, 2:4], labels - 2).backward()
+    F.cross_entropy(
+        method.head(method.features(images, prompts, weights))[:, 2:4], labels - 2
+    ).backward()
     for name, parameter in method.named_parameters():
         if parameter.grad is not None:
             torch.testing.assert_close(found[name], parameter.grad, msg=name)
@@ -122,7 +145,9 @@ def test_coda_weights_are_the_cosine_of_the_attended_query():
 
 def test_coda_rows_are_orthogonal_even_to_rows_that_were_trained_apart():
     torch.manual_seed(0)
-    earlier = torch.randn(5, 24)  # trained rows are neither orthogonal to each other nor of unit norm
+    earlier = torch.randn(
+        5, 24
+    )  # trained rows are neither orthogonal to each other nor of unit norm
     before = earlier.clone()
     fresh = orthogonal_rows(earlier, 6)
     assert torch.equal(earlier, before)
@@ -132,22 +157,31 @@ def test_coda_rows_are_orthogonal_even_to_rows_that_were_trained_apart():
 
 
 def test_coda_components_of_a_task_are_orthogonal_to_all_before(small_vit):
-    method = build_method("coda_prompt", small_vit, 6, 3, {"pool": 9, "length": 4, "layers": (0, 1)}, 0)
+    method = build_method(
+        "coda_prompt", small_vit, 6, 3, {"pool": 9, "length": 4, "layers": (0, 1)}, 0
+    )
     for index in range(3):
         method.begin_task(task(index, 2 * index, 2 * index + 2))
         for part in method.components:
             for kind in ("prompt", "key", "attention"):
-                rows, before = getattr(part, kind).detach().flatten(1), getattr(part, f"old_{kind}").flatten(1)
+                rows, before = (
+                    getattr(part, kind).detach().flatten(1),
+                    getattr(part, f"old_{kind}").flatten(1),
+                )
                 torch.testing.assert_close(rows @ rows.T, torch.eye(3), rtol=0, atol=1e-5)
                 assert (rows @ before.T).abs().max() < 1e-4
                 assert not before[3 * index :].any(), "rows of later tasks do not exist"
                 with torch.no_grad():
-                    getattr(part, kind).add_(0.3 * torch.randn_like(getattr(part, kind)))  # training
+                    getattr(part, kind).add_(
+                        0.3 * torch.randn_like(getattr(part, kind))
+                    )  # training
         method.end_task(task(index, 2 * index, 2 * index + 2))
 
 
 def test_coda_later_components_do_not_exist_yet(small_vit, batch):
-    method = build_method("coda_prompt", small_vit, 6, 3, {"pool": 9, "length": 4, "layers": (0, 1)}, 0)
+    method = build_method(
+        "coda_prompt", small_vit, 6, 3, {"pool": 9, "length": 4, "layers": (0, 1)}, 0
+    )
     method.begin_task(task(0, 0, 2))
     assert method.components[0].rows("prompt", 0, True).shape[0] == 3
     method.end_task(task(0, 0, 2))
@@ -157,16 +191,22 @@ def test_coda_later_components_do_not_exist_yet(small_vit, batch):
 
 
 def test_coda_at_test_uses_each_finished_component_once(small_vit, batch):
-    method = build_method("coda_prompt", small_vit, 6, 3, {"pool": 6, "length": 4, "layers": (0,)}, 0)
+    method = build_method(
+        "coda_prompt", small_vit, 6, 3, {"pool": 6, "length": 4, "layers": (0,)}, 0
+    )
     for index in range(2):
         method.begin_task(task(index, 2 * index, 2 * index + 2))
         method.end_task(task(index, 2 * index, 2 * index + 2))
     images, query = batch
     parts = method.components[0]
-    alpha = F.cosine_similarity(query[:, None] * parts.old_attention[None, :4], parts.old_key[None, :4], dim=2)
+    alpha = F.cosine_similarity(
+        query[:, None] * parts.old_attention[None, :4], parts.old_key[None, :4], dim=2
+    )
     prompt = torch.einsum("bm,mld->bld", alpha, parts.old_prompt[:4])
     prefix = {0: torch.stack([prompt[:, :2], prompt[:, 2:]], dim=1)}
-    torch.testing.assert_close(method(images, query), method.head(small_vit.cls(images, prefix)), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        method(images, query), method.head(small_vit.cls(images, prefix)), rtol=1e-4, atol=1e-5
+    )
 
 
 # --- L2P --------------------------------------------------------------------------------------------------------------
@@ -206,7 +246,9 @@ def test_dualprompt_gives_each_image_its_own_prompt(small_vit, batch):
             prompt.uniform_(-1, 1)
     images, query = batch
     chosen = method.e.cosine(query, 3)[0].argmax(dim=1)
-    assert len(set(chosen.tolist())) > 1, "the images must differ in their prompt for this test to mean anything"
+    assert len(set(chosen.tolist())) > 1, (
+        "the images must differ in their prompt for this test to mean anything"
+    )
     for sample in range(5):
         e = method.e.prompts[int(chosen[sample])]
         prefix = {0: method.g_prompt[0], 1: e[0], 2: e[1]}
@@ -226,7 +268,9 @@ def test_dualprompt_prompt_is_copied_and_key_is_not(small_vit):
 
 
 def test_dualprompt_of_the_coda_repository_copies_nothing(small_vit):
-    method = build_method("dualprompt", small_vit, 6, 3, {"g_layers": (0,), "e_layers": (1,), "form": "coda"}, 0)
+    method = build_method(
+        "dualprompt", small_vit, 6, 3, {"g_layers": (0,), "e_layers": (1,), "form": "coda"}, 0
+    )
     own = method.e.prompts[1].detach().clone()
     for index in (0, 1):
         method.begin_task(task(index, 2 * index, 2 * index + 2))
@@ -273,7 +317,10 @@ def test_hlgp_prompts_by_the_formula(small_vit):
     method = shaken(hlgp(small_vit))
     for layer, prompt in enumerate(method.current_prompts()):
         part = method.generators[layer // 2]
-        inner = F.layer_norm(method.root, (24,), part.norm.weight, part.norm.bias) @ part.down.weight.T + part.down.bias
+        inner = (
+            F.layer_norm(method.root, (24,), part.norm.weight, part.norm.bias) @ part.down.weight.T
+            + part.down.bias
+        )
         adapted = F.gelu(inner) @ part.up.weight.T + part.up.bias
         for kind in (0, 1):
             expected = method.root[kind] + adapted[kind] + method.position[layer]
@@ -310,9 +357,13 @@ def test_hlgp_soft_weights_are_the_mass_of_each_tasks_classes(small_vit, batch):
     method.begin_task(task(0, 0, 2))
     method.begin_task(task(1, 2, 4))
     method.training_task = False
-    first = method.head(small_vit.cls(batch[0], dict(enumerate(method.learned[:2].mean(0)))))[:, :4].softmax(1)
+    first = method.head(small_vit.cls(batch[0], dict(enumerate(method.learned[:2].mean(0)))))[
+        :, :4
+    ].softmax(1)
     weights = torch.stack([first[:, :2].sum(1), first[:, 2:].sum(1)], dim=1)
-    torch.testing.assert_close(method.task_weights(*batch, method.learned[:2]), weights, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        method.task_weights(*batch, method.learned[:2]), weights, rtol=1e-4, atol=1e-5
+    )
     sample = 3
     prompt = weights[sample, 0] * method.learned[0] + weights[sample, 1] * method.learned[1]
     expected = method.head(small_vit.cls(batch[0][sample : sample + 1], dict(enumerate(prompt))))[0]
@@ -324,13 +375,19 @@ def test_hlgp_prototype_weights_are_the_mass_of_each_tasks_nearest_means(small_v
     means = torch.nn.functional.normalize(torch.randn(4, small_vit.width), dim=1)
     for index in (0, 1):
         labels = torch.tensor([2 * index, 2 * index + 1]).repeat_interleave(2)
-        near = means[labels] * torch.tensor([1.5, 0.5, 0.25, 1.75])[:, None]  # means along the prototypes
-        method.begin_task(Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=near, y=labels: (q, y)))
+        near = (
+            means[labels] * torch.tensor([1.5, 0.5, 0.25, 1.75])[:, None]
+        )  # means along the prototypes
+        method.begin_task(
+            Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=near, y=labels: (q, y))
+        )
         method.end_task(task(index, 2 * index, 2 * index + 2))
     query = torch.randn(5, small_vit.width)
     p = (torch.nn.functional.normalize(query, dim=1) @ means.T / 0.5).softmax(1)
     expected = torch.stack([p[:, :2].sum(1), p[:, 2:].sum(1)], dim=1)
-    torch.testing.assert_close(method.task_weights(None, query, method.all_prompts()), expected, rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        method.task_weights(None, query, method.all_prompts()), expected, rtol=1e-4, atol=1e-5
+    )
 
 
 def test_hlgp_borders_are_groups_of_any_size(small_vit):
@@ -355,10 +412,14 @@ def test_hlgp_copy_switch(small_vit):
             for name, parameter in method.named_parameters():
                 if not name.startswith("head"):
                     parameter.add_(1.0)
-        before = {n: p.detach().clone() for n, p in method.named_parameters() if not n.startswith("head")}
+        before = {
+            n: p.detach().clone() for n, p in method.named_parameters() if not n.startswith("head")
+        }
         method.end_task(task(0, 0, 3))
         method.begin_task(task(1, 3, 6))
-        assert all(torch.equal(p, before[n]) is copy for n, p in method.named_parameters() if n in before)
+        assert all(
+            torch.equal(p, before[n]) is copy for n, p in method.named_parameters() if n in before
+        )
         assert {name.split(".")[0] for name in before} == {"root", "generators", "position"}
 
 
@@ -367,7 +428,11 @@ def test_hlgp_has_fewer_parameters_than_independent_prompts():
     from bench.backbone.vit import load_backbone
     from bench.config.spec import BackboneSpec
 
-    vit = load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=16, width=768, depth=12, heads=12))
+    vit = load_backbone(
+        BackboneSpec(
+            name="vit", checkpoint="random", image_size=16, patch=16, width=768, depth=12, heads=12
+        )
+    )
 
     def prompts(**model):
         method = build_method("hlgp", vit, 10, 5, model, 0)
@@ -390,4 +455,6 @@ def test_linear_ncm_answers_within_the_task_of_the_nearest_mean(small_vit):
     with torch.no_grad():
         method.head.weight.zero_()
         method.head.bias.copy_(torch.tensor([1.0, 5.0, 9.0, 2.0]))
-    assert method(None, means).argmax(dim=1).tolist() == [1, 1, 2, 2], "the head decides, but within that task alone"
+    assert method(None, means).argmax(dim=1).tolist() == [1, 1, 2, 2], (
+        "the head decides, but within that task alone"
+    )

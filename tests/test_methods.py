@@ -23,7 +23,9 @@ TRAINED = [name for name in METHODS if name != "ncm"]
 def prepared(spec, name, **model):
     """name: a method, or one of FORMS."""
     kind = name.split()[0]
-    return engine.build_cell(with_method(spec, kind, **{**MODEL.get(kind, {}), **FORMS.get(name, {}), **model}))
+    return engine.build_cell(
+        with_method(spec, kind, **{**MODEL.get(kind, {}), **FORMS.get(name, {}), **model})
+    )
 
 
 def trained(spec, name, tasks=None, **model):
@@ -54,9 +56,13 @@ def test_logits_do_not_depend_on_the_batch(name, tiny_spec):
     rows = np.arange(12)
     together = logits_of(cell, rows)
     assert together.shape == (12, 6)
-    torch.testing.assert_close(logits_of(cell, rows[::-1].copy()), together.flip(0), rtol=1e-4, atol=1e-5)
+    torch.testing.assert_close(
+        logits_of(cell, rows[::-1].copy()), together.flip(0), rtol=1e-4, atol=1e-5
+    )
     for row in (0, 7):
-        torch.testing.assert_close(logits_of(cell, rows[row : row + 1])[0], together[row], rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(
+            logits_of(cell, rows[row : row + 1])[0], together[row], rtol=1e-4, atol=1e-5
+        )
 
 
 @pytest.mark.parametrize("name", METHODS)
@@ -77,8 +83,12 @@ def test_only_declared_parameters_move_and_nothing_frozen_has_a_gradient(name, t
         cell.method.begin_task = begin
         for key, parameter in cell.method.named_parameters():
             if id(parameter) not in seen["declared"]:
-                assert torch.equal(parameter, seen["before"][key]), f"{key} moved without being declared"
-        moved = [k for k, p in cell.method.named_parameters() if not torch.equal(p, seen["before"][k])]
+                assert torch.equal(parameter, seen["before"][key]), (
+                    f"{key} moved without being declared"
+                )
+        moved = [
+            k for k, p in cell.method.named_parameters() if not torch.equal(p, seen["before"][k])
+        ]
         assert bool(moved) == bool(seen["declared"]), "a task trains what it declares"
     assert weights_digest(cell.backbone.vit) == before_backbone
     assert all(p.grad is None for p in cell.backbone.parameters())
@@ -100,7 +110,9 @@ def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
     assert any(p.grad is not None and p.grad.abs().sum() > 0 for p in groups["prompt"])
     if cell.method.needs_query:
         other = cell.method(images.flip(0), query)
-        assert not torch.allclose(other, cell.method(images, query)), "the images themselves are looked at"
+        assert not torch.allclose(other, cell.method(images, query)), (
+            "the images themselves are looked at"
+        )
 
 
 @pytest.mark.parametrize("name", [n for n in WITH_FORMS if n.split()[0] in TRAINED])
@@ -112,10 +124,16 @@ def test_gradients_reach_only_what_is_trained(name, tiny_spec):
     cell.method.train()
     cell.method.begin_task(task)
     batch = next(iter(cell.stream.batches(part, 0)))
-    images, query, labels = inputs(cell, batch, cell.queries.train(0) if cell.method.needs_query else None)
+    images, query, labels = inputs(
+        cell, batch, cell.queries.train(0) if cell.method.needs_query else None
+    )
     cell.method.loss(images, query, labels, task).total.backward()
     declared = {id(p) for group in cell.method.param_groups() for p in group["params"]}
-    assert [key for key, p in cell.method.named_parameters() if p.grad is not None and id(p) not in declared] == []
+    assert [
+        key
+        for key, p in cell.method.named_parameters()
+        if p.grad is not None and id(p) not in declared
+    ] == []
 
 
 @pytest.mark.parametrize("name", WITH_FORMS)
@@ -124,7 +142,11 @@ def test_the_old_stays_as_it_was(name, tiny_spec):
     kept = {
         "hlgp": lambda m: [m.learned[0], m.head.weight[:2], m.head.bias[:2]],
         "dualprompt": lambda m: [m.e.prompts[0], m.e.keys[0]],
-        "coda_prompt": lambda m: [b[: m.per_task] for c in m.components for b in (c.old_prompt, c.old_key, c.old_attention)],
+        "coda_prompt": lambda m: [
+            b[: m.per_task]
+            for c in m.components
+            for b in (c.old_prompt, c.old_key, c.old_attention)
+        ],
         "ncm": lambda m: [m.class_means.means[:2]],
         "linear_ncm": lambda m: [m.class_means.means[:2], m.head.weight[:2]],
         "linear": lambda m: [m.head.weight[:2]],
@@ -161,7 +183,10 @@ def test_building_in_another_order_gives_the_same_weights(small_vit):
 
     def build(order):
         models = {n: {**MODEL.get(n, {}), **fitting.get(n, {})} for n in order}
-        return {n: build_method(n, small_vit, 6, 3, model, seed=5).state_dict() for n, model in models.items()}
+        return {
+            n: build_method(n, small_vit, 6, 3, model, seed=5).state_dict()
+            for n, model in models.items()
+        }
 
     one, two = build(METHODS), build(METHODS[::-1])
     for name in METHODS:
@@ -172,7 +197,9 @@ def test_building_in_another_order_gives_the_same_weights(small_vit):
 @pytest.mark.parametrize(("classes", "tasks"), [(6, 1), (7, 3), (40, 20)])
 def test_one_task_uneven_tasks_and_many_tasks(name, classes, tasks, tiny_spec):
     each = 1 if tasks == 20 else 4  # images
-    data = replace(tiny_spec.data, classes=classes, tasks=tasks, train_per_class=2, test_per_class=each)
+    data = replace(
+        tiny_spec.data, classes=classes, tasks=tasks, train_per_class=2, test_per_class=each
+    )
     spec = replace(tiny_spec, data=data)
     spec = replace(spec, train=replace(spec.train, epochs=1, clip_norm=1.0))
     cell = trained(spec, name, **({"pool": 20} if name == "coda_prompt" else {}))
@@ -184,9 +211,15 @@ def test_one_task_uneven_tasks_and_many_tasks(name, classes, tasks, tiny_spec):
 @pytest.mark.parametrize("name", [name for name in WITH_FORMS if name != "ncm"])
 def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
     """On the meta device tensors have no values: whatever a GPU would be waited for raises there."""
-    monkeypatch.setattr(torch, "autocast", lambda *given, **how: contextlib.nullcontext())  # it does not know that device
+    monkeypatch.setattr(
+        torch, "autocast", lambda *given, **how: contextlib.nullcontext()
+    )  # it does not know that device
     kind = name.split()[0]
-    vit = load_backbone(BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=12, heads=2))
+    vit = load_backbone(
+        BackboneSpec(
+            name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=12, heads=2
+        )
+    )
     method = build_method(kind, vit, 6, 3, {**MODEL.get(kind, {}), **FORMS.get(name, {})}, 0)
     for index in range(2):
         queries, labels = torch.randn(4, 24), torch.tensor([0, 0, 1, 1]) + 2 * index
@@ -198,7 +231,9 @@ def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
     vit.to(nowhere)
     method.to(nowhere)
     images, query = torch.zeros(3, 3, 16, 16, device=nowhere), torch.zeros(3, 24, device=nowhere)
-    method.loss(images, query, torch.zeros(3, dtype=torch.long, device=nowhere), task).total.backward()
+    method.loss(
+        images, query, torch.zeros(3, dtype=torch.long, device=nowhere), task
+    ).total.backward()
     assert method(images, query).shape == (3, 6)
 
 

@@ -53,7 +53,9 @@ def test_joint_run_has_only_a_last_row():
     assert np.isnan(metrics.forgetting(joint))
 
 
-@pytest.mark.parametrize("bad", [np.zeros((2, 3)), np.array([[1.5]]), np.array([[NAN]]), np.zeros((0, 0))])
+@pytest.mark.parametrize(
+    "bad", [np.zeros((2, 3)), np.array([[1.5]]), np.array([[NAN]]), np.zeros((0, 0))]
+)
 def test_what_is_no_accuracy_matrix_is_refused(bad):
     with pytest.raises(ValueError, match="accurac"):
         metrics.final_average_accuracy(bad)
@@ -68,8 +70,12 @@ def test_properties_of_any_matrix(a):
     before = a.copy()
     assert 0 <= metrics.final_average_accuracy(a) <= 1
     if len(a) > 1:
-        assert metrics.forgetting(a) >= -metrics.backward_transfer(a) - 1e-12, "the best is at least the first"
-        assert metrics.backward_transfer(a) == pytest.approx(np.mean([a[-1, i] - a[i, i] for i in range(len(a) - 1)]))
+        assert metrics.forgetting(a) >= -metrics.backward_transfer(a) - 1e-12, (
+            "the best is at least the first"
+        )
+        assert metrics.backward_transfer(a) == pytest.approx(
+            np.mean([a[-1, i] - a[i, i] for i in range(len(a) - 1)])
+        )
     assert np.array_equal(a, before, equal_nan=True), "nothing is mutated"
 
 

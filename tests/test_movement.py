@@ -19,12 +19,18 @@ WITH_PROMPTS = ["hlgp", "l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_promp
 def test_the_last_row_is_what_the_head_reads(name, tiny_spec):
     cell = trained(tiny_spec, name, tasks=2)
     rows = movement.old_rows(cell.stream, 2)
-    query = torch.from_numpy(np.array(cell.queries.plain("test")[rows])) if cell.method.needs_query else None
+    query = (
+        torch.from_numpy(np.array(cell.queries.plain("test")[rows]))
+        if cell.method.needs_query
+        else None
+    )
     features = movement.features(cell.method, cell.stream, rows, query)
     assert features.shape == (cell.backbone.depth + 1, 8, cell.backbone.width)
     images = cell.backbone.normalise(torch.cat(list(cell.stream.plain_chunks("test", rows))))
     with torch.inference_mode():
-        torch.testing.assert_close(cell.method.head(features[-1]), cell.method(images, query), rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(
+            cell.method.head(features[-1]), cell.method(images, query), rtol=1e-4, atol=1e-4
+        )
 
 
 def test_blocks_are_in_their_order(tiny_spec):
@@ -34,7 +40,11 @@ def test_blocks_are_in_their_order(tiny_spec):
     features = movement.features(cell.method, cell.stream, rows, None)
     vit = cell.backbone.vit
     with torch.inference_mode():
-        x = vit._pos_embed(vit.patch_embed(cell.backbone.normalise(torch.cat(list(cell.stream.plain_chunks("test", rows))))))
+        x = vit._pos_embed(
+            vit.patch_embed(
+                cell.backbone.normalise(torch.cat(list(cell.stream.plain_chunks("test", rows))))
+            )
+        )
         for block, seen in zip(vit.blocks, features, strict=False):
             x = block(x)
             torch.testing.assert_close(x[:, 0], seen, rtol=1e-3, atol=1e-4)
@@ -51,7 +61,9 @@ def test_movement_of_every_method(name, tiny_spec, run):
     assert all(float(row["prompt_rms"]) > 0 and float(row["prompt_change"]) > 0 for row in prompts)
     drift = [float(row["feature_drift"]) for row in rows if row["feature_drift"]]
     assert (max(drift, default=0.0) > 0) == (name in WITH_PROMPTS or name == "finetune")
-    assert {row["task"] for row in rows if row["feature_drift"]} <= {"2", "3"}, "before the first task nothing is old"
+    assert {row["task"] for row in rows if row["feature_drift"]} <= {"2", "3"}, (
+        "before the first task nothing is old"
+    )
 
 
 def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
@@ -65,24 +77,40 @@ def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
 def test_change_and_drift_by_hand():
     before, after = {0: torch.tensor([[3.0, 4.0]])}, {0: torch.tensor([[-3.0, 4.0]])}
     assert movement.prompt_rows(before, after) == {
-        0: {"prompt_rms": pytest.approx(12.5**0.5, abs=1e-5), "prompt_change": pytest.approx(18**0.5, abs=1e-5)}
+        0: {
+            "prompt_rms": pytest.approx(12.5**0.5, abs=1e-5),
+            "prompt_change": pytest.approx(18**0.5, abs=1e-5),
+        }
     }
     old = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])  # one layer, two images
     new = torch.tensor([[[1.0, 1.0], [0.0, 1.0]]])
     rows = movement.table(2, {}, old, new)
-    assert rows == [{"task": 2, "layer": 0, "feature_drift": pytest.approx((1 - 0.5**0.5) / 2, abs=1e-5)}]
+    assert rows == [
+        {"task": 2, "layer": 0, "feature_drift": pytest.approx((1 - 0.5**0.5) / 2, abs=1e-5)}
+    ]
 
 
 def test_drift_is_from_before_the_task_begins_to_after_it_has_ended(tiny_spec, monkeypatch):
     """Beginning a task changes what is inferred in some methods: that is drift as well."""
     cell, said = prepared(tiny_spec, "hlgp"), []
-    for where, name in ((training, "_old_features"), (cell.method, "begin_task"), (cell.method, "end_task")):
+    for where, name in (
+        (training, "_old_features"),
+        (cell.method, "begin_task"),
+        (cell.method, "end_task"),
+    ):
         real = getattr(where, name)
-        monkeypatch.setattr(where, name, lambda *a, real=real, name=name: (said.append(name), real(*a))[1], raising=False)
+        monkeypatch.setattr(
+            where,
+            name,
+            lambda *a, real=real, name=name: (said.append(name), real(*a))[1],
+            raising=False,
+        )
     training.train_task(cell, cell.stream.tasks[0], print)
     assert said == ["_old_features", "begin_task", "end_task", "_old_features"]
 
 
 def test_similarity_of_layers_by_hand():
-    rows = movement.similarities({0: torch.ones(1, 2), 3: torch.tensor([[1.0, 0.0]]), 5: torch.ones(2, 2)})
+    rows = movement.similarities(
+        {0: torch.ones(1, 2), 3: torch.tensor([[1.0, 0.0]]), 5: torch.ones(2, 2)}
+    )
     assert rows == [{"layer": 0, "other": 3, "cosine": pytest.approx(0.5**0.5, abs=1e-5)}]

@@ -35,27 +35,53 @@ def test_paper_is_four_benchmarks_by_all_rows_by_five():
     groups: dict[tuple[str, str], list] = {}
     for cell in cells:
         groups.setdefault((cell.benchmark, cell.method), []).append(cell)
-    assert {benchmark for benchmark, _ in groups} == {"cifar100-10", "imagenet-r-10", "imagenet-a-10", "vtab-5"}
+    assert {benchmark for benchmark, _ in groups} == {
+        "cifar100-10",
+        "imagenet-r-10",
+        "imagenet-a-10",
+        "vtab-5",
+    }
     assert {method for _, method in groups} >= FOUR | REFERENCES
     assert all(len(part) == 5 for part in groups.values())
     assert {cell.backbone.name for cell in cells} == {"vit_base_patch16_224.augreg_in21k"}
     vtab = groups["vtab-5", "hlgp"]
-    assert {cell.data.order for cell in vtab} == {"natural"}, "as PILOT has it: not shuffled, so seeds instead of orders"
+    assert {cell.data.order for cell in vtab} == {"natural"}, (
+        "as PILOT has it: not shuffled, so seeds instead of orders"
+    )
     assert sorted(cell.seed for cell in vtab) == [1, 2, 3, 4, 5]
-    assert sorted(cell.order_seed for cell in groups["imagenet-a-10", "hlgp"]) == [1993, 1994, 1995, 1996, 1997]
+    assert sorted(cell.order_seed for cell in groups["imagenet-a-10", "hlgp"]) == [
+        1993,
+        1994,
+        1995,
+        1996,
+        1997,
+    ]
 
 
 @pytest.mark.parametrize("benchmark", ["cifar100-10", "imagenet-r-10", "imagenet-a-10", "vtab-5"])
 def test_the_single_suites_are_parts_of_paper(benchmark):
-    name = {"vtab-5": "vtab_pilot"}.get(benchmark, benchmark.removesuffix("-10").replace("-", "_") + "_pilot")
+    name = {"vtab-5": "vtab_pilot"}.get(
+        benchmark, benchmark.removesuffix("-10").replace("-", "_") + "_pilot"
+    )
 
     def described(suite):
-        return [{**cell.described(), "suite": ""} for cell in load_suite(suite).cells if cell.benchmark == benchmark]
+        return [
+            {**cell.described(), "suite": ""}
+            for cell in load_suite(suite).cells
+            if cell.benchmark == benchmark
+        ]
 
     assert described(name) == described("paper")
 
 
-CODA = {"optimiser": "adam", "prompt_lr": 0.001, "head_lr": 0.001, "schedule": "coda", "batch_size": 128, "clip_norm": 0.0}
+CODA = {
+    "optimiser": "adam",
+    "prompt_lr": 0.001,
+    "head_lr": 0.001,
+    "schedule": "coda",
+    "batch_size": 128,
+    "clip_norm": 0.0,
+}
 
 
 @pytest.mark.parametrize(
@@ -89,7 +115,9 @@ def test_recipes_are_the_official_ones(suite, row, model, train):
 
 def test_a_benchmark_may_have_seeds_of_its_own(tmp_path):
     suite = tmp_path / "own.py"
-    suite.write_text(TINY.read_text().replace('"glyphs": dict()', '"glyphs": dict(seeds=[4, 5, 6])'))
+    suite.write_text(
+        TINY.read_text().replace('"glyphs": dict()', '"glyphs": dict(seeds=[4, 5, 6])')
+    )
     cells = load_suite(str(suite)).cells
     assert {cell.seed for cell in cells if cell.benchmark == "glyphs"} == {4, 5, 6}
     assert {cell.seed for cell in cells if cell.benchmark == "glyphs-r"} == {1}
@@ -100,7 +128,14 @@ def test_a_benchmark_may_have_seeds_of_its_own(tmp_path):
 
 def test_all_that_is_missing_is_listed_at_once(command, tmp_path):
     began = time.perf_counter()
-    words = ("bench.grid", "paper", "--device", "cuda", "--set", "backbone.checkpoint=vit_b.safetensors")
+    words = (
+        "bench.grid",
+        "paper",
+        "--device",
+        "cuda",
+        "--set",
+        "backbone.checkpoint=vit_b.safetensors",
+    )
     done = command(*words, BENCH_DATA="", BENCH_WEIGHTS="", check=2)
     assert time.perf_counter() - began < 10, "before torch is imported; seconds on a busy machine"
     for name in ("'cifar100' not found", "'imagenet-r' not found", "'imagenet-a' not found", "'vtab' not found",
@@ -115,12 +150,19 @@ def test_all_that_is_missing_is_listed_at_once(command, tmp_path):
 @pytest.mark.parametrize("variable", ["BENCH_OFFLINE", "HF_HUB_OFFLINE"])
 def test_weights_that_cannot_be_fetched_are_missing_too(variable, command, tmp_path):
     """The file lies in the cache of Hugging Face in the second try; random values do for a list."""
-    words, tag = ("bench.grid", "vtab_pilot", "--methods", "ncm"), "vit_base_patch16_224.augreg_in21k"
-    done = command(*words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2)
+    words, tag = (
+        ("bench.grid", "vtab_pilot", "--methods", "ncm"),
+        "vit_base_patch16_224.augreg_in21k",
+    )
+    done = command(
+        *words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2
+    )
     assert done.stderr.startswith("error: 2 things are missing")
     assert done.stderr.count(f"https://huggingface.co/timm/{tag} (model.safetensors)") == 1
     place_pretrained(tmp_path / "hf", tag)
-    done = command(*words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2)
+    done = command(
+        *words, **{variable: "1", "BENCH_DATA": "", "HF_HOME": str(tmp_path / "hf")}, check=2
+    )
     assert "'vtab' not found" in done.stderr
     assert "huggingface" not in done.stderr
 
@@ -142,7 +184,10 @@ def test_the_list_is_there_before_torch_is(monkeypatch, tmp_path):
         ("vit_base_patch16_224", "which weights? Give the full tag"),
         ("timm/vit_small", "unknown 'timm/vit_small'"),
         ("vit_base_patch16_224.augreg_in22k", "backbone.name=vit_base_patch16_224.augreg_in22k"),
-        ("vit_base_patch16_clip_quickgelu_224.openai", "https://huggingface.co/timm/vit_base_patch16_clip_224.openai"),
+        (
+            "vit_base_patch16_clip_quickgelu_224.openai",
+            "https://huggingface.co/timm/vit_base_patch16_clip_224.openai",
+        ),
     ],
 )
 def test_names_of_backbones_are_checked_offline_too(name, says, monkeypatch, tmp_path):
@@ -185,7 +230,11 @@ def test_weights_in_the_cache_need_no_network(monkeypatch, tmp_path):
 
 def test_no_torch_before_the_list(command):
     done = command("bench.grid", "paper", PYTHONPROFILEIMPORTTIME="1", BENCH_DATA="", check=2)
-    imported = {line.split("|")[-1].strip() for line in done.stderr.splitlines() if line.startswith("import time:")}
+    imported = {
+        line.split("|")[-1].strip()
+        for line in done.stderr.splitlines()
+        if line.startswith("import time:")
+    }
     assert "bench.data.missing" in imported
     assert "torch" not in imported
 
@@ -221,7 +270,10 @@ def test_a_folder_without_its_split_or_files_is_missing_too(tmp_path, monkeypatc
     place_split(tmp_path / "here" / "imagenet-r", "coda")
     require_files(cells)
     (tmp_path / "here" / "vtab" / "train" / "b" / "0.jpg").unlink()
-    with pytest.raises(UsageError, match=r"vtab/split-pilot.csv: 1 of its images are not there .train/b/0.jpg. .for vtab-5.$"):
+    with pytest.raises(
+        UsageError,
+        match=r"vtab/split-pilot.csv: 1 of its images are not there .train/b/0.jpg. .for vtab-5.$",
+    ):
         require_files(cells)
 
 
@@ -237,4 +289,6 @@ def test_one_missing_thing_is_one_line(tmp_path, monkeypatch):
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
 def test_without_a_gpu_is_one_line(command):
     done = command("bench.grid", str(TINY), "--device", "cuda", check=2)
-    assert done.stderr.splitlines()[-1].startswith("error: --device cuda: this machine has no usable GPU")
+    assert done.stderr.splitlines()[-1].startswith(
+        "error: --device cuda: this machine has no usable GPU"
+    )

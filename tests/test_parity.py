@@ -28,14 +28,24 @@ def golden(name: str) -> SimpleNamespace:
 
 
 def same(ours: Tensor, official: Tensor, what: str) -> None:
-    torch.testing.assert_close(ours, official, atol=1e-5, rtol=1e-4, msg=lambda text: f"{what}: {text}", check_dtype=False)
+    torch.testing.assert_close(
+        ours, official, atol=1e-5, rtol=1e-4, msg=lambda text: f"{what}: {text}", check_dtype=False
+    )
 
 
 @pytest.fixture(scope="module")
 def vit():
     """From the configuration, without weights, at the size the tensors were made with."""
     return load_backbone(
-        BackboneSpec(name="vit", checkpoint="random", image_size=16, patch=8, width=WIDTH, depth=8, heads=HEADS)
+        BackboneSpec(
+            name="vit",
+            checkpoint="random",
+            image_size=16,
+            patch=8,
+            width=WIDTH,
+            depth=8,
+            heads=HEADS,
+        )
     )
 
 
@@ -107,8 +117,12 @@ def test_dualprompt_of_the_coda_repository(vit, mode):
     with torch.no_grad():
         method.g_prompt.copy_(halves(torch.stack([g.g_p_0, g.g_p_1])))
         for t in range(TASKS):
-            method.e.prompts[t].copy_(halves(torch.stack([getattr(g, f"e_p_{layer}")[t] for layer in (2, 3, 4)])))
-            method.e.keys[t].copy_(torch.stack([getattr(g, f"e_k_{layer}")[t] for layer in (2, 3, 4)]))
+            method.e.prompts[t].copy_(
+                halves(torch.stack([getattr(g, f"e_p_{layer}")[t] for layer in (2, 3, 4)]))
+            )
+            method.e.keys[t].copy_(
+                torch.stack([getattr(g, f"e_k_{layer}")[t] for layer in (2, 3, 4)])
+            )
     task = int(g.task)
     prefix = method.prefixes(g.query, task if mode == "train" else None)
     loss = method.key_term(g.query, task) if mode == "train" else torch.zeros(())
@@ -123,11 +137,19 @@ def test_dualprompt_of_the_coda_repository(vit, mode):
     same(objective, g.objective, "objective")
     objective.backward()
     for layer in (0, 1):
-        same(method.g_prompt.grad[layer], halves(getattr(g, f"grad_g_p_{layer}")), f"gradient of g {layer}")
+        same(
+            method.g_prompt.grad[layer],
+            halves(getattr(g, f"grad_g_p_{layer}")),
+            f"gradient of g {layer}",
+        )
     for number, layer in enumerate((2, 3, 4)):
         for t in range(TASKS):
             prompt, key = gradient(method.e.prompts[t])[number], gradient(method.e.keys[t])[number]
-            same(prompt, halves(getattr(g, f"grad_e_p_{layer}")[t]), f"gradient of e-prompt {t} in layer {layer}")
+            same(
+                prompt,
+                halves(getattr(g, f"grad_e_p_{layer}")[t]),
+                f"gradient of e-prompt {t} in layer {layer}",
+            )
             same(key, getattr(g, f"grad_e_k_{layer}")[t], f"gradient of key {t} in layer {layer}")
 
 
@@ -152,7 +174,9 @@ def test_l2p_plus(vit, mode):
         same(loss, g.l0_loss, "key loss over all pairs")
         own = build_method("l2p_plus", vit, 10, TASKS, {**model, "reference_bug": False}, 0)
         own.load_state_dict(method.state_dict())
-        assert own.prefixes(g.query)[1].item() == pytest.approx(19.10, abs=0.005), "over an image's own keys (golden/README)"
+        assert own.prefixes(g.query)[1].item() == pytest.approx(19.10, abs=0.005), (
+            "over an image's own keys (golden/README)"
+        )
         objective = objective + loss
     same(objective, g.objective, "objective")
     objective.backward()
@@ -198,7 +222,9 @@ def test_dualprompt_of_the_port(vit, mode):
         begin(method, TASKS - 1)
         with torch.no_grad():
             for t in range(TASKS):
-                method.e.prompts[t].copy_(g.prompt[:, :, t].flatten(-2))  # heads x head width is the width
+                method.e.prompts[t].copy_(
+                    g.prompt[:, :, t].flatten(-2)
+                )  # heads x head width is the width
                 method.e.keys[t].copy_(g.prompt_key[t][None])
     method, forced = methods[True], 2 if mode == "traintask2" else None
     cosine = method.e.cosine(g.cls_features, TASKS)[0]
@@ -208,15 +234,27 @@ def test_dualprompt_of_the_port(vit, mode):
 
     def stacked(which) -> Tensor:
         prefix = which.prefixes(g.cls_features, forced)
-        return torch.stack([prefix[layer].expand(6, -1, -1, -1) for layer in (2, 3, 4)]).unflatten(-1, (HEADS, -1))
+        return torch.stack([prefix[layer].expand(6, -1, -1, -1) for layer in (2, 3, 4)]).unflatten(
+            -1, (HEADS, -1)
+        )
 
-    same(stacked(methods[False]), g.batched_prompt_permute_fixed, "the right layout (what the JAX original computes)")
+    same(
+        stacked(methods[False]),
+        g.batched_prompt_permute_fixed,
+        "the right layout (what the JAX original computes)",
+    )
     official = stacked(method)
     same(official, g.batched_prompt_official, "the official layout")
-    same((official - stacked(methods[False])).abs().max(), g.max_abs_official_minus_fixed, "how far they are apart")
+    same(
+        (official - stacked(methods[False])).abs().max(),
+        g.max_abs_official_minus_fixed,
+        "how far they are apart",
+    )
     reduced = cosine.gather(1, chosen[:, None]).sum() / len(chosen)
     same(reduced, g.reduce_sim, "cosine of the chosen key")
-    objective = (official * g.cls_features.view(1, 6, 1, 1, HEADS, -1)).sum() - float(g.pull_coeff) * reduced
+    objective = (official * g.cls_features.view(1, 6, 1, 1, HEADS, -1)).sum() - float(
+        g.pull_coeff
+    ) * reduced
     same(objective, g.objective, "objective")
     objective.backward()
     ours = torch.stack([gradient(p) for p in method.e.prompts], dim=2).unflatten(-1, (HEADS, -1))

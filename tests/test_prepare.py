@@ -22,7 +22,8 @@ def small(monkeypatch):
     def change(name, **counts):
         entry = CATALOGUE[name]
         splits = tuple(
-            replace(s, **{"classes": None, "train": None, "test": None, "images": None, **counts}) for s in entry.splits
+            replace(s, **{"classes": None, "train": None, "test": None, "images": None, **counts})
+            for s in entry.splits
         )
         made = tuple(replace(archive, md5="", bytes=None) for archive in entry.archives)
         monkeypatch.setitem(CATALOGUE, name, replace(entry, splits=splits, archives=made))
@@ -40,16 +41,29 @@ def ask(tmp_path, monkeypatch, data_command):
 
 def test_prepare_fetches_unpacks_and_splits(ask, small, site, tmp_path):
     images, _ = imagenet_r()
-    site.files["/m/imagenet-r.tar"] = tar_of({f"imagenet-r/{name}": content for name, content in images.items()})
+    site.files["/m/imagenet-r.tar"] = tar_of(
+        {f"imagenet-r/{name}": content for name, content in images.items()}
+    )
     small("imagenet-r", classes=3, images=15)
     code, said, _ = ask("prepare", "imagenet-r", "--split", "seeded", "--mirror", f"{site.url}/m/")
     assert (code, site.asked) == (0, [("/m/imagenet-r.tar", None)])
     assert "3 classes, train 12, test 3" in said
     root = tmp_path / "data" / "imagenet-r"
-    assert sorted(f.name for f in root.iterdir()) == ["imagenet-r.tar", "n01", "n02", "n03", "split-seeded.csv"]
-    assert ask("prepare", "imagenet-r", "--split", "seeded", "--offline")[0] == 0, "nothing more is needed"
+    assert sorted(f.name for f in root.iterdir()) == [
+        "imagenet-r.tar",
+        "n01",
+        "n02",
+        "n03",
+        "split-seeded.csv",
+    ]
+    assert ask("prepare", "imagenet-r", "--split", "seeded", "--offline")[0] == 0, (
+        "nothing more is needed"
+    )
     assert len(site.asked) == 1
-    assert ask("verify", "imagenet-r")[:2] == (0, f"imagenet-r seeded: fine; {said.splitlines()[0].split('; ')[1]}\n")
+    assert ask("verify", "imagenet-r")[:2] == (
+        0,
+        f"imagenet-r seeded: fine; {said.splitlines()[0].split('; ')[1]}\n",
+    )
 
 
 @pytest.mark.parametrize("in_place", ["val/", "nothing"])
@@ -57,9 +71,14 @@ def test_prepare_finishes_a_stopped_extraction(in_place, ask, tmp_path):
     """val in place is what tells that the archive is unpacked; train was not when it stopped."""
     files = tiny()
     val = {name: content for name, content in files.items() if name.startswith(in_place)}
-    rest = {f".unpacked-tiny-imagenet-200.zip/tiny-imagenet-200/{name}": files[name] for name in files.keys() - val.keys()}
+    rest = {
+        f".unpacked-tiny-imagenet-200.zip/tiny-imagenet-200/{name}": files[name]
+        for name in files.keys() - val.keys()
+    }
     write(tmp_path / "data" / "tiny-imagenet", val | rest)
-    code, said, _ = ask("prepare", "tiny-imagenet", "--partial", "--offline")  # the archive is not needed for it
+    code, said, _ = ask(
+        "prepare", "tiny-imagenet", "--partial", "--offline"
+    )  # the archive is not needed for it
     assert (code, "train 6, test 4" in said) == (0, True)
 
 
@@ -94,7 +113,17 @@ def test_a_full_disk_is_no_mistake_of_the_user(site, ask, small, tmp_path):
 
 
 @pytest.mark.parametrize(
-    "mirror", ["file:///etc", "ftp://x/y", "nonsense", "http://", "http://[x", "http://..", "http://x:99999", "http://x/ä"]
+    "mirror",
+    [
+        "file:///etc",
+        "ftp://x/y",
+        "nonsense",
+        "http://",
+        "http://[x",
+        "http://..",
+        "http://x:99999",
+        "http://x/ä",
+    ],
 )
 def test_a_mirror_is_a_web_address(mirror, ask):
     code, _, said = ask("prepare", "tiny-imagenet", "--mirror", mirror)
@@ -117,14 +146,19 @@ def test_a_file_placed_by_hand_is_checked(ask, tmp_path):
     code, _, said = ask("prepare", "tiny-imagenet")
     assert code == 2
     assert "instead of 248100043" in said
-    assert (tmp_path / "data" / "tiny-imagenet" / "tiny-imagenet-200.zip").exists(), "a user's file is not removed"
+    assert (tmp_path / "data" / "tiny-imagenet" / "tiny-imagenet-200.zip").exists(), (
+        "a user's file is not removed"
+    )
 
 
 def test_counts_that_are_not_the_catalogues(ask, small, tmp_path):
     root = write(tmp_path / "data" / "tiny-imagenet", tiny())
     code, said, _ = ask("prepare", "tiny-imagenet")
     assert code == 1
-    assert "classes 2 instead of 200\ncounts: train 6 instead of 100000\ncounts: test 4 instead of 10000\n" in said
+    assert (
+        "classes 2 instead of 200\ncounts: train 6 instead of 100000\ncounts: test 4 instead of 10000\n"
+        in said
+    )
     assert not (root / "split-official.csv").exists()
     assert ask("prepare", "tiny-imagenet", "--partial")[0] == 0
     assert ask("verify", "tiny-imagenet")[0] == 1
@@ -165,7 +199,15 @@ def test_wrong_words(words, says, ask):
 
 
 def test_the_catalogue_is_whole():
-    assert list(CATALOGUE) == ["cifar100", "imagenet-r", "imagenet-a", "vtab", "cub200", "domainnet", "tiny-imagenet"]
+    assert list(CATALOGUE) == [
+        "cifar100",
+        "imagenet-r",
+        "imagenet-a",
+        "vtab",
+        "cub200",
+        "domainnet",
+        "tiny-imagenet",
+    ]
     for name, entry in CATALOGUE.items():
         assert entry.name == name
         assert len({split.name for split in entry.splits}) == len(entry.splits) > 0
@@ -173,7 +215,9 @@ def test_the_catalogue_is_whole():
             assert split.download or split.needs
             assert bool(split.needs) == bool(split.fetch) == bool(split.put)
         for archive in entry.archives:
-            assert archive.source or not (archive.md5 or archive.bytes), "no number without its source"
+            assert archive.source or not (archive.md5 or archive.bytes), (
+                "no number without its source"
+            )
     assert len({archive.url for archive in catalogue.DOMAINNET.archives}) == 18
 
 
@@ -183,7 +227,9 @@ def test_cifar_is_checked_file_by_file(ask, tmp_path, monkeypatch):
     assert ask("verify", "cifar100")[0] == 1
     from bench.data.prepare import steps as prepare
 
-    monkeypatch.setattr(prepare, "CIFAR_FILES", {name: hashlib.md5(name.encode()).hexdigest() for name in files})
+    monkeypatch.setattr(
+        prepare, "CIFAR_FILES", {name: hashlib.md5(name.encode()).hexdigest() for name in files}
+    )
     assert ask("prepare", "cifar100", "--offline")[0] == 0
     (root / "meta").unlink()
     code, said, _ = ask("verify", "cifar100")
@@ -194,7 +240,9 @@ def test_cifar_is_fetched_where_a_cell_needs_it(site, small, tmp_path, monkeypat
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("BENCH_DATA", str(tmp_path / "data"))
     base = write_cifar(tmp_path / "theirs")
-    site.files["/cifar.tar.gz"] = tar_of({f"cifar-100-python/{f.name}": f.read_bytes() for f in base.iterdir()}, "w:gz")
+    site.files["/cifar.tar.gz"] = tar_of(
+        {f"cifar-100-python/{f.name}": f.read_bytes() for f in base.iterdir()}, "w:gz"
+    )
     small("cifar100")
     entry = CATALOGUE["cifar100"]
     archive = replace(entry.archives[0], url=f"{site.url}/cifar.tar.gz")
@@ -213,7 +261,9 @@ def test_another_users_split_is_fetched_too(ask, small, site, tmp_path):
     """Of a manifest alone: no lists, only what can be downloaded."""
     images, _ = imagenet_r()
     small("imagenet-r")
-    site.files["/imagenet-r.tar"] = tar_of({f"imagenet-r/{name}": content for name, content in images.items()})
+    site.files["/imagenet-r.tar"] = tar_of(
+        {f"imagenet-r/{name}": content for name, content in images.items()}
+    )
     root = write(tmp_path / "data" / "imagenet-r", images)
     assert ask("prepare", "imagenet-r", "--split", "seeded")[0] == 0
     given = (root / "split-seeded.csv").rename(tmp_path / "split-coda.csv")

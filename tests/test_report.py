@@ -27,9 +27,13 @@ def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path, monk
     results = load(ROOT / "results" / suite, if_comparable=beside)
     own = set(load(ROOT / "results" / suite).runs["precision"])
     left_out = [folder for folder in beside if set(load(folder).runs["precision"]) != own]
-    assert len(results.notes) == len(left_out), "once ./run_all.sh has run mini in bf16, the rows in fp32 are left out"
+    assert len(results.notes) == len(left_out), (
+        "once ./run_all.sh has run mini in bf16, the rows in fp32 are left out"
+    )
     build(results, tmp_path)
-    made = sorted(f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex"))
+    made = sorted(
+        f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex")
+    )
     assert made
     for file in made:
         assert (tmp_path / file).read_text() == (ROOT / "reports" / suite / file).read_text(), file
@@ -49,11 +53,27 @@ def test_the_committed_mini_is_whole():
     results = load(ROOT / "results" / "mini")
     assert not len(results.missing())
     assert set(results.benchmarks) == {"glyphs", "glyphs-r", "glyphs-a", "glyphs-v", "digits"}
-    rows = {"hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "linear", "ncm", "linear-ncm", "finetune"}
+    rows = {
+        "hlgp",
+        "l2p",
+        "l2p++",
+        "dualprompt",
+        "coda-prompt",
+        "linear",
+        "ncm",
+        "linear-ncm",
+        "finetune",
+    }
     assert rows < set(results.methods)
-    assert {cell.run_id for cell in load_suite("mini").cells} == set(results.runs["run_id"]), "it is of the present recipe"
-    streams = results.runs[~results.runs["method"].str.startswith("joint") & (results.runs["method"] != "ncm")]
-    assert (streams.groupby(["benchmark", "order_seed", "seed"])["stream_sha"].nunique() == 1).all(), "one stream for all"
+    assert {cell.run_id for cell in load_suite("mini").cells} == set(results.runs["run_id"]), (
+        "it is of the present recipe"
+    )
+    streams = results.runs[
+        ~results.runs["method"].str.startswith("joint") & (results.runs["method"] != "ncm")
+    ]
+    assert (
+        streams.groupby(["benchmark", "order_seed", "seed"])["stream_sha"].nunique() == 1
+    ).all(), "one stream for all"
     assert results.runs["weights_sha"].nunique() == 1
     assert (results.runs.groupby("benchmark")["data_sha"].nunique() == 1).all()
 
@@ -69,7 +89,10 @@ def test_tables_by_hand(tmp_path):
     paired = tables.paired_table(results).iloc[0]
     assert paired["difference"] == pytest.approx(10)
     assert paired["half_width_95"] == pytest.approx(0, abs=1e-9)
-    assert tables.for_people(tables.main_table(results))["FAA"].tolist() == ["70.8 ± 0.4", "60.8 ± 0.4"]
+    assert tables.for_people(tables.main_table(results))["FAA"].tolist() == [
+        "70.8 ± 0.4",
+        "60.8 ± 0.4",
+    ]
 
 
 def test_pooled_metrics_weigh_images(tmp_path):
@@ -121,7 +144,9 @@ def test_prompts_that_hardly_moved_are_flagged(tmp_path):
     write_csv(folder / "movement.csv", MOVEMENT, rows)
     table = tables.movement_table(load(folder)).set_index("method")
     assert table.loc["hlgp", "relative_change"] == pytest.approx(0.05)
-    assert table.loc["hlgp", "feature_drift"] == pytest.approx(0.1), "of what the head reads: the last row"
+    assert table.loc["hlgp", "feature_drift"] == pytest.approx(0.1), (
+        "of what the head reads: the last row"
+    )
     assert table["flag"].to_dict() == {"hlgp": "HARDLY MOVED (1 of 1 runs)", "other_row": ""}
     build(load(folder), tmp_path / "out")
     assert "HARDLY MOVED" in (tmp_path / "out" / "index.html").read_text()
@@ -141,11 +166,19 @@ def test_differences_between_protocols_are_marked(tmp_path):
         {"benchmark": "y", "method": "d", "key": key, "value": value}
         for key, value in (("train.epochs", "4"), ("data.name", "y"))
     ]
-    rows += [{"benchmark": b, "method": m, "key": "data.name", "value": b} for b in ("x", "y") for m in values]
-    table = tables.protocol_table(replace(load(folder), protocol=pd.DataFrame(rows))).set_index("key")
+    rows += [
+        {"benchmark": b, "method": m, "key": "data.name", "value": b}
+        for b in ("x", "y")
+        for m in values
+    ]
+    table = tables.protocol_table(replace(load(folder), protocol=pd.DataFrame(rows))).set_index(
+        "key"
+    )
     assert table.loc["train.epochs"].tolist() == ["4", "4", "4", "4"]
     assert table.loc["train.prompt_lr"].tolist() == ["0.1", "0.1", "0.2 / 0.3 *", ""]
-    assert table.loc["data.name"].tolist() == ["x / y", "x / y", "x / y", "y"], "d is as the others are where it was run"
+    assert table.loc["data.name"].tolist() == ["x / y", "x / y", "x / y", "y"], (
+        "d is as the others are where it was run"
+    )
 
 
 def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
@@ -157,7 +190,9 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
     results = load(write_suite(tmp_path / "s", rename))
     build(results, tmp_path / "out")
     drawn = {"setting-groups", "parameters"}  # of HLGP and its switches also what they cost
-    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {f"{n}.{k}" for n in drawn for k in ("svg", "png")}
+    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {
+        f"{n}.{k}" for n in drawn for k in ("svg", "png")
+    }
 
 
 def test_missing_cells_are_listed_and_not_counted(tmp_path):
@@ -185,13 +220,22 @@ def test_pairs_are_counted_within_a_benchmark(tmp_path):
                 for seed in (1, 2):
                     run_id = row["run_id"].replace("b<script>", "natural").replace("s1", f"s{seed}")
                     rows.append(
-                        {**row, "benchmark": "natural", "seed": seed, "run_id": run_id, "stream_sha": f"n{seed}"}
+                        {
+                            **row,
+                            "benchmark": "natural",
+                            "seed": seed,
+                            "run_id": run_id,
+                            "stream_sha": f"n{seed}",
+                        }
                         if "status" in row
                         else {**row, "benchmark": "natural", "seed": seed, "run_id": run_id}
                     )
 
     build(load(write_suite(tmp_path / "s", add_benchmark)), tmp_path / "out")
-    assert "With 2 pairs the sign-flip test cannot go below p = 0.5." in (tmp_path / "out" / "index.html").read_text()
+    assert (
+        "With 2 pairs the sign-flip test cannot go below p = 0.5."
+        in (tmp_path / "out" / "index.html").read_text()
+    )
 
 
 def test_one_row_alone_is_a_report(tmp_path):

@@ -79,7 +79,13 @@ def test_a_damaged_table_is_read_or_refused_in_one_line(where, what, cut, name, 
         said = str(error)
     else:
         assert (results.cells[["faa", "caa"]].to_numpy() <= 100).all()
-        for table in (tables.main_table, tables.paired_table, tables.cost_table, tables.movement_table, tables.protocol_table):
+        for table in (
+            tables.main_table,
+            tables.paired_table,
+            tables.cost_table,
+            tables.movement_table,
+            tables.protocol_table,
+        ):
             table(results)
         return
     assert str(folder) in said
@@ -90,7 +96,9 @@ def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):
     folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
 
     def protocol(*epochs):
-        write_protocol(folder, hlgp={"train.epochs": epochs[0]}, other_row={"train.epochs": epochs[1]})
+        write_protocol(
+            folder, hlgp={"train.epochs": epochs[0]}, other_row={"train.epochs": epochs[1]}
+        )
 
     protocol(2, 3)
     load(folder)
@@ -103,7 +111,10 @@ def test_rows_of_one_training_length_saw_the_same_batches(tmp_path):
 def test_rows_of_one_benchmark_have_the_same_data_and_backbone(key, tmp_path):
     folder = write_suite(tmp_path / "s")
     write_protocol(folder, hlgp={key: 1}, other_row={key: 2})
-    with pytest.raises(UsageError, match=rf"{key} differs between rows of b<script>: 1 \('hlgp'\) and 2 \('other_row'\)"):
+    with pytest.raises(
+        UsageError,
+        match=rf"{key} differs between rows of b<script>: 1 \('hlgp'\) and 2 \('other_row'\)",
+    ):
         load(folder)
 
 
@@ -117,7 +128,9 @@ def test_what_rows_are_compared_by_is_there_once_for_each(key, tmp_path):
     with pytest.raises(UsageError, match=f"no {key} of other_row on b<script> in protocol.csv"):
         load(folder)
     (folder / "protocol.csv").write_text(whole + line.replace(",2", ",3") + "\n")
-    with pytest.raises(UsageError, match=f"two values of {key} for other_row on b<script> in protocol.csv"):
+    with pytest.raises(
+        UsageError, match=f"two values of {key} for other_row on b<script> in protocol.csv"
+    ):
         load(folder)
 
 
@@ -138,7 +151,9 @@ def two_suites(folder: Path, change=lambda metrics, runs: None) -> list[Path]:
 
 def test_rows_of_another_suite_stand_beside(tmp_path):
     folder, other = two_suites(tmp_path)
-    likeness = [{"run_id": run_of("hlgp", o), "layer": 0, "other": 1, "cosine": 0.5} for o in (1, 2)]
+    likeness = [
+        {"run_id": run_of("hlgp", o), "layer": 0, "other": 1, "cosine": 0.5} for o in (1, 2)
+    ]
     write_csv(folder / "similarity.csv", SIMILARITY, likeness)  # the other has none
     results = load(folder, [other])
     assert results.methods == ["hlgp", "other_row", "third"]
@@ -170,9 +185,15 @@ def unfinished(metrics, runs):
 
 
 NOT_BESIDE = [
-    (lambda m, r: [run.update(data_sha="another") for run in r], "data_sha of .* differ: .* the same images"),
+    (
+        lambda m, r: [run.update(data_sha="another") for run in r],
+        "data_sha of .* differ: .* the same images",
+    ),
     (lambda m, r: [run.update(weights_sha="another") for run in r], "the same weights"),
-    (lambda m, r: [run.update(stream_sha=9) for run in r], "the same class order, batches or views"),
+    (
+        lambda m, r: [run.update(stream_sha=9) for run in r],
+        "the same class order, batches or views",
+    ),
     (
         lambda m, r: [run.update(precision="bf16") for run in r],
         "precision=bf16; those have .*train.joint=False, precision= on this",
@@ -184,7 +205,9 @@ NOT_BESIDE = [
 
 
 @pytest.mark.parametrize(("change", "says"), NOT_BESIDE, ids=[says for _, says in NOT_BESIDE])
-def test_rows_of_another_suite_that_cannot_be_compared_are_refused_or_left_out(change, says, tmp_path):
+def test_rows_of_another_suite_that_cannot_be_compared_are_refused_or_left_out(
+    change, says, tmp_path
+):
     folder, other = two_suites(tmp_path, change)
     with pytest.raises(UsageError, match=says):
         load(folder, [other])
@@ -196,11 +219,15 @@ def test_rows_of_another_suite_that_cannot_be_compared_are_refused_or_left_out(c
     assert escape(line) in (tmp_path / "out" / "index.html").read_text()
 
 
-@pytest.mark.parametrize(("key", "value"), [("train.epochs", 3), ("train.batch_size", 16), ("train.joint", True)])
+@pytest.mark.parametrize(
+    ("key", "value"), [("train.epochs", 3), ("train.batch_size", 16), ("train.joint", True)]
+)
 def test_rows_that_were_trained_for_another_time_do_not_stand_beside(key, value, tmp_path):
     folder, other = two_suites(tmp_path, lambda m, r: [run.update(stream_sha=9) for run in r])
     write_protocol(other, hlgp={}, third={key: value})
-    with pytest.raises(UsageError, match=f"third--.*{key}={value}.*; those have .*{key}=.* by --set"):
+    with pytest.raises(
+        UsageError, match=f"third--.*{key}={value}.*; those have .*{key}=.* by --set"
+    ):
         load(folder, [other])
 
 
@@ -214,7 +241,9 @@ def test_without_a_protocol_no_rows_stand_beside(tmp_path):
 
 def test_what_of_another_suite_is_not_shown_is_said(tmp_path):
     def change(metrics, runs):
-        third = [row for row in (*metrics, *runs) if row["method"] == "third" and row["order_seed"] == 1]
+        third = [
+            row for row in (*metrics, *runs) if row["method"] == "third" and row["order_seed"] == 1
+        ]
         for order, method in ((3, "third"), (1, "third@0.1")):
             more = [row | identity(method, order) for row in third]
             metrics += [row for row in more if "scenario" in row]
@@ -234,13 +263,18 @@ def test_what_of_another_suite_is_not_shown_is_said(tmp_path):
         metrics[0].update(correct=1)
 
     folder, other = two_suites(tmp_path / "again", fewer)
-    assert f"{other}: its row 'hlgp' has the settings but not the counts" in load(folder, [other]).notes[0]
+    assert (
+        f"{other}: its row 'hlgp' has the settings but not the counts"
+        in load(folder, [other]).notes[0]
+    )
 
 
 def test_cells_of_another_suite_that_are_missing_are_listed(tmp_path):
     def lose(metrics, runs):
         metrics[:] = [row for row in metrics if row["run_id"] != run_of("third", 2)]
-        next(run for run in runs if run["run_id"] == run_of("third", 2)).update(status="diverged", reason="loss nan")
+        next(run for run in runs if run["run_id"] == run_of("third", 2)).update(
+            status="diverged", reason="loss nan"
+        )
 
     folder, other = two_suites(tmp_path, lose)
     results = load(folder, [other])
@@ -255,7 +289,15 @@ def test_which_suites_stand_beside(tmp_path, monkeypatch, capsys):
 
     def third(*words):
         monkeypatch.setattr(
-            "sys.argv", ["report", *words, "--results", str(tmp_path / "results"), "--out", str(tmp_path / "out")]
+            "sys.argv",
+            [
+                "report",
+                *words,
+                "--results",
+                str(tmp_path / "results"),
+                "--out",
+                str(tmp_path / "out"),
+            ],
         )
         main()
         return "third" in capsys.readouterr().out
@@ -268,14 +310,17 @@ def test_which_suites_stand_beside(tmp_path, monkeypatch, capsys):
         "the suite's own report is not replaced"
     )
     for wrong in ("reference", "", ".", "mini", f"../{(tmp_path / 'results').name}/references"):
-        with pytest.raises(UsageError, match=r"--with, other results: unknown .*accepted: references"):
+        with pytest.raises(
+            UsageError, match=r"--with, other results: unknown .*accepted: references"
+        ):
             third("mini", "--with", wrong)
     with pytest.raises(UsageError, match="unknown 'references'"):
         third("mini", "--with", "references", "--with", "references")
     (other / "metrics.csv").write_text("nonsense")
     assert not third()
     assert (
-        escape("references/metrics.csv: column 'run_id' is missing") in (tmp_path / "out" / "mini" / "index.html").read_text()
+        escape("references/metrics.csv: column 'run_id' is missing")
+        in (tmp_path / "out" / "mini" / "index.html").read_text()
     )
     with pytest.raises(UsageError, match="column 'run_id' is missing"):
         third("--with", "references")
@@ -292,8 +337,12 @@ def test_rows_that_the_runs_did_not_end_with_are_refused(run, tiny_spec):
     text = (folder / "metrics.csv").read_text()
     line = text.splitlines()[1]
     *rest, correct = line.split(",")
-    (folder / "metrics.csv").write_text(text.replace(line, ",".join([*rest, str(max(int(correct) - 1, 1))])))
-    with pytest.raises(UsageError, match=r"metrics.csv: rows of .* are not those of .*; run the suite again"):
+    (folder / "metrics.csv").write_text(
+        text.replace(line, ",".join([*rest, str(max(int(correct) - 1, 1))]))
+    )
+    with pytest.raises(
+        UsageError, match=r"metrics.csv: rows of .* are not those of .*; run the suite again"
+    ):
         load(folder)
 
 
@@ -313,7 +362,11 @@ def test_the_tables_beside_are_checked_too(name, text, says, tmp_path):
         file.write_text(file.read_text() + text.format(run=run_id) + "\n")
     else:
         file.write_text(
-            "\n".join(line + (",n" if i == 0 else ",5") for i, line in enumerate(file.read_text().splitlines())) + "\n"
+            "\n".join(
+                line + (",n" if i == 0 else ",5")
+                for i, line in enumerate(file.read_text().splitlines())
+            )
+            + "\n"
         )
     with pytest.raises(UsageError, match=re.escape(says.format(run=run_id))):
         load(folder)

@@ -71,7 +71,9 @@ def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
 
     def spy(self, part, epoch, with_images=True, skip=0):
         for batch in batches(self, part, epoch, True):
-            served.setdefault(current, []).append(batch.images.numpy().tobytes() + batch.labels.numpy().tobytes())
+            served.setdefault(current, []).append(
+                batch.images.numpy().tobytes() + batch.labels.numpy().tobytes()
+            )
             yield batch
 
     monkeypatch.setattr(TaskStream, "batches", spy)
@@ -99,11 +101,22 @@ def test_altered_results_are_noticed(tiny_spec, run):
 
 def test_other_files_under_a_finished_cell_are_noticed(tmp_path, command):
     """The spec does not hold paths: a folder whose images changed is another dataset under the same run_id."""
-    words = ("bench.grid", str(TINY), "--methods", "linear", "--set", f"data.root={tmp_path / 'pictures'}", "--name", "mine")
+    words = (
+        "bench.grid",
+        str(TINY),
+        "--methods",
+        "linear",
+        "--set",
+        f"data.root={tmp_path / 'pictures'}",
+        "--name",
+        "mine",
+    )
     for part in ("train", "test"):
         for name in "abcd":
             (tmp_path / "pictures" / part / name).mkdir(parents=True)
-            Image.new("RGB", (8, 8), (ord(name), 0, 0)).save(tmp_path / "pictures" / part / name / "0.png")
+            Image.new("RGB", (8, 8), (ord(name), 0, 0)).save(
+                tmp_path / "pictures" / part / name / "0.png"
+            )
     command(*words, check=0)
     command(*words, check=0)
     Image.new("RGB", (8, 8), (0, 9, 0)).save(tmp_path / "pictures" / "train" / "a" / "0.png")
@@ -115,14 +128,18 @@ def test_schedules():
         return [round(schedule_factor(kind, done, epochs), 3) for done in points]
 
     assert rates("constant", (0, 1.5, 3.9), 4) == [1, 1, 1]
-    assert rates("coda", (0, 1, 2, 2.5, 3), 4) == [1, 1, 0.869, 0.869, 0.509], "the first two epochs share the full rate"
+    assert rates("coda", (0, 1, 2, 2.5, 3), 4) == [1, 1, 0.869, 0.869, 0.509], (
+        "the first two epochs share the full rate"
+    )
     assert rates("cosine", (0, 1, 2, 3.9), 4) == [1, 0.869, 0.509, 0.016]
     assert rates("cosine_step", (0, 1, 2, 3, 3.99), 4) == [1, 0.924, 0.707, 0.383, 0.004]
     assert rates("cosine_step", (0, 0.5), 1) == [1, 0.707]
 
 
 @pytest.mark.parametrize("name", CELLS)
-def test_stopped_after_a_task_it_continues_to_the_same_bytes(name, tiny_spec, run, tmp_path, monkeypatch):
+def test_stopped_after_a_task_it_continues_to_the_same_bytes(
+    name, tiny_spec, run, tmp_path, monkeypatch
+):
     spec = cell_of(tiny_spec, name)
     _, whole = run(spec, "whole")
     evaluate, calls = engine.evaluate, []
@@ -137,13 +154,17 @@ def test_stopped_after_a_task_it_continues_to_the_same_bytes(name, tiny_spec, ru
     with pytest.raises(KeyboardInterrupt):
         run(spec, "stopped")
     assert RunDir.of(tmp_path / "stopped", spec).state()["status"] == "interrupted"
-    monkeypatch.setattr(engine, "evaluate", lambda cell, part: calls.append(part.index) or evaluate(cell, part))
+    monkeypatch.setattr(
+        engine, "evaluate", lambda cell, part: calls.append(part.index) or evaluate(cell, part)
+    )
     state, folder = run(spec, "stopped")
     assert calls == [0, 1, 1, 2], "task 1 was not trained again"
     for one in TABLES.keys() - {"timing"}:
         assert (folder / f"{one}.csv").read_bytes() == (whole / f"{one}.csv").read_bytes(), one
     assert {k: v for k, v in state.items() if k.startswith("gflops")} == {
-        k: v for k, v in RunDir.of(tmp_path / "whole", spec).state().items() if k.startswith("gflops")
+        k: v
+        for k, v in RunDir.of(tmp_path / "whole", spec).state().items()
+        if k.startswith("gflops")
     }
     assert_same_weights(folder, whole)
     assert state["stream_sha"] == RunDir.of(tmp_path / "whole", spec).state()["stream_sha"]
@@ -192,7 +213,9 @@ def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tm
 
 
 @pytest.mark.parametrize(("seconds", "written"), [(0, 4), (3, 1)])
-def test_states_within_a_task_that_take_long_to_write_are_written_less_often(seconds, written, tiny_spec, monkeypatch):
+def test_states_within_a_task_that_take_long_to_write_are_written_less_often(
+    seconds, written, tiny_spec, monkeypatch
+):
     """All weights of a large network after every short epoch would take longer than the epochs."""
     cell = engine.build_cell(replace(tiny_spec, train=replace(tiny_spec.train, epochs=4)))
     saves, clock = [], [0.0]
@@ -220,10 +243,14 @@ def test_divergence_is_a_status_with_its_place_and_no_numbers(tiny_spec, run, tm
     assert not (folder / "DONE").exists()
     counts = collect(tmp_path / "results", [spec])
     assert counts == {"diverged": 1}
-    assert (tmp_path / "results" / "tiny" / "metrics.csv").read_text().count("\n") == 1, "only the header"
+    assert (tmp_path / "results" / "tiny" / "metrics.csv").read_text().count("\n") == 1, (
+        "only the header"
+    )
 
 
-@pytest.mark.parametrize(("error", "status"), [(MemoryError(), "oom"), (ValueError("broken"), "error")])
+@pytest.mark.parametrize(
+    ("error", "status"), [(MemoryError(), "oom"), (ValueError("broken"), "error")]
+)
 def test_failures_are_told_apart(error, status, tiny_spec, run, monkeypatch):
     def fail(self, *inputs):
         raise error
@@ -255,15 +282,28 @@ def test_classes_that_have_not_come_yet_are_no_answers(tiny_spec):
 
 
 def test_prompts_and_head_have_their_own_rates():
-    groups = [{"params": [torch.nn.Parameter(torch.zeros(1))], "kind": kind} for kind in ("prompt", "head")]
+    groups = [
+        {"params": [torch.nn.Parameter(torch.zeros(1))], "kind": kind}
+        for kind in ("prompt", "head")
+    ]
     for optimiser in ("adam", "adamw", "sgd"):
         built = build_optimiser(groups, TrainSpec(prompt_lr=0.25, head_lr=0.5, optimiser=optimiser))
-        assert [(group["lr"], group["base_lr"]) for group in built.param_groups] == [(0.25, 0.25), (0.5, 0.5)]
+        assert [(group["lr"], group["base_lr"]) for group in built.param_groups] == [
+            (0.25, 0.25),
+            (0.5, 0.5),
+        ]
 
 
 def test_environment_and_digests_are_recorded(tiny_spec, run):
     state, folder = run(tiny_spec)
-    assert set(json.loads((folder / "env.json").read_text())) >= {"python", "torch", "timm", "numpy", "cpu", "device"}
+    assert set(json.loads((folder / "env.json").read_text())) >= {
+        "python",
+        "torch",
+        "timm",
+        "numpy",
+        "cpu",
+        "device",
+    }
     for key in ("weights_sha", "data_sha", "stream_sha", "env_sha"):
         assert state[key]
     assert state["params_trainable"] == 6 * 97

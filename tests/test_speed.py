@@ -10,8 +10,22 @@ from bench.errors import UsageError
 
 
 def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
-    words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1"]
-    monkeypatch.setattr(sys, "argv", [*words, "--methods", "hlgp", "l2p_plus", "ncm", "--out", str(tmp_path / "speed.csv")])
+    words = [
+        "speed",
+        "--backbone",
+        "vit_glyphs",
+        "--image-size",
+        "32",
+        "--batch",
+        "2",
+        "--repeats",
+        "1",
+    ]
+    monkeypatch.setattr(
+        sys,
+        "argv",
+        [*words, "--methods", "hlgp", "l2p_plus", "ncm", "--out", str(tmp_path / "speed.csv")],
+    )
     assert speed.main() == 0
     table = pd.read_csv(tmp_path / "speed.csv").set_index("step")
     assert set(table.index) == {
@@ -23,26 +37,60 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     assert (table["ms"] > 0).all()
     forward = table.loc["plain forward", "gflops_per_image"]
     assert forward == pytest.approx(0.046, rel=0.05), "12 blocks of width 96 on 17 tokens"
-    assert table.loc["l2p_plus train cold", "gflops_per_image"] == pytest.approx(2.9 * forward, rel=0.05), "no weight gradient"
-    assert table.loc["l2p_plus eval warm", "gflops_per_image"] == pytest.approx(forward, rel=0.1), "one forward pass"
-    assert table.loc["hlgp eval", "gflops_per_image"] == pytest.approx(2 * forward, rel=0.1), "soft: two"
-    rate = 2 * forward / table.loc["plain forward", "ms"]  # of a batch of two; 10^9 a millisecond are 10^12 a second
+    assert table.loc["l2p_plus train cold", "gflops_per_image"] == pytest.approx(
+        2.9 * forward, rel=0.05
+    ), "no weight gradient"
+    assert table.loc["l2p_plus eval warm", "gflops_per_image"] == pytest.approx(forward, rel=0.1), (
+        "one forward pass"
+    )
+    assert table.loc["hlgp eval", "gflops_per_image"] == pytest.approx(2 * forward, rel=0.1), (
+        "soft: two"
+    )
+    rate = (
+        2 * forward / table.loc["plain forward", "ms"]
+    )  # of a batch of two; 10^9 a millisecond are 10^12 a second
     assert table.loc["plain forward", "tflops"] == pytest.approx(rate, rel=0.05, abs=1e-4)
     assert "peak memory" in capsys.readouterr().out
 
 
 def test_settings_of_a_method(monkeypatch, capsys):
-    words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1"]
+    words = [
+        "speed",
+        "--backbone",
+        "vit_glyphs",
+        "--image-size",
+        "32",
+        "--batch",
+        "2",
+        "--repeats",
+        "1",
+    ]
     monkeypatch.setattr(sys, "argv", [*words, "--methods", "l2p", "l2p@length=5,top_n=5"])
     assert speed.main() == 0
     lines = [line.split("|") for line in capsys.readouterr().out.splitlines()]
     spent = {words[4].strip(): float(words[8]) for words in lines if "eval warm" in "".join(words)}
-    assert spent["l2p eval warm"] / spent["l2p@length=5,top_n=5 eval warm"] == pytest.approx((17 + 40) / (17 + 25), rel=0.05)
+    assert spent["l2p eval warm"] / spent["l2p@length=5,top_n=5 eval warm"] == pytest.approx(
+        (17 + 40) / (17 + 25), rel=0.05
+    )
 
 
 def test_growth_with_the_tasks_is_drawn(tmp_path, monkeypatch):
-    words = ["speed", "--backbone", "vit_glyphs", "--image-size", "32", "--batch", "2", "--repeats", "1", "--tasks", "2,4"]
-    monkeypatch.setattr(sys, "argv", [*words, "--methods", "coda_prompt", "--out", str(tmp_path / "growth.csv")])
+    words = [
+        "speed",
+        "--backbone",
+        "vit_glyphs",
+        "--image-size",
+        "32",
+        "--batch",
+        "2",
+        "--repeats",
+        "1",
+        "--tasks",
+        "2,4",
+    ]
+    monkeypatch.setattr(
+        sys, "argv", [*words, "--methods", "coda_prompt", "--out", str(tmp_path / "growth.csv")]
+    )
     assert speed.main() == 0
     table = pd.read_csv(tmp_path / "growth.csv")
     assert table["tasks"].unique().tolist() == [2, 4]
@@ -67,6 +115,8 @@ def test_growth_with_the_tasks_is_drawn(tmp_path, monkeypatch):
     ],
 )
 def test_wrong_words(words, says, monkeypatch):
-    monkeypatch.setattr(sys, "argv", ["speed", "--backbone", "vit_glyphs", "--image-size", "32", *words])
+    monkeypatch.setattr(
+        sys, "argv", ["speed", "--backbone", "vit_glyphs", "--image-size", "32", *words]
+    )
     with pytest.raises(UsageError, match=says):
         speed.main()

@@ -76,14 +76,18 @@ def test_the_published_numbering_becomes_class_orders(ask, place, listed):
             random.seed(trial)
             random.shuffle(shuffled)
         expected = [sorted(published).index(published[number]) for number in shuffled]
-        assert [int(x) for x in (root / f"order-coda-{trial}.txt").read_text().split(",")] == expected
+        assert [
+            int(x) for x in (root / f"order-coda-{trial}.txt").read_text().split(",")
+        ] == expected
     assert class_order("coda", 0, 3) == [0, 1, 2]
 
 
 def test_the_list_is_known_by_its_first_entries(tmp_path):
     """The names that both copies of the published list begin with."""
     names = HEAD.splitlines()
-    numbers = {name: number for number, name in enumerate(sorted({name.split("/")[0] for name in names}))}
+    numbers = {
+        name: number for number, name in enumerate(sorted({name.split("/")[0] for name in names}))
+    }
     targets = "".join(f"- {numbers[name.split('/')[0]]}\n" for name in names)
     paths = "".join(f"- data/imagenet-r/{name}\n" for name in names)
     text = f"data:\n{paths}targets:\n{targets}"
@@ -129,7 +133,11 @@ def test_a_pickle_is_not_read(ask, place, listed, tmp_path):
 
 def test_the_coda_lists_counts_are_checked(ask, place, listed, monkeypatch):
     entry = CATALOGUE["imagenet-r"]
-    monkeypatch.setitem(CATALOGUE, "imagenet-r", replace(entry, splits=(replace(entry.splits[0], train=24_000, test=6_000),)))
+    monkeypatch.setitem(
+        CATALOGUE,
+        "imagenet-r",
+        replace(entry, splits=(replace(entry.splits[0], train=24_000, test=6_000),)),
+    )
     place("imagenet-r", *listed)
     code, said, _ = ask("prepare", "imagenet-r")
     assert code == 1
@@ -138,11 +146,15 @@ def test_the_coda_lists_counts_are_checked(ask, place, listed, monkeypatch):
 
 def test_imagenet_a_as_pilot_distributes_it_and_seeded(ask, place):
     root = place(
-        "imagenet-a", make.pilot(("n01", "n02")), make.pictures(f"{n}/{i}.jpg" for n in ("n01", "n02") for i in range(5))
+        "imagenet-a",
+        make.pilot(("n01", "n02")),
+        make.pictures(f"{n}/{i}.jpg" for n in ("n01", "n02") for i in range(5)),
     )
     (root / "test/n01/._0.jpg").write_bytes(b"what macOS puts beside a file")
     assert ask("prepare", "imagenet-a", "--partial")[0] == 0
-    assert parts_of(root, "pilot")["test"] == {f"test/{n}/{i}.jpg": n for n in ("n01", "n02") for i in range(2)}
+    assert parts_of(root, "pilot")["test"] == {
+        f"test/{n}/{i}.jpg": n for n in ("n01", "n02") for i in range(2)
+    }
     assert ask("prepare", "imagenet-a", "--split", "seeded", "--partial")[0] == 0
     seeded = parts_of(root, "seeded")
     assert [len(seeded[part]) for part in ("train", "test")] == [8, 2]
@@ -156,7 +168,9 @@ def test_the_seeded_split_is_that_of_a_flat_folder(ask, place, tmp_path):
     flat = load_folder(write(tmp_path / "flat", images), 16)
     ours = load_split(root, "seeded", 16)
     assert all(
-        np.array_equal(a, b) for mine, other in zip(ours[1:3], flat[1:], strict=True) for a, b in zip(mine, other, strict=True)
+        np.array_equal(a, b)
+        for mine, other in zip(ours[1:3], flat[1:], strict=True)
+        for a, b in zip(mine, other, strict=True)
     )
 
 
@@ -185,7 +199,9 @@ def test_domainnet_lists(ask, place):
     parts = parts_of(root, "official")
     assert [len(parts[part]) for part in ("train", "test")] == [24, 12]
     assert set(parts["train"].values()) == {"airplane", "The_Mona_Lisa"}
-    assert (root / "order-official-0.txt").read_text() == "1,0\n", "the list counts airplane first, sorted names the other"
+    assert (root / "order-official-0.txt").read_text() == "1,0\n", (
+        "the list counts airplane first, sorted names the other"
+    )
 
 
 def test_domainnet_as_coda_lists_it(ask, place):
@@ -211,11 +227,35 @@ def test_tiny_imagenet_in_the_official_layout(ask, place):
 
 
 BROKEN = [
-    ("cub200", make.cub, "images.txt", "1 a b\n", "line 1: 2 words are expected, found 3; where it was downloaded, remove it"),
+    (
+        "cub200",
+        make.cub,
+        "images.txt",
+        "1 a b\n",
+        "line 1: 2 words are expected, found 3; where it was downloaded, remove it",
+    ),
     ("cub200", make.cub, "train_test_split.txt", "1 1\n", "for each of the 8 images"),
-    ("cub200", make.cub, "train_test_split.txt", "".join(f"{i} 2\n" for i in range(1, 9)), "0 or 1 for each"),
-    ("tiny-imagenet", make.tiny, "val/val_annotations.txt", "val_0.JPEG\tn01\n", "6 words are expected"),
-    ("tiny-imagenet", make.tiny, "val/val_annotations.txt", "../../x.JPEG n01 0 0 1 1\n", "without .. is expected"),
+    (
+        "cub200",
+        make.cub,
+        "train_test_split.txt",
+        "".join(f"{i} 2\n" for i in range(1, 9)),
+        "0 or 1 for each",
+    ),
+    (
+        "tiny-imagenet",
+        make.tiny,
+        "val/val_annotations.txt",
+        "val_0.JPEG\tn01\n",
+        "6 words are expected",
+    ),
+    (
+        "tiny-imagenet",
+        make.tiny,
+        "val/val_annotations.txt",
+        "../../x.JPEG n01 0 0 1 1\n",
+        "without .. is expected",
+    ),
     (
         "tiny-imagenet",
         make.tiny,
@@ -223,7 +263,13 @@ BROKEN = [
         "none.JPEG n01 0 0 1 1\nval_1.JPEG n02 0 0 1 1\n",
         "cannot be read",
     ),
-    ("tiny-imagenet", make.tiny, "val/val_annotations.txt", "val_0.JPEG n09 0 0 1 1\n", "is in train only"),
+    (
+        "tiny-imagenet",
+        make.tiny,
+        "val/val_annotations.txt",
+        "val_0.JPEG n09 0 0 1 1\n",
+        "is in train only",
+    ),
     (
         "domainnet",
         lambda: make.domainnet(catalogue.DOMAINS),
@@ -241,7 +287,9 @@ BROKEN = [
 ]
 
 
-@pytest.mark.parametrize(("name", "files", "file", "content", "says"), BROKEN, ids=[says for *_, says in BROKEN])
+@pytest.mark.parametrize(
+    ("name", "files", "file", "content", "says"), BROKEN, ids=[says for *_, says in BROKEN]
+)
 def test_a_broken_list_is_named(name, files, file, content, says, ask, place):
     root = place(name, files(), {file: content})
     code, _, said = ask("prepare", name, "--partial")

@@ -6,7 +6,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 
-from bench.stats import Decision, Summary, equivalence, paired, summarise, superiority, welch_half_width
+from bench.stats import (
+    Decision,
+    Summary,
+    equivalence,
+    paired,
+    summarise,
+    superiority,
+    welch_half_width,
+)
 
 NUMBERS = st.lists(st.floats(0, 100, allow_nan=False), min_size=2, max_size=8)
 
@@ -15,7 +23,9 @@ def test_paired_statistics_by_hand():
     value = paired(np.array([3.0, 4.0, 5.0]), np.array([1.0, 1.0, 1.0]))
     assert value.difference == pytest.approx(3)
     assert value.half_width == pytest.approx(4.302653 * 1 / np.sqrt(3), rel=1e-5)
-    assert value.p == pytest.approx(2 / 8), "of eight sign flips only all-plus and all-minus are as large"
+    assert value.p == pytest.approx(2 / 8), (
+        "of eight sign flips only all-plus and all-minus are as large"
+    )
 
 
 def test_five_pairs_cannot_be_significant():
@@ -29,20 +39,26 @@ def test_summary_ignores_what_is_not_defined():
 def test_welch_by_hand():
     """Two samples of five with standard deviation 1: sqrt(2/5) times t with 8 degrees of freedom."""
     assert welch_half_width(1, 5, 1, 5, 0.9) == pytest.approx(1.8595 * np.sqrt(0.4), rel=1e-4)
-    assert welch_half_width(2, 4, 0, 1, 0.95) == pytest.approx(3.1824 * 1.0, rel=1e-4), "a known value: one sample of four"
+    assert welch_half_width(2, 4, 0, 1, 0.95) == pytest.approx(3.1824 * 1.0, rel=1e-4), (
+        "a known value: one sample of four"
+    )
     assert np.isnan(welch_half_width(1, 1, 1, 5, 0.9))
     assert welch_half_width(0, 5, 0, 1, 0.9) == 0
 
 
 def test_equivalence_by_hand():
-    values = np.array([70.0, 71.0, 72.0])  # mean 71, standard deviation 1; against a value known exactly: half width 1.686
+    values = np.array(
+        [70.0, 71.0, 72.0]
+    )  # mean 71, standard deviation 1; against a value known exactly: half width 1.686
     assert equivalence(values, 71, 2, 0.0).verdict == "reproduced"
     assert equivalence(values, 71, 2, 0.0).half_width == pytest.approx(2.92 / np.sqrt(3), rel=1e-3)
     assert equivalence(values, 75, 2, 0.0).verdict == "differs"
     open_ = equivalence(values, 71, 1, 0.0)
     assert open_.verdict == "inconclusive"
     assert open_.needed == 5, "2.132 / sqrt(5) = 0.953 is below 1, 2.353 / sqrt(4) is not"
-    assert equivalence(values, 71, 1, 2.0, 1).needed is None, "the published value is itself too uncertain"
+    assert equivalence(values, 71, 1, 2.0, 1).needed is None, (
+        "the published value is itself too uncertain"
+    )
     assert equivalence(values[:1], 70, 1).needed is None, "no spread is known"
 
 
@@ -59,7 +75,9 @@ def test_superiority_by_hand():
     first = np.array([3.0, 4.0, 5.0])
     assert superiority(first, first - [1.0, 1.1, 0.9], 1.0).verdict == "reproduced"
     assert superiority(first - [1.0, 1.1, 0.9], first, 1.0).verdict == "differs"
-    assert superiority(first, first + np.array([0.01, -0.01, 0.0]), 1.0).verdict == "differs", "no difference that matters"
+    assert superiority(first, first + np.array([0.01, -0.01, 0.0]), 1.0).verdict == "differs", (
+        "no difference that matters"
+    )
     open_ = superiority(first, first - [2.0, 0.0, 1.0], 1.0)  # 1 ± 2.48
     assert open_.verdict == "inconclusive"
     assert open_.needed == 7, "2.447 / sqrt(7) = 0.925 is below 1, 2.571 / sqrt(6) = 1.05 is not"
@@ -71,8 +89,12 @@ def test_equivalence_is_two_one_sided_tests(values, other, margin):
     decision = equivalence(values, other.mean(), margin, other.std(ddof=1), len(other))
     if values.std() < 1e-6 or other.std() < 1e-6:
         return
-    above = scipy_stats.ttest_ind(values + margin, other, equal_var=False, alternative="greater").pvalue
-    below = scipy_stats.ttest_ind(values - margin, other, equal_var=False, alternative="less").pvalue
+    above = scipy_stats.ttest_ind(
+        values + margin, other, equal_var=False, alternative="greater"
+    ).pvalue
+    below = scipy_stats.ttest_ind(
+        values - margin, other, equal_var=False, alternative="less"
+    ).pvalue
     worst = max(above, below)
     if abs(worst - 0.05) > 1e-6:
         assert (decision.verdict == "reproduced") == (worst < 0.05)

@@ -26,7 +26,19 @@ from bench.method import method_names
 from bench.store import files
 from bench.store.rundir import RunDir
 
-POINTS = ("step:1", "step:6", "step:12", "epoch:1", "epoch:4", "task:1", "task:3", "save:9", "saved:4", "saved:12", "done:1")
+POINTS = (
+    "step:1",
+    "step:6",
+    "step:12",
+    "epoch:1",
+    "epoch:4",
+    "task:1",
+    "task:3",
+    "save:9",
+    "saved:4",
+    "saved:12",
+    "done:1",
+)
 SELECTED = [
     ("hlgp", "step:6"),
     ("hlgp", "epoch:4"),
@@ -47,12 +59,17 @@ def killed_at(point, spec, folder, expected):
 
 
 @pytest.mark.parametrize(("name", "point"), SELECTED)
-def test_killed_at_a_point_it_continues_to_the_same_bytes(name, point, tiny_spec, tmp_path, undisturbed):
+def test_killed_at_a_point_it_continues_to_the_same_bytes(
+    name, point, tiny_spec, tmp_path, undisturbed
+):
     spec = cell_of(tiny_spec, name)
     assert killed_at(point, spec, tmp_path, undisturbed(spec))
 
 
-@pytest.mark.parametrize("name", ["hlgp", pytest.param("finetune", marks=every), pytest.param("coda_prompt", marks=every)])
+@pytest.mark.parametrize(
+    "name",
+    ["hlgp", pytest.param("finetune", marks=every), pytest.param("coda_prompt", marks=every)],
+)
 def test_a_copied_folder_is_continued_elsewhere(name, tiny_spec, tmp_path, undisturbed):
     """As by another machine: nothing but the results folder comes along, and its cache is empty."""
     spec = cell_of(tiny_spec, name)
@@ -65,10 +82,14 @@ def test_a_copied_folder_is_continued_elsewhere(name, tiny_spec, tmp_path, undis
 
 @every
 @pytest.mark.parametrize("name", method_names())
-def test_killed_at_each_point_every_method_continues_to_the_same_bytes(name, tiny_spec, tmp_path, undisturbed):
+def test_killed_at_each_point_every_method_continues_to_the_same_bytes(
+    name, tiny_spec, tmp_path, undisturbed
+):
     spec = cell_of(tiny_spec, name)
     died = [killed_at(point, spec, tmp_path / point, undisturbed(spec)) for point in POINTS]
-    assert sum(died) >= (4 if name == "ncm" else len(POINTS)), "ncm has no steps, and no epochs to save"
+    assert sum(died) >= (4 if name == "ncm" else len(POINTS)), (
+        "ncm has no steps, and no epochs to save"
+    )
 
 
 def at_work(spec, folder):
@@ -112,7 +133,10 @@ def kill_often(name, spec, folder, kills, expected):
     while done < kills:
         results = folder / str(round_)
         killed = killed_at_random(spec, results, kills - done, expected, generator, span)
-        left_work += killed > 0 and "continued after" in (RunDir.of(results, spec).path / "log.txt").read_text()
+        left_work += (
+            killed > 0
+            and "continued after" in (RunDir.of(results, spec).path / "log.txt").read_text()
+        )
         done, round_ = done + killed, round_ + 1
     return left_work
 
@@ -126,7 +150,9 @@ def test_killed_at_random_instants(tiny_spec, tmp_path, undisturbed):
 @pytest.mark.parametrize("name", method_names())
 def test_killed_at_twenty_random_instants(name, tiny_spec, tmp_path, undisturbed):
     spec = cell_of(tiny_spec, name)
-    assert kill_often(name, spec, tmp_path, 20, undisturbed(spec)) or name == "ncm", "ncm is over in a moment"
+    assert kill_often(name, spec, tmp_path, 20, undisturbed(spec)) or name == "ncm", (
+        "ncm is over in a moment"
+    )
 
 
 def failing_io(kind, spec, folder, expected, stride=1):
@@ -144,7 +170,9 @@ def failing_io(kind, spec, folder, expected, stride=1):
             del os.environ["BENCH_FAIL_IO"]
         came_through = faults.steps_of_writing() < number
         tried += not came_through
-        assert engine.run_cell(spec, results)["status"] == "done", f"after the failure of step {number}"
+        assert engine.run_cell(spec, results)["status"] == "done", (
+            f"after the failure of step {number}"
+        )
         assert files_of(results, spec) == expected, f"after the failure of step {number}"
         if came_through:
             assert state["status"] == "done"
@@ -158,7 +186,10 @@ def test_a_failing_disk_at_some_steps_of_writing(tiny_spec, tmp_path, undisturbe
 
 
 @every
-@pytest.mark.parametrize(("name", "kind"), [("linear", "ENOSPC"), ("linear", "EIO"), ("linear", "SHORT"), ("hlgp", "EIO")])
+@pytest.mark.parametrize(
+    ("name", "kind"),
+    [("linear", "ENOSPC"), ("linear", "EIO"), ("linear", "SHORT"), ("hlgp", "EIO")],
+)
 def test_a_failing_disk_at_every_step_of_writing(name, kind, tiny_spec, tmp_path, undisturbed):
     spec = cell_of(tiny_spec, name)
     assert failing_io(kind, spec, tmp_path, undisturbed(spec)) >= 60
@@ -174,7 +205,16 @@ def test_a_disk_that_is_full_is_named(command, tmp_path):
         files.write_atomic(tmp_path / "x.csv", full)
     assert failed.value.filename == str(tmp_path / "x.csv")
     assert not list(tmp_path.iterdir())
-    words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "full")
+    words = (
+        "bench.run",
+        str(TINY),
+        "--method",
+        "linear",
+        "--benchmark",
+        "glyphs",
+        "--name",
+        "full",
+    )
     done = command(*words, check=3, BENCH_FAIL_IO="1:ENOSPC")
     assert "No space left on device; what was finished is safe" in done.stderr
     assert "Traceback" not in done.stderr
@@ -210,9 +250,21 @@ def wait_for(folder, pattern, text="", seconds=90):
     raise AssertionError(f"{pattern} did not come")
 
 
-@pytest.mark.parametrize(("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=every)])
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, 130, marks=every)]
+)
 def test_a_signal_stops_at_the_next_step_with_everything_saved(number, code, tmp_path):
-    words = ("bench.run", str(TINY), "--method", "hlgp", "--benchmark", "glyphs", *LONG, "--name", "s")
+    words = (
+        "bench.run",
+        str(TINY),
+        "--method",
+        "hlgp",
+        "--benchmark",
+        "glyphs",
+        *LONG,
+        "--name",
+        "s",
+    )
     victim = start(*words, cwd=tmp_path)
     log = wait_for(tmp_path, "results/s/runs/*/log.txt", "task 2 epoch 1")
     victim.send_signal(number)
@@ -224,7 +276,9 @@ def test_a_signal_stops_at_the_next_step_with_everything_saved(number, code, tmp
     before = len(log.read_text().splitlines())
     assert end_of(start(*words, cwd=tmp_path))[0] == 0
     lines = log.read_text().splitlines()
-    assert len({line for line in lines if " epoch " in line}) == len([x for x in lines if " epoch " in x]), "no epoch ran twice"
+    assert len({line for line in lines if " epoch " in line}) == len(
+        [x for x in lines if " epoch " in x]
+    ), "no epoch ran twice"
     assert before < len(lines)
     assert end_of(start(*words, "--results", "whole", cwd=tmp_path))[0] == 0
     (whole,) = tmp_path.glob("whole/s/runs/*/metrics.csv")
@@ -233,7 +287,18 @@ def test_a_signal_stops_at_the_next_step_with_everything_saved(number, code, tmp
 
 @every
 def test_run_all_passes_the_signal_on_and_continues_to_the_report(tmp_path):
-    words = (str(TINY), "--results", "results", "--report", "reports", *LONG, "--name", "g", "--jobs", "2")
+    words = (
+        str(TINY),
+        "--results",
+        "results",
+        "--report",
+        "reports",
+        *LONG,
+        "--name",
+        "g",
+        "--jobs",
+        "2",
+    )
     victim = start(*words, cwd=tmp_path, program=[str(ROOT / "run_all.sh")])
     log = wait_for(tmp_path, "results/g/runs/hlgp--*/log.txt", "task 1 epoch 2")
     victim.send_signal(signal.SIGTERM)
@@ -250,7 +315,19 @@ def test_run_all_passes_the_signal_on_and_continues_to_the_report(tmp_path):
 
 @every
 def test_a_stopped_grid_has_collected_what_is_done_and_kept_what_was_there(tmp_path):
-    words = ("bench.grid", str(TINY), *LONG, "--name", "g", "--jobs", "1", "--benchmarks", "glyphs", "--methods", "hlgp")
+    words = (
+        "bench.grid",
+        str(TINY),
+        *LONG,
+        "--name",
+        "g",
+        "--jobs",
+        "1",
+        "--benchmarks",
+        "glyphs",
+        "--methods",
+        "hlgp",
+    )
     folder = tmp_path / "results" / "g"
     assert end_of(start(*words, "--order-seeds", "2", cwd=tmp_path))[0] == 0
     before = (folder / "metrics.csv").read_text().splitlines()
@@ -270,7 +347,19 @@ def test_a_stopped_grid_has_collected_what_is_done_and_kept_what_was_there(tmp_p
 
 @every
 def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_path):
-    words = ("bench.grid", str(TINY), *LONG, "--name", "t", "--methods", "hlgp", "--benchmarks", "glyphs", "--order-seeds", "1")
+    words = (
+        "bench.grid",
+        str(TINY),
+        *LONG,
+        "--name",
+        "t",
+        "--methods",
+        "hlgp",
+        "--benchmarks",
+        "glyphs",
+        "--order-seeds",
+        "1",
+    )
     done = command(*words, "--time-limit", "0.06", check=3)
     assert "past its limit of 0.06 minutes" in done.stderr
     assert "past its limit" in (tmp_path / "results" / "t" / "runs.csv").read_text()
@@ -302,7 +391,16 @@ def test_two_grids_run_every_cell_once(tmp_path, monkeypatch):
 
 @every
 def test_a_cell_that_another_process_runs_is_left_alone(tiny_spec, tmp_path, command):
-    words = ("bench.run", str(TINY), "--method", "linear", "--benchmark", "glyphs", "--name", "busy")
+    words = (
+        "bench.run",
+        str(TINY),
+        "--method",
+        "linear",
+        "--benchmark",
+        "glyphs",
+        "--name",
+        "busy",
+    )
     folder = Path(command(*words, check=0).stdout.splitlines()[-1])
     (tmp_path / folder / "DONE").unlink()
     with RunDir(tmp_path / folder).lock():
@@ -316,8 +414,27 @@ def test_a_cell_that_another_process_runs_is_left_alone(tiny_spec, tmp_path, com
 @every
 def test_jobs_order_folder_locale_and_hash_seed_do_not_matter(command, tmp_path):
     words = ("bench.grid", str(TINY), "--name", "d")
-    command(*words, "--jobs", "1", check=0, PYTHONHASHSEED="1", LC_ALL="C", BENCH_CACHE=str(tmp_path / "cold"))
+    command(
+        *words,
+        "--jobs",
+        "1",
+        check=0,
+        PYTHONHASHSEED="1",
+        LC_ALL="C",
+        BENCH_CACHE=str(tmp_path / "cold"),
+    )
     first = (tmp_path / "results" / "d" / "metrics.csv").read_bytes()
     for method in ("hlgp", "linear"):  # one after the other, the later row first
-        command(*words, "--jobs", "3", "--methods", method, "--results", "again", check=0, PYTHONHASHSEED="2", LC_ALL="C.UTF-8")
+        command(
+            *words,
+            "--jobs",
+            "3",
+            "--methods",
+            method,
+            "--results",
+            "again",
+            check=0,
+            PYTHONHASHSEED="2",
+            LC_ALL="C.UTF-8",
+        )
     assert (tmp_path / "again" / "d" / "metrics.csv").read_bytes() == first

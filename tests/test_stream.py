@@ -16,7 +16,14 @@ from bench.config.spec import DataSpec
 from bench.data.datasets import load_dataset
 from bench.data.orders import class_order, task_sizes
 from bench.data.stream import TaskStream
-from bench.data.views import Views, Whole, centre_views, resample, resample_on_device, training_views
+from bench.data.views import (
+    Views,
+    Whole,
+    centre_views,
+    resample,
+    resample_on_device,
+    training_views,
+)
 from bench.errors import UsageError
 
 
@@ -67,7 +74,12 @@ def test_tasks_cover_all_classes(classes, tasks):
 
 
 def stream(seed=1, order_seed=1, joint=False, batch=16, **changes):
-    spec = replace(DataSpec(name="glyphs", classes=12, tasks=3, train_per_class=8, test_per_class=5, flip=True), **changes)
+    spec = replace(
+        DataSpec(
+            name="glyphs", classes=12, tasks=3, train_per_class=8, test_per_class=5, flip=True
+        ),
+        **changes,
+    )
     return TaskStream(load_dataset(spec, 32), spec, order_seed, seed, 32, batch, joint)
 
 
@@ -103,7 +115,13 @@ def test_without_images_the_same_stream_is_served():
 
 def test_the_digest_tells_streams_apart():
     digests = set()
-    for of in (stream(), stream(seed=2), stream(order_seed=2), stream(crop_low=0.5), stream(batch=8)):
+    for of in (
+        stream(),
+        stream(seed=2),
+        stream(order_seed=2),
+        stream(crop_low=0.5),
+        stream(batch=8),
+    ):
         list(of.batches(of.tasks[0], 0))
         digests.add(of.digest)
     assert len(digests) == 5
@@ -241,18 +259,26 @@ def test_large_crops_are_cut_a_few_at_a_time():
 
 @settings(max_examples=30)
 @given(
-    st.lists(st.tuples(st.integers(4, 90), st.integers(4, 90)), min_size=1, max_size=6), st.integers(8, 40), st.integers(0, 99)
+    st.lists(st.tuples(st.integers(4, 90), st.integers(4, 90)), min_size=1, max_size=6),
+    st.integers(8, 40),
+    st.integers(0, 99),
 )
 def test_crops_of_whole_images_are_pillows(sizes, size, seed):
-    images = [np.random.default_rng(seed).integers(0, 256, (*pair, 3), dtype=np.uint8) for pair in sizes]
+    images = [
+        np.random.default_rng(seed).integers(0, 256, (*pair, 3), dtype=np.uint8) for pair in sizes
+    ]
     views = training_views(seed, np.arange(len(images)), 0, np.array(sizes), 0.08, True)
-    for drawn, image, box, mirrored in zip(both(whole(images), views, size), images, views.boxes, views.mirrored, strict=True):
+    for drawn, image, box, mirrored in zip(
+        both(whole(images), views, size), images, views.boxes, views.mirrored, strict=True
+    ):
         assert_pillows(drawn, image, box, mirrored)
 
 
 def test_where_no_crop_fits_the_middle_is_taken():
     """torchvision's rule: as much as an aspect ratio of 3/4 to 4/3 allows."""
-    views = training_views(0, np.arange(3), 0, np.array([[300, 30], [30, 300], [40, 40]]), 1.0, False)
+    views = training_views(
+        0, np.arange(3), 0, np.array([[300, 30], [30, 300], [40, 40]]), 1.0, False
+    )
     assert views.boxes.tolist()[0] == [0, 130, 30, 40]
     assert views.boxes.tolist()[1] == [130, 0, 40, 30]
     test = centre_views(np.array([[300, 30], [64, 256]]), 0.875)
@@ -272,7 +298,11 @@ def test_vector_instructions_change_no_pixel():
     """A processor without AVX2 takes torch's plain loops."""
     drawn = [
         subprocess.run(
-            [sys.executable, "-c", DIGEST], env={**os.environ, **one}, capture_output=True, text=True, check=True
+            [sys.executable, "-c", DIGEST],
+            env={**os.environ, **one},
+            capture_output=True,
+            text=True,
+            check=True,
         ).stdout
         for one in ({}, {"ATEN_CPU_CAPABILITY": "default"})
     ]

@@ -14,7 +14,9 @@ from bench.config.suite import add_suite_arguments, load_suite, suite_names
 from bench.errors import UsageError
 from bench.method import method_class
 
-anything = st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers()))
+anything = st.one_of(
+    st.none(), st.booleans(), st.integers(), st.floats(), st.text(), st.lists(st.integers())
+)
 
 
 @pytest.mark.parametrize("cls", [DataSpec, BackboneSpec, TrainSpec])
@@ -76,17 +78,23 @@ def test_paths_are_no_part_of_the_identity(tmp_path):
 def test_the_users_data_are_the_benchmark(tmp_path):
     assert {c.benchmark for c in load_suite(str(TINY), {"data.name": "digits"}).cells} == {"digits"}
     folder = tmp_path / "_Bilder, neu ü"
-    assert {c.benchmark for c in load_suite(str(TINY), {"data.root": str(folder)}).cells} == {"Bilder_neu_"}
+    assert {c.benchmark for c in load_suite(str(TINY), {"data.root": str(folder)}).cells} == {
+        "Bilder_neu_"
+    }
 
 
 def test_a_fixed_order_is_no_replicate():
     assert {c.order_seed for c in load_suite(str(TINY), {"data.order": "natural"}).cells} == {1}
-    assert {c.order_seed for c in load_suite(str(TINY), {"data.class_order": [1, 0, 3, 2]}).cells} == {1}
+    assert {
+        c.order_seed for c in load_suite(str(TINY), {"data.class_order": [1, 0, 3, 2]}).cells
+    } == {1}
 
 
 def test_other_files_for_a_suite_on_disk(tmp_path):
     root = {"data.root": str(tmp_path / "mine")}
-    assert {c.benchmark for c in load_suite("imagenet_r_coda", root).cells} == {f"mine-imagenet-r-{n}" for n in (5, 10, 20)}
+    assert {c.benchmark for c in load_suite("imagenet_r_coda", root).cells} == {
+        f"mine-imagenet-r-{n}" for n in (5, 10, 20)
+    }
     (cifar,) = {(c.benchmark, c.data.name) for c in load_suite("cifar100_coda", root).cells}
     assert cifar == ("mine", "cifar100")
 
@@ -94,7 +102,14 @@ def test_other_files_for_a_suite_on_disk(tmp_path):
 def test_paths_are_taken_as_they_stand():
     parser = argparse.ArgumentParser()
     add_suite_arguments(parser)
-    words = ["mini", "--set", "data.root=/a b/c, d", "backbone.checkpoint=1e3", "data.class_order=2,0,1", "train.epochs=3"]
+    words = [
+        "mini",
+        "--set",
+        "data.root=/a b/c, d",
+        "backbone.checkpoint=1e3",
+        "data.class_order=2,0,1",
+        "train.epochs=3",
+    ]
     words += ["data.split=2024"]
     assert parser.parse_args(words).overrides == {
         "data.root": "/a b/c, d", "backbone.checkpoint": "1e3", "data.class_order": [2, 0, 1], "train.epochs": 3,
@@ -107,7 +122,11 @@ def test_an_explicit_class_order_from_a_file(tmp_path):
     file.write_text("[3, 1,\n0 2]\n")
     spec = load_suite(str(TINY), {"data.class_order": str(file)}).cells[0].data
     assert spec.class_order == (3, 1, 0, 2)
-    for words in ("3 one", "", "[]\n"):  # an empty one would be no order, and the suite's own would be run
+    for words in (
+        "3 one",
+        "",
+        "[]\n",
+    ):  # an empty one would be no order, and the suite's own would be run
         file.write_text(words)
         with pytest.raises(UsageError, match="whole numbers"):
             load_suite(str(TINY), {"data.class_order": str(file)})
@@ -116,14 +135,27 @@ def test_an_explicit_class_order_from_a_file(tmp_path):
 def test_seeds_are_different_whole_numbers(tmp_path):
     file = tmp_path / "bad.py"
     for key in ("seeds", "order_seeds"):
-        for seeds in ("[1, 1]", "[-1]", "[1.5]", "[]", "3", "[True]", "[2**32]", "[2**70]"):  # numpy's seeds end there
+        for seeds in (
+            "[1, 1]",
+            "[-1]",
+            "[1.5]",
+            "[]",
+            "3",
+            "[True]",
+            "[2**32]",
+            "[2**70]",
+        ):  # numpy's seeds end there
             file.write_text(TINY.read_text() + f"\n{key} = {seeds}\n")
             with pytest.raises(UsageError, match="different whole numbers"):
                 load_suite(str(file))
 
 
 def test_a_suite_with_a_mistake_names_its_file(tmp_path):
-    for text, says in (("x = 1/0", "ZeroDivisionError"), ("metods = {}", "did you mean 'methods'"), ("", "non-empty")):
+    for text, says in (
+        ("x = 1/0", "ZeroDivisionError"),
+        ("metods = {}", "did you mean 'methods'"),
+        ("", "non-empty"),
+    ):
         file = tmp_path / "bad.py"
         file.write_text(text)
         with pytest.raises(UsageError, match=says):
@@ -134,11 +166,23 @@ def test_a_suite_with_a_mistake_names_its_file(tmp_path):
     ("text", "overrides", "says"),
     [
         ("methods = {1: dict(type='linear')}", {}, "methods: '1' is no usable name"),
-        ("methods = {1: dict(type='linear')}", {"methods.x.model.y": 1}, "methods: '1' is no usable name"),
-        ("methods = dict(linear=None)", {"methods.linear.model.x": 1}, "methods.linear=None: a dict is expected"),
+        (
+            "methods = {1: dict(type='linear')}",
+            {"methods.x.model.y": 1},
+            "methods: '1' is no usable name",
+        ),
+        (
+            "methods = dict(linear=None)",
+            {"methods.linear.model.x": 1},
+            "methods.linear=None: a dict is expected",
+        ),
         ("methods = dict(linear=dict(type=5))", {}, "methods.linear.type=5: a method's name"),
         ("methods = dict(linear=dict(model=dict(a={1, 2})))", {}, "names, numbers and lists"),
-        ("benchmarks = dict(glyphs=5)", {"benchmarks.glyphs.data.name": "x"}, "benchmarks.glyphs=5: a dict is expected"),
+        (
+            "benchmarks = dict(glyphs=5)",
+            {"benchmarks.glyphs.data.name": "x"},
+            "benchmarks.glyphs=5: a dict is expected",
+        ),
         ("data = 5", {"data.root": "x"}, "data=5: a dict is expected"),
     ],
 )

@@ -37,7 +37,9 @@ def build_vit(spec: BackboneSpec) -> VisionTransformer:
         vit = _plain_vit(spec.image_size or 32, patch=8, width=96, depth=12, heads=3)
     elif spec.name == "vit":  # any size, from the configuration
         if spec.width % spec.heads:
-            raise UsageError(f"backbone.width={spec.width}: a multiple of backbone.heads={spec.heads} is expected")
+            raise UsageError(
+                f"backbone.width={spec.width}: a multiple of backbone.heads={spec.heads} is expected"
+            )
         vit = _plain_vit(spec.image_size, spec.patch, spec.width, spec.depth, spec.heads)
     else:
         vit = _timm_vit(spec, pretrained=False)
@@ -48,27 +50,51 @@ def build_vit(spec: BackboneSpec) -> VisionTransformer:
 
 
 def _plain_vit(size: int, patch: int, width: int, depth: int, heads: int) -> VisionTransformer:
-    return VisionTransformer(img_size=size, patch_size=patch, embed_dim=width, depth=depth, num_heads=heads, num_classes=0)
+    return VisionTransformer(
+        img_size=size,
+        patch_size=patch,
+        embed_dim=width,
+        depth=depth,
+        num_heads=heads,
+        num_classes=0,
+    )
 
 
 def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
     """A timm model by its full tag, without head; UsageError unless it is a plain ViT."""
     if not timm.is_model(spec.name):
-        raise UsageError.unknown("backbone.name", spec.name, ["vit_glyphs", "vit", *timm.list_models("*vit*")])
+        raise UsageError.unknown(
+            "backbone.name", spec.name, ["vit_glyphs", "vit", *timm.list_models("*vit*")]
+        )
     if not timm.model_entrypoint(spec.name).__module__.endswith(("vision_transformer", "deit")):
-        raise UsageError(f"backbone.name={spec.name}: not a plain ViT (timm's vision_transformer or deit)")
+        raise UsageError(
+            f"backbone.name={spec.name}: not a plain ViT (timm's vision_transformer or deit)"
+        )
     options: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size else {}
-    if pretrained and (file := pretrained_file(spec.name)):  # timm would ask the network whether it is the newest
-        options["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}  # of an npz, which this is not
+    if pretrained and (
+        file := pretrained_file(spec.name)
+    ):  # timm would ask the network whether it is the newest
+        options["pretrained_cfg_overlay"] = {
+            "file": str(file),
+            "custom_load": False,
+        }  # of an npz, which this is not
     try:
-        vit: Any = timm.create_model(spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **options)
-    except Exception as error:  # sizes, network, cache and hub errors are many; each means: no such network here
+        vit: Any = timm.create_model(
+            spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **options
+        )
+    except (
+        Exception
+    ) as error:  # sizes, network, cache and hub errors are many; each means: no such network here
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "; give backbone.checkpoint=FILE" if pretrained else ""
-        raise UsageError(f"backbone.name={spec.name} image_size={spec.image_size}: {reason}{hint}") from error
+        raise UsageError(
+            f"backbone.name={spec.name} image_size={spec.image_size}: {reason}{hint}"
+        ) from error
     plain = isinstance(vit, VisionTransformer) and all(type(block) is Block for block in vit.blocks)
     if not plain or vit.cls_token is None:
-        raise UsageError(f"backbone.name={spec.name}: not a plain ViT with a class token and timm Block layers")
+        raise UsageError(
+            f"backbone.name={spec.name}: not a plain ViT with a class token and timm Block layers"
+        )
     return vit
 
 
@@ -86,7 +112,9 @@ def pretrained_file(tag: str) -> Path | None:
     return file
 
 
-def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:
+def attend(
+    attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None
+) -> Tensor:
     """A timm Attention with optional prefix keys and values.
 
     x: (B, T, D). prefix: (2, P, D) for the whole batch or (B, 2, P, D) per sample, keys first. rows: how many tokens'
@@ -101,7 +129,9 @@ def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int |
         prefix = prefix.to(k.dtype)
         if prefix.dim() == 3:
             prefix = prefix.unsqueeze(0).expand(batch, -1, -1, -1)
-        pk, pv = prefix.unflatten(-1, (heads, size)).transpose(2, 3).unbind(1)  # (B, H, P, size) each
+        pk, pv = (
+            prefix.unflatten(-1, (heads, size)).transpose(2, 3).unbind(1)
+        )  # (B, H, P, size) each
         k, v = torch.cat([pk, k], dim=2), torch.cat([pv, v], dim=2)
     if fused:
         out = nn.functional.scaled_dot_product_attention(q, k, v, scale=attn.scale)
@@ -113,7 +143,9 @@ def attend(attn: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int |
     return attn.proj(out)
 
 
-def run_block(block: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None) -> Tensor:
+def run_block(
+    block: Any, x: Tensor, prefix: Tensor | None, fused: bool, rows: int | None = None
+) -> Tensor:
     """One pre-norm transformer block, (B, T, D) to (B, rows, D)."""
     x = x[:, :rows] + block.ls1(attend(block.attn, block.norm1(x), prefix, fused, rows))
     return x + block.ls2(block.mlp(block.norm2(x)))
@@ -171,8 +203,12 @@ class FrozenViT(nn.Module):
         mean = (0.0,) * 3 if plain else config["mean"]
         std = (1.0,) * 3 if plain else config["std"]
         # One multiply-add from uint8: (x / 255 - mean) / std
-        self.register_buffer("_scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1), persistent=False)
-        self.register_buffer("_shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False)
+        self.register_buffer(
+            "_scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1), persistent=False
+        )
+        self.register_buffer(
+            "_shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False
+        )
         self.sha256 = weights_digest(vit)
         # Autocast would cast frozen weights again in every pass; in a list, so that the twin is no second submodule.
         self._used = [bf16_twin(vit) if precision == "bf16" else vit]
@@ -200,8 +236,12 @@ class FrozenViT(nn.Module):
     def normalise(self, images: Tensor) -> Tensor:
         """(B, H, W, 3) uint8 to the (B, 3, H, W) float input of the network, normalised as the spec says."""
         batch, high, wide, colours = images.shape
-        lines = images.reshape(batch, high, wide * colours).float()  # rows of pixels: three numbers are too short to be fast
-        lines = lines.mul_(self._scale.flatten().repeat(wide)).add_(self._shift.flatten().repeat(wide))
+        lines = images.reshape(
+            batch, high, wide * colours
+        ).float()  # rows of pixels: three numbers are too short to be fast
+        lines = lines.mul_(self._scale.flatten().repeat(wide)).add_(
+            self._shift.flatten().repeat(wide)
+        )
         return lines.view(images.shape).permute(0, 3, 1, 2)
 
     def forward(
@@ -242,11 +282,16 @@ def _check_glyph_weights(spec: BackboneSpec) -> None:
     own = build_vit(replace(spec, image_size=0))
     read_weights(GLYPH_WEIGHTS, own)
     try:
-        intact = weights_digest(own) == json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())["weights_sha256"]
+        intact = (
+            weights_digest(own)
+            == json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())["weights_sha256"]
+        )
     except (OSError, ValueError, KeyError):
         intact = False
     if not intact:
-        raise UsageError(f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it")
+        raise UsageError(
+            f"{GLYPH_WEIGHTS}: altered (its recipe beside it holds another digest): restore it"
+        )
 
 
 def _require_tag(name: str) -> None:
@@ -272,10 +317,14 @@ def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
         _check_glyph_weights(spec)
         read_weights(GLYPH_WEIGHTS, vit)
     elif spec.name == "vit":
-        raise UsageError("backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)")
+        raise UsageError(
+            "backbone.name=vit needs backbone.checkpoint=FILE (or 'random', for tests)"
+        )
     else:
         _require_tag(spec.name)
         vit = _timm_vit(spec, pretrained=True)
     if spec.normalise == "timm" and not pretrained_config(vit).get("mean"):
-        raise UsageError(f"backbone.normalise=timm: timm states no mean and std for {spec.name}; use zero_one")
+        raise UsageError(
+            f"backbone.normalise=timm: timm states no mean and std for {spec.name}; use zero_one"
+        )
     return FrozenViT(vit, spec.normalise, precision)

@@ -25,7 +25,18 @@ from bench.report.tables import markdown
 from bench.store.files import write_text
 
 VERDICTS = ("differs", "reproduced", "inconclusive", "missing", "not comparable")
-COLUMNS = ["what", "benchmark", "method", "metric", "published", "measured", "n", "difference", "verdict", "detail"]
+COLUMNS = [
+    "what",
+    "benchmark",
+    "method",
+    "metric",
+    "published",
+    "measured",
+    "n",
+    "difference",
+    "verdict",
+    "detail",
+]
 
 
 def report(suite: str, folder: Path) -> int:
@@ -36,12 +47,22 @@ def report(suite: str, folder: Path) -> int:
         raise UsageError(
             f"no expected values for suite '{suite}' (bench/expected: no {suite}.csv, none of its datasets published)"
         )
-    table = pd.DataFrame([dict.fromkeys(COLUMNS, "") | row for row in rows + claimed(protocol, results)], columns=COLUMNS)
-    table = table.sort_values("verdict", key=lambda column: column.map(VERDICTS.index), kind="stable")
+    table = pd.DataFrame(
+        [dict.fromkeys(COLUMNS, "") | row for row in rows + claimed(protocol, results)],
+        columns=COLUMNS,
+    )
+    table = table.sort_values(
+        "verdict", key=lambda column: column.map(VERDICTS.index), kind="stable"
+    )
     print(markdown(table))
     counts = table["verdict"].value_counts()
-    print(f"{suite}: " + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts))
-    print(f"reproduced: the same within {MARGIN:g} points, by two one-sided tests at 5%; no correction for the number of rows")
+    print(
+        f"{suite}: "
+        + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    )
+    print(
+        f"reproduced: the same within {MARGIN:g} points, by two one-sided tests at 5%; no correction for the number of rows"
+    )
     if "differs" in counts:
         return cli.CHECK_FAILED
     return cli.FINE if "reproduced" in counts else cli.UNFINISHED
@@ -55,7 +76,12 @@ def main() -> int:
         "3 nothing is decided yet (missing, inconclusive or not comparable).",
     )
     parser.add_argument("suite", nargs="?", default="smoke")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="of runs to compare with published values")
+    parser.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        help="of runs to compare with published values",
+    )
     parser.add_argument("--jobs", type=cli.positive, default=cores())
     parser.add_argument("--measure", type=int, metavar="SEEDS", help="run this many seeds (at least 10) and write the "
                         "expected values anew instead of comparing")  # fmt: skip

@@ -10,13 +10,26 @@ from typing import Any
 import pandas as pd
 
 from bench.check.protocol import WHOLE, Protocol
-from bench.check.published import EXPECTED, MARGIN, cells_of, dataset_of, decided, needed_runs, partial_test
+from bench.check.published import (
+    EXPECTED,
+    MARGIN,
+    cells_of,
+    dataset_of,
+    decided,
+    needed_runs,
+    partial_test,
+)
 from bench.report.frames import Results
 from bench.stats import superiority
 
 MAX_MOVEMENT_RATIO = 1.5  # drift is compared where one row's prompts move at most this many times as far as the other's
 MIN_PAIRS = 3
-CLAIMED_ON = ("cifar100", "imagenet-r", "imagenet-a", "vtab")  # the abstract says four; these are likely
+CLAIMED_ON = (
+    "cifar100",
+    "imagenet-r",
+    "imagenet-a",
+    "vtab",
+)  # the abstract says four; these are likely
 
 
 def claimed(protocol: Protocol, results: Results | None) -> list[dict[str, Any]]:
@@ -29,18 +42,29 @@ def claimed(protocol: Protocol, results: Results | None) -> list[dict[str, Any]]
     return rows
 
 
-def _claimed(claim: dict[str, str], benchmark: str, protocol: Protocol, results: Results | None) -> dict[str, Any]:
+def _claimed(
+    claim: dict[str, str], benchmark: str, protocol: Protocol, results: Results | None
+) -> dict[str, Any]:
     pair, metric = (claim["method"], claim["other"]), claim["metric"]
-    row: dict[str, Any] = {"what": claim["claim"], "benchmark": benchmark, "method": " against ".join(pair), "metric": metric}
+    row: dict[str, Any] = {
+        "what": claim["claim"],
+        "benchmark": benchmark,
+        "method": " against ".join(pair),
+        "metric": metric,
+    }
     for method in pair:
         run = protocol.get((benchmark, method))
         if run is None:
             return row | {"verdict": "missing", "detail": f"no row '{method}' in this suite"}
         wanted = {**WHOLE, "data.classes": "0", "train.joint": "False"}
-        other = [f"{key}: {run[key]}" for key, value in wanted.items() if run.get(key, value) != value]
+        other = [
+            f"{key}: {run[key]}" for key, value in wanted.items() if run.get(key, value) != value
+        ]
         if not run["backbone.name"].startswith("vit_base_patch16_224"):
             other.append(f"backbone.name: {run['backbone.name']}, the papers' is a ViT-B/16")
-        if partial := partial_test(cells_of(results, benchmark, method), dataset_of(benchmark), run.get("data.split", "")):
+        if partial := partial_test(
+            cells_of(results, benchmark, method), dataset_of(benchmark), run.get("data.split", "")
+        ):
             other.append(partial)
         if other:
             return row | {"verdict": "not comparable", "detail": "; ".join(other)}
@@ -53,18 +77,31 @@ def _claimed(claim: dict[str, str], benchmark: str, protocol: Protocol, results:
     moved = [_moved(results, benchmark, method) for method in pair]
     if drift and max(moved) > MAX_MOVEMENT_RATIO * min(moved):
         said = " and ".join(f"{value:.3g}" for value in moved)
-        return row | {"verdict": "not comparable", "detail": f"prompts moved unlike distances a task: {said} (RMS)"}
+        return row | {
+            "verdict": "not comparable",
+            "detail": f"prompts moved unlike distances a task: {said} (RMS)",
+        }
     if len(both) < MIN_PAIRS:
-        return row | {"verdict": "inconclusive", "n": len(both), "detail": f"at least {MIN_PAIRS} pairs are needed"}
+        return row | {
+            "verdict": "inconclusive",
+            "n": len(both),
+            "detail": f"at least {MIN_PAIRS} pairs are needed",
+        }
     decision = superiority(second, first, 0.0) if drift else superiority(first, second, MARGIN)
-    return row | decided(decision, first.mean(), len(both), 4 if drift else 2) | {"detail": needed_runs(decision)}
+    return (
+        row
+        | decided(decision, first.mean(), len(both), 4 if drift else 2)
+        | {"detail": needed_runs(decision)}
+    )
 
 
 def _moved(results: Results | None, benchmark: str, method: str) -> float:
     """Mean change of a row's prompts in a task, root mean square: drift follows how far prompts move."""
     if results is None:
         return float("nan")
-    rows = results.movement[(results.movement["benchmark"] == benchmark) & (results.movement["method"] == method)]
+    rows = results.movement[
+        (results.movement["benchmark"] == benchmark) & (results.movement["method"] == method)
+    ]
     return float(rows["prompt_change"].mean())
 
 

@@ -20,8 +20,16 @@ FIELDS = {  # columns of published.csv by the protocol's keys
     "train.prompt_lr": "lr", "train.head_lr": "lr", "model.form": "form", "selection of prompts at test": "selection",
 }  # fmt: skip
 WHOLE = {"data.evaluate": "test", "data.train_per_class": "0", "data.test_per_class": "0"}
-TYPES = {"l2p++": "l2p_plus", "deep-l2p++": "deep_l2p"}  # of rows that are not named like their file
-FREE = ("precision used", "weights", "train.precision", "train.threads")  # what may differ: hardware, and what it recorded
+TYPES = {
+    "l2p++": "l2p_plus",
+    "deep-l2p++": "deep_l2p",
+}  # of rows that are not named like their file
+FREE = (
+    "precision used",
+    "weights",
+    "train.precision",
+    "train.threads",
+)  # what may differ: hardware, and what it recorded
 SOURCES = ("timm", "a file")  # of weights that can be those of the published row
 Protocol = dict[tuple[str, str], dict[str, str]]
 
@@ -42,7 +50,9 @@ def gather(suite: str, folder: Path) -> tuple[Protocol, Results | None]:
     if results is None:
         cells = load_suite(suite).cells
         return protocol_by_row(protocol_of(cells, [{}] * len(cells))), results
-    raise UsageError(f"{folder}/protocol.csv: not there, so nobody can say what these results may be compared with")
+    raise UsageError(
+        f"{folder}/protocol.csv: not there, so nobody can say what these results may be compared with"
+    )
 
 
 def differing(run: dict[str, str], row: dict[str, str]) -> list[str]:
@@ -62,7 +72,9 @@ def differing(run: dict[str, str], row: dict[str, str]) -> list[str]:
     if run.get("weights from", "") not in ("", *SOURCES):
         wanted["weights from"] = " or ".join(SOURCES)
     free = (*FREE, "weights from", "data.tasks")  # tasks: wanted already
-    others = {key for key in ours.keys() | run.keys() if ours and key not in wanted and key not in free}
+    others = {
+        key for key in ours.keys() | run.keys() if ours and key not in wanted and key not in free
+    }
     pairs = [(key, value, "published") for key, value in wanted.items()]
     pairs += [(key, ours.get(key, ""), f"in suite {suite}") for key in sorted(others)]
     return [
@@ -76,7 +88,9 @@ def completed(run: dict[str, str]) -> dict[str, str]:
     """With the defaults of its method where it names no value of its own: a row that was run has them all."""
     if run.get("type") not in method_names():
         return run
-    return {f"model.{key}": str(value) for key, value in defaults(method_class(run["type"])).items()} | run
+    return {
+        f"model.{key}": str(value) for key, value in defaults(method_class(run["type"])).items()
+    } | run
 
 
 @functools.lru_cache

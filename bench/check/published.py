@@ -50,38 +50,69 @@ def compare(protocol: Protocol, results: Results | None) -> list[dict[str, Any]]
         if dataset_of(benchmark) not in set(table["dataset"]):
             detail = f"dataset: {dataset_of(benchmark)}, published for {names}"
             rows.append(
-                {"what": "published", "benchmark": benchmark, "method": "all", "verdict": "not comparable", "detail": detail}
+                {
+                    "what": "published",
+                    "benchmark": benchmark,
+                    "method": "all",
+                    "verdict": "not comparable",
+                    "detail": detail,
+                }
             )
     return rows
 
 
-def _compared(entry: dict[str, str], benchmarks: list[str], protocol: Protocol, results: Results | None) -> dict[str, Any]:
+def _compared(
+    entry: dict[str, str], benchmarks: list[str], protocol: Protocol, results: Results | None
+) -> dict[str, Any]:
     """One published value against the benchmark that was run most like it."""
     method = entry["method"]
-    row: dict[str, Any] = {"what": f"published ({entry['line']})", "method": method, "metric": entry["metric"]}
+    row: dict[str, Any] = {
+        "what": f"published ({entry['line']})",
+        "method": method,
+        "metric": entry["metric"],
+    }
     row |= {"benchmark": f"{entry['dataset']}-{entry['tasks']}", "published": _shown(entry)}
     with_row = [name for name in benchmarks if (name, method) in protocol]
     if not entry["value"]:
         return row | {"verdict": "not comparable", "detail": "no published value"}
     if not with_row:
-        return row | {"published": "", "verdict": "not comparable", "detail": f"method: no row '{method}' in this suite"}
+        return row | {
+            "published": "",
+            "verdict": "not comparable",
+            "detail": f"method: no row '{method}' in this suite",
+        }
     others = {name: differing(protocol[name, method], entry) for name in with_row}
     nearest = min(others, key=lambda name: len(others[name]))
     if others[nearest]:
-        return row | {"published": "", "verdict": "not comparable", "detail": "; ".join(others[nearest][:3])}
+        return row | {
+            "published": "",
+            "verdict": "not comparable",
+            "detail": "; ".join(others[nearest][:3]),
+        }
     cells = cells_of(results, nearest, method)
     values = cells[entry["metric"]].dropna().to_numpy() if len(cells) else np.array([])
     if not len(values):
         return row | {"verdict": "missing", "detail": ""}
-    if partial := partial_test(cells, entry["dataset"], protocol[nearest, method].get("data.split", "")):
+    if partial := partial_test(
+        cells, entry["dataset"], protocol[nearest, method].get("data.split", "")
+    ):
         return row | {"published": "", "verdict": "not comparable", "detail": partial}
     std = float(entry["std"] or "nan")
     decision = equivalence(values, float(entry["value"]), MARGIN, std, int(entry["n"] or 1))
-    unknown = sorted({column for column in FIELDS.values() if not entry[column]} - {"form", "selection"})
-    notes = [needed_runs(decision), f"not known of the published: {', '.join(unknown)}" if unknown else ""]
+    unknown = sorted(
+        {column for column in FIELDS.values() if not entry[column]} - {"form", "selection"}
+    )
+    notes = [
+        needed_runs(decision),
+        f"not known of the published: {', '.join(unknown)}" if unknown else "",
+    ]
     if protocol[nearest, method].get("weights from") == "a file":
         notes.append(f"weights from a file, taken for those of {entry['backbone']}")
-    return row | decided(decision, values.mean(), len(values), 2) | {"detail": "; ".join(note for note in notes if note)}
+    return (
+        row
+        | decided(decision, values.mean(), len(values), 2)
+        | {"detail": "; ".join(note for note in notes if note)}
+    )
 
 
 def cells_of(results: Results | None, benchmark: str, method: str) -> pd.DataFrame:
@@ -99,13 +130,21 @@ def partial_test(cells: pd.DataFrame, dataset: str, split: str) -> str:
 
 def _shown(entry: dict[str, str]) -> str:
     n = entry["n"] or "?"
-    return f"{entry['value']}{' ± ' + entry['std'] if entry['std'] else ''} (n={n})" if entry["value"] else ""
+    return (
+        f"{entry['value']}{' ± ' + entry['std'] if entry['std'] else ''} (n={n})"
+        if entry["value"]
+        else ""
+    )
 
 
 def needed_runs(decision: Decision) -> str:
     if decision.verdict != "inconclusive":
         return ""
-    return f"needs n={decision.needed}" if decision.needed else "no number of runs that can be named would decide"
+    return (
+        f"needs n={decision.needed}"
+        if decision.needed
+        else "no number of runs that can be named would decide"
+    )
 
 
 def decided(decision: Decision, measured: float, n: int, digits: int) -> dict[str, Any]:

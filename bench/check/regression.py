@@ -22,7 +22,11 @@ from bench.store.collect import collect
 
 COLUMNS = ["benchmark", "method", "metric", "expected", "margin", "std", "seeds"]
 CONFIDENCE = 0.995
-LEAST = {"faa": 1.0, "task_accuracy": 1.0, "last_loss": 0.01}  # rows that do not depend on the seed differ between processors
+LEAST = {
+    "faa": 1.0,
+    "task_accuracy": 1.0,
+    "last_loss": 0.01,
+}  # rows that do not depend on the seed differ between processors
 
 
 def measure(results: Results) -> pd.DataFrame:
@@ -32,22 +36,37 @@ def measure(results: Results) -> pd.DataFrame:
     inserted any more stands out: it cannot fit better than the linear head.
     """
     if not len(results.cells):
-        return pd.DataFrame(columns=["benchmark", "order_seed", "seed", "method", "metric", "value"])
-    last = results.losses[results.losses["part"] == "ce"].groupby(["run_id", "task"])["value"].last()
+        return pd.DataFrame(
+            columns=["benchmark", "order_seed", "seed", "method", "metric", "value"]
+        )
+    last = (
+        results.losses[results.losses["part"] == "ce"].groupby(["run_id", "task"])["value"].last()
+    )
     loss = last.groupby("run_id").mean().rename("value")
     names = ["benchmark", "order_seed", "seed", "method"]
-    cells = results.cells.set_index(["run_id", *names, "scenario"])["faa"].unstack("scenario").reset_index()
-    table = cells.join(loss.rename("last_loss"), on="run_id").rename(columns={"class": "faa", "task": "task_accuracy"})
+    cells = (
+        results.cells.set_index(["run_id", *names, "scenario"])["faa"]
+        .unstack("scenario")
+        .reset_index()
+    )
+    table = cells.join(loss.rename("last_loss"), on="run_id").rename(
+        columns={"class": "faa", "task": "task_accuracy"}
+    )
     return table.melt(names, ["faa", "task_accuracy", "last_loss"], "metric").dropna()
 
 
 def expect(measured: pd.DataFrame, repeats: int) -> pd.DataFrame:
     """Expected values and margins from many seeds, for the mean over `repeats` runs: the suite's own seeds."""
     rows = []
-    for (benchmark, method, metric), part in measured.groupby(["benchmark", "method", "metric"], sort=False):
+    for (benchmark, method, metric), part in measured.groupby(
+        ["benchmark", "method", "metric"], sort=False
+    ):
         values = part["value"].to_numpy()
         n, std = len(values), values.std(ddof=1)
-        margin = max(LEAST.get(metric, 0.0), stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std * np.sqrt(1 / repeats + 1 / n))
+        margin = max(
+            LEAST.get(metric, 0.0),
+            stats.t.ppf((1 + CONFIDENCE) / 2, n - 1) * std * np.sqrt(1 / repeats + 1 / n),
+        )
         rows.append([benchmark, method, metric, values.mean(), margin, std, n])
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -58,7 +77,9 @@ def verdicts(measured: pd.DataFrame, expected: pd.DataFrame) -> pd.DataFrame:
     table = expected.join(mean, on=["benchmark", "method", "metric"])
     difference = table["measured"] - table["expected"]
     table["verdict"] = np.where(
-        table["measured"].isna(), "missing", np.where(difference.abs() <= table["margin"], "ok", "DIFFERS")
+        table["measured"].isna(),
+        "missing",
+        np.where(difference.abs() <= table["margin"], "ok", "DIFFERS"),
     )
     return table[["benchmark", "method", "metric", "expected", "margin", "measured", "verdict"]]
 

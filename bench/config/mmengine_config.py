@@ -12,7 +12,9 @@ import os
 import platformdirs
 
 _user_cache_dir = platformdirs.user_cache_dir
-platformdirs.user_cache_dir = lambda *_, **__: os.devnull  # no folder: yapf makes its grammars anew (20 ms) and keeps none
+platformdirs.user_cache_dir = lambda *_, **__: (
+    os.devnull
+)  # no folder: yapf makes its grammars anew (20 ms) and keeps none
 try:
     from mmengine.config import Config, DictAction
 finally:

@@ -39,19 +39,34 @@ class DataSpec:
     name: str = "glyphs"  # a registered dataset; 'folder' for any folder of images
     root: str = ""  # where a folder dataset lies: a path or a name under $BENCH_DATA
     classes: int = ranged(0, 0, doc="the first n classes of the dataset; 0 = all")
-    tasks: int = ranged(5, 1, doc="classes are dealt out evenly; a remainder goes to the first tasks")
+    tasks: int = ranged(
+        5, 1, doc="classes are dealt out evenly; a remainder goes to the first tasks"
+    )
     order: Literal["coda", "pilot", "natural"] = "coda"  # how order_seed makes a class order
-    class_order: tuple[int, ...] = ()  # explicit, instead: every class once; in a suite also the name of a file with it
+    class_order: tuple[
+        int, ...
+    ] = ()  # explicit, instead: every class once; in a suite also the name of a file with it
     evaluate: Literal["test", "validation"] = "test"  # every choice is made on validation images
     train_per_class: int = ranged(0, 0, doc="0 = all")
     test_per_class: int = ranged(0, 0, doc="0 = all")
-    decode: int = ranged(0, 0, 4096, doc="files are decoded to squares of this side: shorter side resized, centre cut")
-    crop_low: float = ranged(0.6, 0.01, 1.0, doc="training crops cover at least this share of the area")
+    decode: int = ranged(
+        0,
+        0,
+        4096,
+        doc="files are decoded to squares of this side: shorter side resized, centre cut",
+    )
+    crop_low: float = ranged(
+        0.6, 0.01, 1.0, doc="training crops cover at least this share of the area"
+    )
     flip: bool = False  # mirror half of the training views
     crops_of: Literal["square", "whole"] = later(
-        "square", "training crops come from the decoded square, or from the whole image: of shorter side `decode`; 0 = original"
+        "square",
+        "training crops come from the decoded square, or from the whole image: of shorter side `decode`; 0 = original",
     )
-    split: str = later("", "name of a split manifest in the root, instead of its folders (python -m bench.data prepare)")
+    split: str = later(
+        "",
+        "name of a split manifest in the root, instead of its folders (python -m bench.data prepare)",
+    )
 
 
 @dataclass(frozen=True)
@@ -59,7 +74,9 @@ class BackboneSpec:
     """The frozen network. Sizes are read for name='vit' only; timm names bring their own."""
 
     name: str = "vit_glyphs"
-    checkpoint: str = ""  # file; empty: the embedded weights, or timm's download; 'random': tests only
+    checkpoint: str = (
+        ""  # file; empty: the embedded weights, or timm's download; 'random': tests only
+    )
     image_size: int = ranged(32, 0, 4096, doc="pixels; 0 = the network's own")
     normalise: Literal["zero_one", "timm"] = "zero_one"
     patch: int = ranged(8, 1)
@@ -82,8 +99,12 @@ class TrainSpec:
     clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
     loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy
     joint: bool = False  # all classes as one task: the upper reference
-    precision: Literal["fp32", "bf16", "auto"] = "fp32"  # auto: bf16 where the hardware has it, else fp32; recorded per cell
-    threads: int = ranged(1, 1, 1024, doc="1 and 2 threads give other last bits, so this is part of the spec")
+    precision: Literal["fp32", "bf16", "auto"] = (
+        "fp32"  # auto: bf16 where the hardware has it, else fp32; recorded per cell
+    )
+    threads: int = ranged(
+        1, 1, 1024, doc="1 and 2 threads give other last bits, so this is part of the spec"
+    )
 
 
 @dataclass(frozen=True)
@@ -96,7 +117,9 @@ class RunSpec:
     type: str  # the registered method it runs
     order_seed: int = ranged(0, 0)
     seed: int = ranged(0, 0)
-    model: dict[str, Any] = field(default_factory=dict)  # keyword arguments of the method's constructor
+    model: dict[str, Any] = field(
+        default_factory=dict
+    )  # keyword arguments of the method's constructor
     data: DataSpec = field(default_factory=DataSpec)
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
@@ -137,7 +160,9 @@ def spec_from_json(text: str) -> RunSpec:
     """The inverse of json.dumps(asdict(spec)), and of a run's spec.json; checked like any other input."""
     tree = json.loads(text)
     tree.pop("resolved", None)
-    return RunSpec(**{**tree, **{name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}})
+    return RunSpec(
+        **{**tree, **{name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}}
+    )
 
 
 def make(cls: type, values: dict[str, Any], where: str) -> Any:
@@ -191,6 +216,10 @@ def coerce(where: str, value: Any, hint: Any) -> Any:
         raise UsageError(f"{where}={value!r}: None is expected")
     if hint is float and isinstance(value, int) and not isinstance(value, bool):
         return float(value)
-    if hint is Any or (isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))):
+    if hint is Any or (
+        isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
+    ):
         return value
-    raise UsageError(f"{where}={value!r}: {getattr(hint, '__name__', hint)} is expected, not {type(value).__name__}")
+    raise UsageError(
+        f"{where}={value!r}: {getattr(hint, '__name__', hint)} is expected, not {type(value).__name__}"
+    )

@@ -51,7 +51,9 @@ class Suite:
             there = list(dict.fromkeys(getattr(cell, attribute) for cell in self.cells))
             for name in wanted:
                 if name not in there:
-                    raise UsageError.unknown(f"{option} of suite {self.name}", str(name), map(str, there))
+                    raise UsageError.unknown(
+                        f"{option} of suite {self.name}", str(name), map(str, there)
+                    )
             if wanted:
                 chosen = [cell for cell in chosen if getattr(cell, attribute) in wanted]
         return chosen
@@ -123,7 +125,10 @@ def _apply(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, dict[st
                     raise UsageError(f"--set {path}: '{key}' has no keys")
             node[keys[-1]] = value
         else:
-            accepted = [f"{s}.KEY" for s in SECTIONS] + ["methods.NAME.model.KEY", "benchmarks.NAME.data.KEY"]
+            accepted = [f"{s}.KEY" for s in SECTIONS] + [
+                "methods.NAME.model.KEY",
+                "benchmarks.NAME.data.KEY",
+            ]
             raise UsageError.unknown("--set", path, accepted)
     if "root" in final["data"] or "name" in final["data"]:
         _replace_benchmarks(tree, final["data"])
@@ -144,12 +149,16 @@ def _replace_benchmarks(tree: dict[str, Any], data: dict[str, Any]) -> None:
         tree["benchmarks"] = {f"{name}-{old}": how for old, how in kept.items()}
 
 
-def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) -> Iterable[RunSpec]:
+def _expand(
+    label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]
+) -> Iterable[RunSpec]:
     _check_name("name of the results folder", label)
     order_seeds = _seeds(tree, "order_seeds")
     for benchmark, on in tree["benchmarks"].items():
         _check_keys(f"benchmarks.{benchmark}", on, (*SECTIONS, "methods", "seeds"))
-        seeds = _seeds({**tree, **on}, "seeds")  # a benchmark with one fixed order may have more seeds than the others
+        seeds = _seeds(
+            {**tree, **on}, "seeds"
+        )  # a benchmark with one fixed order may have more seeds than the others
         _check_keys(f"benchmarks.{benchmark}.methods", on.get("methods", {}), tree["methods"])
         for method, how in tree["methods"].items():
             _check_keys(f"methods.{method}", how, ("type", "model", *SECTIONS))
@@ -161,25 +170,42 @@ def _expand(label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]) 
             named = _named_order(values["data"])
             sections = {name: make(cls, values[name], name) for name, cls in SECTIONS.items()}
             if len(sections["data"].root) and sections["data"].name not in ON_DISK:
-                raise UsageError(f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'")
+                raise UsageError(
+                    f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'"
+                )
             model = _merge("model", how, special)
             _check_plain(f"methods.{method}.model", model)
             if not isinstance(how.get("type", ""), str):
-                raise UsageError(f"methods.{method}.type={how['type']!r}: a method's name is expected")
+                raise UsageError(
+                    f"methods.{method}.type={how['type']!r}: a method's name is expected"
+                )
             fixed = sections["data"].order == "natural" or sections["data"].class_order
-            for order_seed in named or (order_seeds[:1] if fixed else order_seeds):  # one order is not several replicates
+            for order_seed in named or (
+                order_seeds[:1] if fixed else order_seeds
+            ):  # one order is not several replicates
                 for seed in seeds:
                     yield RunSpec(
-                        label, benchmark, method, how.get("type", method), order_seed, seed, copy.deepcopy(model), **sections
+                        label,
+                        benchmark,
+                        method,
+                        how.get("type", method),
+                        order_seed,
+                        seed,
+                        copy.deepcopy(model),
+                        **sections,
                     )
 
 
 def _seeds(tree: dict[str, Any], key: str) -> list[int]:
     """A suite's seeds: different whole numbers, or cells would repeat each other."""
     values = tree.get(key, [0])
-    whole = isinstance(values, list | tuple) and all(type(v) is int and 0 <= v < SEEDS for v in values)
+    whole = isinstance(values, list | tuple) and all(
+        type(v) is int and 0 <= v < SEEDS for v in values
+    )
     if not whole or not values or len(set(values)) < len(values):
-        raise UsageError(f"{key}={values!r}: a list of different whole numbers from 0, below {SEEDS}, is expected")
+        raise UsageError(
+            f"{key}={values!r}: a list of different whole numbers from 0, below {SEEDS}, is expected"
+        )
     return list(values)
 
 
@@ -199,7 +225,9 @@ def _named_order(data: dict[str, Any]) -> list[int]:
     if not colon:
         return []
     if kind not in ("coda", "pilot") or not re.fullmatch("[0-9]{1,10}", seed) or int(seed) >= SEEDS:
-        raise UsageError(f"data.order={data['order']}: coda:SEED or pilot:SEED, with a seed below {SEEDS}, is expected")
+        raise UsageError(
+            f"data.order={data['order']}: coda:SEED or pilot:SEED, with a seed below {SEEDS}, is expected"
+        )
     data["order"] = kind
     return [int(seed)]
 
@@ -209,9 +237,13 @@ def _read_order(file: Path) -> list[int]:
     try:
         numbers = [int(word) for word in re.findall(r"[^\s,;\[\]()]+", file.read_text())]
     except (OSError, ValueError) as error:
-        raise UsageError(f"data.class_order={file}: a file of whole numbers is expected ({error})") from error
+        raise UsageError(
+            f"data.class_order={file}: a file of whole numbers is expected ({error})"
+        ) from error
     if not numbers:
-        raise UsageError(f"data.class_order={file}: a file of whole numbers is expected, there are none in it")
+        raise UsageError(
+            f"data.class_order={file}: a file of whole numbers is expected, there are none in it"
+        )
     return numbers
 
 
@@ -238,7 +270,9 @@ def _check_plain(where: str, model: dict[str, Any]) -> None:
     try:
         json.dumps(model, sort_keys=True)
     except (TypeError, ValueError) as error:
-        raise UsageError(f"{where}={model!r}: names, numbers and lists of them are expected ({error})") from error
+        raise UsageError(
+            f"{where}={model!r}: names, numbers and lists of them are expected ({error})"
+        ) from error
 
 
 # --- the command line, the same for every command that takes a suite ------------------------------------------------
@@ -255,7 +289,9 @@ def assignment(text: str) -> str:
 class SetAction(DictAction):
     """mmengine's KEY=VALUE, but paths and names stay as they are: DictAction drops blanks and splits at commas."""
 
-    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+    def __call__(
+        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
+    ) -> None:
         options = dict(getattr(namespace, self.dest) or {})
         for item in values:
             key, _, text = item.partition("=")
@@ -269,8 +305,14 @@ class SetAction(DictAction):
 
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
     """SUITE, --set, --name and --results."""
-    parser.add_argument("suite", nargs="?", default="mini", help="a name in bench/suites, or a config file (.py)")
+    parser.add_argument(
+        "suite", nargs="?", default="mini", help="a name in bench/suites, or a config file (.py)"
+    )
     parser.add_argument("--set", nargs="+", action=SetAction, type=assignment, default={}, metavar="KEY=VALUE",
                         dest="overrides", help="e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6")  # fmt: skip
-    parser.add_argument("--name", default="", help="name of the results folder (default: the suite's)")
-    parser.add_argument("--results", type=Path, default=Path("results"), help="folder of results (default: results)")
+    parser.add_argument(
+        "--name", default="", help="name of the results folder (default: the suite's)"
+    )
+    parser.add_argument(
+        "--results", type=Path, default=Path("results"), help="folder of results (default: results)"
+    )

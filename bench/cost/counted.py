@@ -23,7 +23,9 @@ def _query_gflops(method: Method, device: torch.device) -> float:
     """The pass that a query costs, counted even though it is shared."""
     if not method.needs_query:
         return 0.0
-    pixels = torch.zeros(2, 3, method.backbone.image_size, method.backbone.image_size, device=device)
+    pixels = torch.zeros(
+        2, 3, method.backbone.image_size, method.backbone.image_size, device=device
+    )
     with torch.no_grad():
         return _count_gflops(lambda: method.backbone.cls(pixels)) / 2
 
@@ -35,7 +37,9 @@ def _two(value: Tensor | None) -> Any:
 def training_gflops(method: Method, images: Any, query: Any, labels: Tensor, task: Task) -> float:
     """Per image: forward, backward and the query's own forward. Gradients are thrown away."""
     two = labels[:2]
-    flops = _count_gflops(lambda: method.loss(_two(images), _two(query), two, task).total.backward()) / len(two)
+    flops = _count_gflops(
+        lambda: method.loss(_two(images), _two(query), two, task).total.backward()
+    ) / len(two)
     for parameter in method.parameters():
         parameter.grad = None
     return round(flops + _query_gflops(method, labels.device), 6)

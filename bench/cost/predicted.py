@@ -50,10 +50,16 @@ class _Recorder(FrozenViT):
 
     calls: list[Call]
 
-    def forward(self, images: Tensor, prefix: Any = None, tokens: Any = None, rows: int | None = None) -> Tensor:
-        lengths = tuple((layer, prompt.shape[-2]) for layer, prompt in sorted((prefix or {}).items()))
+    def forward(
+        self, images: Tensor, prefix: Any = None, tokens: Any = None, rows: int | None = None
+    ) -> Tensor:
+        lengths = tuple(
+            (layer, prompt.shape[-2]) for layer, prompt in sorted((prefix or {}).items())
+        )
         count = 0 if tokens is None else tokens.shape[1]
-        self.calls.append(Call(lengths, count, rows, torch.is_grad_enabled() and (bool(lengths) or count > 0)))
+        self.calls.append(
+            Call(lengths, count, rows, torch.is_grad_enabled() and (bool(lengths) or count > 0))
+        )
         return super().forward(images, prefix, tokens, rows)
 
 
@@ -63,7 +69,13 @@ def _toy(width: int, depth: int) -> _Recorder:
     torch.set_num_threads(1)  # its products are too small for two
     with torch.device("meta"):
         vit = VisionTransformer(
-            img_size=8, patch_size=8, embed_dim=width, depth=depth, num_heads=1, mlp_ratio=1 / width, num_classes=0
+            img_size=8,
+            patch_size=8,
+            embed_dim=width,
+            depth=depth,
+            num_heads=1,
+            mlp_ratio=1 / width,
+            num_classes=0,
         )
     vit = vit.to_empty(device="cpu")
     for parameter in vit.parameters():
@@ -140,7 +152,9 @@ def shape(spec: BackboneSpec) -> Shape:
         vit: Any = build_vit(spec)
     embed, hidden = vit.patch_embed, vit.blocks[0].mlp.fc1.out_features
     pixels = 3 * embed.patch_size[0] * embed.patch_size[1]
-    return Shape(vit.embed_dim, len(vit.blocks), hidden, vit.num_prefix_tokens, embed.num_patches, pixels)
+    return Shape(
+        vit.embed_dim, len(vit.blocks), hidden, vit.num_prefix_tokens, embed.num_patches, pixels
+    )
 
 
 def flops(s: Shape, call: Call) -> int:
@@ -149,11 +163,16 @@ def flops(s: Shape, call: Call) -> int:
     prefix = dict(call.prefix)
     patches = 2 * s.patches * s.pixels * s.width
     total = patches * (1 + call.own_network * call.descended)
-    first = -1 if call.tokens or call.own_network else min(prefix, default=s.depth)  # the block whose input has no gradient yet
+    first = (
+        -1 if call.tokens or call.own_network else min(prefix, default=s.depth)
+    )  # the block whose input has no gradient yet
     for layer in range(s.depth):
         rows = call.rows if layer == s.depth - 1 and call.rows else length
         keys = length + prefix.get(layer, 0)
-        qkv, attention = 6 * length * s.width**2, 2 * rows * keys * s.width  # the latter twice: scores, and values
+        qkv, attention = (
+            6 * length * s.width**2,
+            2 * rows * keys * s.width,
+        )  # the latter twice: scores, and values
         after = 2 * rows * s.width**2 + 4 * rows * s.width * s.hidden
         total += qkv + 2 * attention + after
         if call.descended and call.own_network:

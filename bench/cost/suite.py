@@ -27,7 +27,10 @@ from bench.errors import UsageError
 from bench.paths import find_data
 
 COUNTED = 2  # images on which bench/cost.py counts the FLOPs of a cell's last task
-OTHERS = {"grocery": (81, 2_640, 2_485), "digits": (10, 1_258, 539)}  # classes, training and test images
+OTHERS = {
+    "grocery": (81, 2_640, 2_485),
+    "digits": (10, 1_258, 539),
+}  # classes, training and test images
 GLYPH_CLASSES = 60  # of each embedded benchmark; suites that use the tuning set name their number
 
 
@@ -50,7 +53,9 @@ def counts(data: DataSpec) -> Counts:
         classes = data.classes or GLYPH_CLASSES
         held = VALIDATION_IMAGES if data.evaluate == "validation" else TEST_IMAGES
         return _limited(data, Counts(classes, TRAIN_IMAGES, held))
-    place = data.root if data.name == "folder" else data.name  # by its bare name: what a path leads to is somebody's own
+    place = (
+        data.root if data.name == "folder" else data.name
+    )  # by its bare name: what a path leads to is somebody's own
     prepared = _prepared(data.root, data.split) if data.split else None
     found = prepared or OTHERS.get(place) or _known(place, data.split)
     total, train, test = found or (data.classes or 2 * data.tasks, None, None)
@@ -92,7 +97,13 @@ def _limited(data: DataSpec, each: Counts) -> Counts:
 def trace_of(cell: RunSpec) -> Trace:
     """What a cell's method does with an image."""
     model = json.dumps(cell.model, sort_keys=True)
-    return trace(cell.type, model, cell.backbone, counts(cell.data).classes, 1 if cell.train.joint else cell.data.tasks)
+    return trace(
+        cell.type,
+        model,
+        cell.backbone,
+        counts(cell.data).classes,
+        1 if cell.train.joint else cell.data.tasks,
+    )
 
 
 @dataclass
@@ -159,7 +170,9 @@ def shared_work(cells: Iterable[RunSpec]) -> Work:
         if done.plain_queries:
             arrays[(*images, "train")] = each.train * each.classes
         for epoch in range(cell.train.epochs * done.trains):
-            arrays[(*images, cell.seed, epoch, data.crop_low, data.flip)] = each.train * each.classes
+            arrays[(*images, cell.seed, epoch, data.crop_low, data.flip)] = (
+                each.train * each.classes
+            )
         work.known = work.known and each.known
     for key, count in arrays.items():
         work.add(shape(key[8]), count, [QUERY])
@@ -186,13 +199,30 @@ def table(cells: list[RunSpec], rate: float | None = None, workers: int = 1) -> 
         if rate:
             values.append((work.flops / (rate * 1e12 * 3600 * workers), ".2f"))
         least = "" if work.known else ">= "
-        shown.append([benchmark, method, work.cells, *(f"{least}{value:,{style}}" for value, style in values)])
-    heads = ["benchmark", "method", "cells", "training images", "forward passes", "PFLOP", *(["hours"] if rate else [])]
+        shown.append(
+            [
+                benchmark,
+                method,
+                work.cells,
+                *(f"{least}{value:,{style}}" for value, style in values),
+            ]
+        )
+    heads = [
+        "benchmark",
+        "method",
+        "cells",
+        "training images",
+        "forward passes",
+        "PFLOP",
+        *(["hours"] if rate else []),
+    ]
     text = tabulate(
-        shown, heads, tablefmt="github", disable_numparse=True, colalign=("left", "left", *["right"] * (len(heads) - 2))
+        shown,
+        heads,
+        tablefmt="github",
+        disable_numparse=True,
+        colalign=("left", "left", *["right"] * (len(heads) - 2)),
     )
     if not rows["all", "total"].known:
-        text += (
-            "\n>= : images of some dataset are not known before it is there; they are not counted, the total is a lower bound"
-        )
+        text += "\n>= : images of some dataset are not known before it is there; they are not counted, the total is a lower bound"
     return text

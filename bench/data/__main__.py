@@ -19,17 +19,32 @@ def main() -> int:
     commands.add_parser("list", help=listing, description=listing)
     making = "download where the source allows it, unpack, build a split and write its manifest ($BENCH_DATA/NAME or data/NAME)"
     of_prepare = commands.add_parser("prepare", help=making, description=making)
-    of_prepare.add_argument("--mirror", default="", metavar="URL", help="fetch the same file names from here instead")
-    of_prepare.add_argument("--offline", action="store_true", help="never touch the network (also BENCH_OFFLINE=1)")
-    of_prepare.add_argument("--manifest", type=Path, metavar="FILE", help="another user's split, to be rebuilt exactly")
+    of_prepare.add_argument(
+        "--mirror", default="", metavar="URL", help="fetch the same file names from here instead"
+    )
+    of_prepare.add_argument(
+        "--offline", action="store_true", help="never touch the network (also BENCH_OFFLINE=1)"
+    )
+    of_prepare.add_argument(
+        "--manifest", type=Path, metavar="FILE", help="another user's split, to be rebuilt exactly"
+    )
     checking = "counts, sha256 and decodability of what was prepared"
     of_verify = commands.add_parser("verify", help=checking, description=checking)
     for sub in (of_prepare, of_verify):
         sub.add_argument("name", metavar="NAME", help=", ".join(CATALOGUE))
-        sub.add_argument("--split", default="", metavar="S", help="default: the dataset's first; for verify, all that are here")
-        sub.add_argument("--partial", action="store_true", help="accept other counts than the whole dataset's")
+        sub.add_argument(
+            "--split",
+            default="",
+            metavar="S",
+            help="default: the dataset's first; for verify, all that are here",
+        )
+        sub.add_argument(
+            "--partial", action="store_true", help="accept other counts than the whole dataset's"
+        )
     of_cache = commands.add_parser("cache", help="what the cache holds", description=cache.__doc__)
-    of_cache.add_argument("--clear", action="store_true", help="drop every entry; it is made again when needed")
+    of_cache.add_argument(
+        "--clear", action="store_true", help="drop every entry; it is made again when needed"
+    )
     return COMMANDS[(args := parser.parse_args()).command](args)
 
 
@@ -39,14 +54,19 @@ def _list(args: argparse.Namespace) -> int:
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    entry, options = prepare.entry_of(args.name), prepare.Options(args.mirror, args.offline, args.partial)
+    entry, options = (
+        prepare.entry_of(args.name),
+        prepare.Options(args.mirror, args.offline, args.partial),
+    )
     if args.manifest:
         return prepare.adopt(entry, args.split, args.manifest, options)
     return prepare.prepare(entry, prepare.split_of(entry, args.split), options)
 
 
 def _verify(args: argparse.Namespace) -> int:
-    return prepare.verify(prepare.entry_of(args.name), args.split, prepare.Options(partial=args.partial))
+    return prepare.verify(
+        prepare.entry_of(args.name), args.split, prepare.Options(partial=args.partial)
+    )
 
 
 def _cache(args: argparse.Namespace) -> int:

@@ -134,9 +134,17 @@ CUB200 = Entry(
 
 def _domainnet() -> tuple[Archive, ...]:
     """The cleaned version: clipart and painting lie in a folder of their own (M3SDA)."""
-    cleaned = {domain: "groundtruth/" if domain in ("clipart", "painting") else "" for domain in DOMAINS}
-    images = [Archive(f"{M3SDA}/{cleaned[domain]}{domain}.zip", f"{domain}/*/*") for domain in DOMAINS]
-    lists = [Archive(f"{M3SDA}/domainnet/txt/{domain}_{part}.txt") for domain in DOMAINS for part in ("train", "test")]
+    cleaned = {
+        domain: "groundtruth/" if domain in ("clipart", "painting") else "" for domain in DOMAINS
+    }
+    images = [
+        Archive(f"{M3SDA}/{cleaned[domain]}{domain}.zip", f"{domain}/*/*") for domain in DOMAINS
+    ]
+    lists = [
+        Archive(f"{M3SDA}/domainnet/txt/{domain}_{part}.txt")
+        for domain in DOMAINS
+        for part in ("train", "test")
+    ]
     return (*images, *lists)
 
 
@@ -158,4 +166,6 @@ TINY = Entry(
            source="README.rst of datasets-mila/datasets--tinyimagenet"),),
 )  # fmt: skip
 
-CATALOGUE: dict[str, Entry] = {entry.name: entry for entry in (CIFAR100, IMAGENET_R, IMAGENET_A, VTAB, CUB200, DOMAINNET, TINY)}
+CATALOGUE: dict[str, Entry] = {
+    entry.name: entry for entry in (CIFAR100, IMAGENET_R, IMAGENET_A, VTAB, CUB200, DOMAINNET, TINY)
+}

@@ -99,7 +99,9 @@ def load_dataset(spec: DataSpec, image_size: int) -> Dataset:
     if spec.split and spec.name != "folder":
         raise UsageError(f"data.split={spec.split}: for data.name=folder, not '{spec.name}'")
     if spec.crops_of == "whole" and spec.name != "folder":
-        raise UsageError(f"data.crops_of=whole: for data.name=folder, not '{spec.name}', whose images are squares")
+        raise UsageError(
+            f"data.crops_of=whole: for data.name=folder, not '{spec.name}', whose images are squares"
+        )
     raw = LOADERS[spec.name](spec, image_size)
     names = raw.classes
     count = spec.classes or len(names)
@@ -172,7 +174,11 @@ GLYPH_SETS: dict[str, tuple[int, tuple[str, ...], int]] = {
     "glyphs-a": (3, ("faint",), 1),
     "glyphs-v": (4, ("shadow", "faint", "halo"), 3),
     "glyphs-tune": (glyphs.TUNE, (*glyphs.RENDITIONS, "faint", "plain"), 1),
-    "glyphs-relief": (glyphs.TUNE, ("shadow",), 1),  # one style that prompts learn fast: the regression check's
+    "glyphs-relief": (
+        glyphs.TUNE,
+        ("shadow",),
+        1,
+    ),  # one style that prompts learn fast: the regression check's
 }
 DATA_SEED = 1  # the images of the benchmark are one fixed set; a run's seed changes views and initialisation only
 
@@ -191,7 +197,13 @@ def _glyph_loader(name: str) -> Loader:
             return glyphs.render(DATA_SEED, rows[label], index, np.array(styles)[chosen]), label
 
         names = tuple(f"U+{code:04X}" for code in glyphs.asset()["codes"][rows])
-        return Raw(names, draw(0, TRAIN_IMAGES), draw(2000, TEST_IMAGES), draw(1000, VALIDATION_IMAGES), tuple(domain))
+        return Raw(
+            names,
+            draw(0, TRAIN_IMAGES),
+            draw(2000, TEST_IMAGES),
+            draw(1000, VALIDATION_IMAGES),
+            tuple(domain),
+        )
 
     return load
 
@@ -212,8 +224,14 @@ def load_digits(spec: DataSpec, image_size: int) -> Raw:
     grey = (bunch.images * (255 / 16)).round().astype(np.uint8)
     images = np.repeat(np.kron(grey, np.ones((1, 4, 4), dtype=np.uint8))[..., None], 3, axis=3)
     labels = bunch.target.astype(np.int64)
-    test = np.random.default_rng(derive(0, "digits")).permutation(len(labels)) < round(0.3 * len(labels))
-    return Raw(tuple(str(d) for d in range(10)), (images[~test], labels[~test]), (images[test], labels[test]))
+    test = np.random.default_rng(derive(0, "digits")).permutation(len(labels)) < round(
+        0.3 * len(labels)
+    )
+    return Raw(
+        tuple(str(d) for d in range(10)),
+        (images[~test], labels[~test]),
+        (images[test], labels[test]),
+    )
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -245,15 +263,23 @@ def load_cifar100(spec: DataSpec, image_size: int) -> Raw:
         try:
             return _ArraysOnly(io.BytesIO(file.read_bytes()), encoding="latin1").load()
         except Exception as error:  # a damaged pickle fails in many ways
-            raise UsageError(f"data.root: {file} is not a readable CIFAR-100 file ({error})") from error
+            raise UsageError(
+                f"data.root: {file} is not a readable CIFAR-100 file ({error})"
+            ) from error
 
     def arrays(name: str) -> tuple[Array, Array]:
         content = read(name)
         try:
-            data = np.asarray(content["data"], dtype=np.uint8).reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1)
+            data = (
+                np.asarray(content["data"], dtype=np.uint8)
+                .reshape(-1, 3, 32, 32)
+                .transpose(0, 2, 3, 1)
+            )
             return np.ascontiguousarray(data), np.asarray(content["fine_labels"], dtype=np.int64)
         except (KeyError, ValueError) as error:
-            raise UsageError(f"data.root: {root / name}: 'data' (n, 3072) and 'fine_labels' expected ({error})") from error
+            raise UsageError(
+                f"data.root: {root / name}: 'data' (n, 3072) and 'fine_labels' expected ({error})"
+            ) from error
 
     names = read("meta").get("fine_label_names")
     if not isinstance(names, list):
@@ -277,7 +303,9 @@ def _cifar_folder(spec: DataSpec) -> Path:
             raise UsageError(f"{missing}; {' '.join(str(error).split())}") from error
     root = base if base.name == name else base / name
     if not (root / "train").is_file():
-        raise UsageError(f"data.root: {root} has no 'train' file (the official CIFAR-100 python archive is expected)")
+        raise UsageError(
+            f"data.root: {root} has no 'train' file (the official CIFAR-100 python archive is expected)"
+        )
     return root
 
 
@@ -288,7 +316,9 @@ def load_image_folder(spec: DataSpec, image_size: int) -> Raw:
         raise UsageError("data.root: a folder of images is needed (--set data.root=DIR)")
     root, usual = find_data(spec.root), round(image_size / 0.875)
     whole = spec.decode if spec.crops_of == "whole" else None
-    side = usual if whole is not None else spec.decode or usual  # of the test view; `decode` is about training crops there
+    side = (
+        usual if whole is not None else spec.decode or usual
+    )  # of the test view; `decode` is about training crops there
     if spec.split:
         classes, train, test, sha = load_split(root, spec.split, side, whole)
         return Raw(classes, train, test, side=side, manifest=sha)

@@ -31,14 +31,18 @@ from bench.store.cache import cached, cached_pieces
 
 Array = np.ndarray
 Decoded = tuple[Array | Whole, Array]  # images and labels
-Listed = tuple[dict[str, list[Path]], dict[str, str]]  # files by class; sha256 by name below the root, in that order
+Listed = tuple[
+    dict[str, list[Path]], dict[str, str]
+]  # files by class; sha256 by name below the root, in that order
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
 TEST_SHARE = 0.2  # of a flat folder
 DEEPEST = 8  # bits a channel
 MOST_PIXELS = 89_478_485  # of an image once it is resized: Pillow's own limit for one as it is
 
 
-def load_folder(root: Path, side: int, whole: int | None = None) -> tuple[tuple[str, ...], Decoded, Decoded]:
+def load_folder(
+    root: Path, side: int, whole: int | None = None
+) -> tuple[tuple[str, ...], Decoded, Decoded]:
     """Class names (sorted folder names = labels), train and test as ((n, side, side, 3) uint8, (n,)).
 
     whole: training images are not cut to squares but kept whole, of this shorter side; 0 = of their own size.
@@ -52,15 +56,23 @@ def load_folder(root: Path, side: int, whole: int | None = None) -> tuple[tuple[
         alone = sorted(train.keys() ^ test.keys())
         if alone:
             part = "train" if alone[0] in train else "test"
-            raise UsageError(f"data.root={root}: class '{alone[0]}' is in {part} but not in {_other(part)}")
+            raise UsageError(
+                f"data.root={root}: class '{alone[0]}' is in {part} but not in {_other(part)}"
+            )
     else:
         train, test = divide(list_classes(root))
     if len(train) < 2:
-        raise UsageError(f"data.root={root}: at least two class folders are expected, found {len(train)}")
-    return tuple(sorted(train)), *_both(root, side, whole, (train, _digests(root, train)), (test, _digests(root, test)))
+        raise UsageError(
+            f"data.root={root}: at least two class folders are expected, found {len(train)}"
+        )
+    return tuple(sorted(train)), *_both(
+        root, side, whole, (train, _digests(root, train)), (test, _digests(root, test))
+    )
 
 
-def load_split(root: Path, split: str, side: int, whole: int | None = None) -> tuple[tuple[str, ...], Decoded, Decoded, str]:
+def load_split(
+    root: Path, split: str, side: int, whole: int | None = None
+) -> tuple[tuple[str, ...], Decoded, Decoded, str]:
     """The same by ROOT/split-SPLIT.csv, images of a class in the order of their paths; and the sha256 of the manifest.
 
     Raises UsageError for a split that is not there, and for files that are missing or not those of the manifest.
@@ -68,22 +80,31 @@ def load_split(root: Path, split: str, side: int, whole: int | None = None) -> t
     file = manifest.find(root, split)
     rows = manifest.read(file)
     if lines := manifest.compare(root, rows, progress=False).lines():
-        raise UsageError(f"data.split={split}: {root} is not what {file.name} says: {'; '.join(lines)}")
+        raise UsageError(
+            f"data.split={split}: {root} is not what {file.name} says: {'; '.join(lines)}"
+        )
     parts: dict[str, Listed] = {part: ({}, {}) for part in manifest.PARTS}
     for row in sorted(rows, key=lambda row: (row.label, row.path)):
         files, digests = parts[row.part]
         files.setdefault(row.label, []).append(root / row.path)
         digests[row.path] = row.sha256
-    return tuple(sorted(parts["train"][0])), *_both(root, side, whole, parts["train"], parts["test"]), manifest.digest_of(rows)
+    return (
+        tuple(sorted(parts["train"][0])),
+        *_both(root, side, whole, parts["train"], parts["test"]),
+        manifest.digest_of(rows),
+    )
 
 
-def _both(root: Path, side: int, whole: int | None, train: Listed, test: Listed) -> tuple[Decoded, Decoded]:
+def _both(
+    root: Path, side: int, whole: int | None, train: Listed, test: Listed
+) -> tuple[Decoded, Decoded]:
     """Arrays of the two parts; images that are in both are counted on stderr."""
     known = set(train[1].values())
     twice = [name for name, digest in test[1].items() if digest in known]
     if twice:
         print(
-            f"data.root={root}: {len(twice)} test images are in train too, byte for byte (first: {twice[0]})", file=sys.stderr
+            f"data.root={root}: {len(twice)} test images are in train too, byte for byte (first: {twice[0]})",
+            file=sys.stderr,
         )
     kept = _squares(root, train[1], side) if whole is None else _whole(root, train[1], whole)
     return (kept, _labels(train[0])), (_squares(root, test[1], side), _labels(test[0]))
@@ -103,12 +124,20 @@ def list_classes(folder: Path, leave: Iterable[str] = ()) -> dict[str, list[Path
             raise UsageError(f"{entry}: a link that leads nowhere")
         if not entry.is_dir():
             continue
-        if not entry.name.isprintable():  # undecodable bytes, control characters: names go into digests and tables
+        if (
+            not entry.name.isprintable()
+        ):  # undecodable bytes, control characters: names go into digests and tables
             raise UsageError(f"{folder}: class folder {entry.name!a} has no printable UTF-8 name")
-        files = sorted(f for f in entry.rglob("[!.]*") if f.suffix.lower() in SUFFIXES and not f.is_dir())
+        files = sorted(
+            f for f in entry.rglob("[!.]*") if f.suffix.lower() in SUFFIXES and not f.is_dir()
+        )
         if not files:
-            raise UsageError(f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})")
-        if odd := next((f for f in files if f.exists() and not f.is_file()), None):  # to read a pipe is to wait for ever
+            raise UsageError(
+                f"{folder}: class '{entry.name}' has no images ({', '.join(sorted(SUFFIXES))})"
+            )
+        if odd := next(
+            (f for f in files if f.exists() and not f.is_file()), None
+        ):  # to read a pipe is to wait for ever
             raise UsageError(f"{odd}: not a regular file")
         found[entry.name] = files
     return found
@@ -147,17 +176,23 @@ def _labels(classes: dict[str, list[Path]]) -> Array:
 def _squares(root: Path, digests: dict[str, str], side: int) -> Array:
     """(n, side, side, 3), decoded once, then memory-mapped from the cache by the digest of all files."""
     key = _key("decode-2", side, digests)
-    return cached_pieces("images", key, (len(digests), side, side, 3), lambda: _decoded(root, digests, side, True))
+    return cached_pieces(
+        "images", key, (len(digests), side, side, 3), lambda: _decoded(root, digests, side, True)
+    )
 
 
 def _whole(root: Path, digests: dict[str, str], side: int) -> Whole:
     """Images of shorter side `side` (0: as they are), end to end, from the cache likewise."""
     key = _key("whole-2", side, digests)
-    sizes = cached("images", f"{key}-sizes", lambda: np.array([_size(root / name, side) for name in digests]))
+    sizes = cached(
+        "images", f"{key}-sizes", lambda: np.array([_size(root / name, side) for name in digests])
+    )
     lengths = 3 * sizes.prod(1)
 
     def pieces() -> Iterator[Array]:
-        for name, image, size in zip(digests, _decoded(root, digests, side, False), sizes, strict=True):
+        for name, image, size in zip(
+            digests, _decoded(root, digests, side, False), sizes, strict=True
+        ):
             if image.shape[:2] != tuple(size):
                 raise UsageError(
                     f"{root / name}: decoded to {image.shape[:2]} pixels, not the {tuple(size)} that its header says"
@@ -209,7 +244,9 @@ def _resized(size: tuple[int, int], side: int) -> tuple[int, int]:
     scale = side / min(size)
     width, height = max(side, round(size[0] * scale)), max(side, round(size[1] * scale))
     if width * height > MOST_PIXELS:  # before the cut to a square
-        raise ValueError(f"{size[0]} x {size[1]} pixels would be resized to {width} x {height}; crop it")
+        raise ValueError(
+            f"{size[0]} x {size[1]} pixels would be resized to {width} x {height}; crop it"
+        )
     return width, height
 
 
@@ -222,7 +259,9 @@ def _bits(file: Path, opened: Any) -> int:
             return stream.read(25)[24]  # of its header, which comes first
     if opened.format == "TIFF":
         return max(opened.tag_v2.get(ExifTags.Base.BitsPerSample, (1,)))
-    if opened.format == "PPM" and isinstance(how := opened.tile[0][3], tuple):  # mode and largest value
+    if opened.format == "PPM" and isinstance(
+        how := opened.tile[0][3], tuple
+    ):  # mode and largest value
         return how[1].bit_length()
     return DEEPEST
 
@@ -237,4 +276,6 @@ def _opened(file: Path) -> Iterator[Image.Image]:
                 raise ValueError(f"mode {opened.mode} with more than 8 bits a channel; convert it")
             yield opened
     except Exception as error:  # a decoder may fail in many ways; the user needs the file's name
-        raise UsageError(f"{file}: not a readable image ({type(error).__name__}: {error})") from error
+        raise UsageError(
+            f"{file}: not a readable image ({type(error).__name__}: {error})"
+        ) from error

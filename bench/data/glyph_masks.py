@@ -39,7 +39,9 @@ DRAW = 96  # font size drawn at, before the antialiased reduction to BOX
 BENCHMARK_SETS = 4
 BENCHMARK_CLASSES = 60  # per benchmark
 PRETRAIN_CLASSES = 1000
-BENCHMARK_FAMILY = 6  # largest family in a benchmark: with forty accented a's it would test accents only
+BENCHMARK_FAMILY = (
+    6  # largest family in a benchmark: with forty accented a's it would test accents only
+)
 
 
 def font_files() -> list[Path]:
@@ -106,7 +108,9 @@ def divide(codes: np.ndarray) -> np.ndarray:
     for index, code in enumerate(codes):
         families.setdefault(base_letter(int(code)), []).append(index)
     order = sorted(families, key=lambda base: hashlib.sha256(base.encode()).digest())
-    order.sort(key=lambda base: -len(families[base]))  # stable: the large ones first, while everything has room
+    order.sort(
+        key=lambda base: -len(families[base])
+    )  # stable: the large ones first, while everything has room
     target = np.array([PRETRAIN_CLASSES] + [BENCHMARK_CLASSES] * BENCHMARK_SETS + [0])
     target[-1] = len(codes) - target.sum()
     room = target.copy()
@@ -141,8 +145,12 @@ def build() -> dict[str, np.ndarray]:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(prog="python -m bench.data.glyph_masks", description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=Path(__file__).parent.parent / "assets" / "glyphs.npz")
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.data.glyph_masks", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument(
+        "--out", type=Path, default=Path(__file__).parent.parent / "assets" / "glyphs.npz"
+    )
     out = parser.parse_args().out
     if out.suffix != ".npz" or not out.parent.is_dir():
         raise UsageError(f"--out={out}: a .npz file in a folder that is there is expected")

@@ -40,7 +40,9 @@ def asset() -> dict[str, Array]:
     except Exception:  # a broken archive fails in many ways
         intact = False
     if not intact:
-        raise UsageError(f"{ASSET} is not the file this benchmark was made with (digest differs): restore it")
+        raise UsageError(
+            f"{ASSET} is not the file this benchmark was made with (digest differs): restore it"
+        )
     packed = arrays["masks"]
     masks = np.empty((*packed.shape[:3], SIDE), dtype=np.uint8)
     masks[..., 0::2] = (packed >> 4) * 17
@@ -59,10 +61,15 @@ def classes_of(part: int) -> Array:
 def warp(masks: Array, draws: Draws) -> Array:
     """Random rotation, shear, scale and shift of (n, 32, 32) uint8 coverage: (n, 32, 32) float32 in 0..1, bilinear."""
     n = len(masks)
-    half = draws.uniform(-0.13, 0.13)  # tan of half the angle: up to 15 degrees, cos and sin without their tables
+    half = draws.uniform(
+        -0.13, 0.13
+    )  # tan of half the angle: up to 15 degrees, cos and sin without their tables
     cos, sin = (1 - half * half) / (1 + half * half), 2 * half / (1 + half * half)
     shear = draws.uniform(-0.15, 0.15)
-    scale_x, scale_y = draws.uniform(0.95, 1.35), draws.uniform(0.95, 1.35)  # output to source: above 1 shrinks
+    scale_x, scale_y = (
+        draws.uniform(0.95, 1.35),
+        draws.uniform(0.95, 1.35),
+    )  # output to source: above 1 shrinks
     shift_x, shift_y = draws.uniform(-3, 3), draws.uniform(-3, 3)
     grid = np.arange(SIDE, dtype=np.float32) - np.float32((SIDE - 1) / 2)
     gx, gy = grid[None, None, :], grid[None, :, None]
@@ -108,7 +115,9 @@ def _blur(image: Array, times: int = 1) -> Array:
 def _grow(image: Array) -> Array:
     """Grey dilation by one pixel in the four directions."""
     around = np.maximum(_shifted(image, 0, 1), _shifted(image, 0, -1))
-    return np.maximum(np.maximum(around, image), np.maximum(_shifted(image, 1, 0), _shifted(image, -1, 0)))
+    return np.maximum(
+        np.maximum(around, image), np.maximum(_shifted(image, 1, 0), _shifted(image, -1, 0))
+    )
 
 
 def _stripes(draws: Draws, n: int, low: float, high: float) -> Array:
@@ -118,7 +127,9 @@ def _stripes(draws: Draws, n: int, low: float, high: float) -> Array:
     b = np.where(np.abs(a) + np.abs(b) < 0.5, np.float32(1), b)
     norm = np.abs(a) + np.abs(b)
     period, phase = draws.uniform(low, high), draws.uniform(0, 1)
-    along = (a / norm)[:, None, None] * grid[None, None, :] + (b / norm)[:, None, None] * grid[None, :, None]
+    along = (a / norm)[:, None, None] * grid[None, None, :] + (b / norm)[:, None, None] * grid[
+        None, :, None
+    ]
     turns = along / period[:, None, None] + phase[:, None, None]
     return ((turns - np.floor(turns)) < np.float32(0.5)).astype(np.float32)
 
@@ -163,7 +174,12 @@ def _relief(signed: Array, draws: Draws, low: float, high: float) -> Array:
 def _outline(coverage: Array, draws: Draws) -> Array:
     """A double line: light outside the edge, dark inside, or the other way round."""
     side = np.where(draws.uniform() < 0.5, np.float32(1), np.float32(-1))[:, None, None]
-    return _relief(side * ((_grow(coverage) - coverage) - (coverage - (1 - _grow(1 - coverage)))), draws, 0.25, 0.5)
+    return _relief(
+        side * ((_grow(coverage) - coverage) - (coverage - (1 - _grow(1 - coverage)))),
+        draws,
+        0.25,
+        0.5,
+    )
 
 
 def _halo(coverage: Array, draws: Draws) -> Array:
@@ -180,7 +196,9 @@ def _hatching(coverage: Array, draws: Draws) -> Array:
 
 
 def _blurred(coverage: Array, draws: Draws) -> Array:
-    return _paint(np.clip(_blur(coverage, 5) * np.float32(1.3), 0, 1), *_near_colours(draws, 0.1, 0.25))
+    return _paint(
+        np.clip(_blur(coverage, 5) * np.float32(1.3), 0, 1), *_near_colours(draws, 0.1, 0.25)
+    )
 
 
 def _texture(coverage: Array, draws: Draws) -> Array:

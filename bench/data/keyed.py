@@ -58,5 +58,9 @@ class Draws:
 
     def noise(self, shape: tuple[int, ...]) -> Array:
         """(n, *shape) float32 in [-0.5, 0.5): white noise, four 16-bit values from each draw (size divisible by 4)."""
-        bits = self._bits(int(np.prod(shape)) // 4).view(np.uint16)  # little endian, as on every machine torch runs on
-        return bits.reshape(len(self.key), *shape).astype(np.float32) * np.float32(2.0**-16) - np.float32(0.5)
+        bits = self._bits(int(np.prod(shape)) // 4).view(
+            np.uint16
+        )  # little endian, as on every machine torch runs on
+        return bits.reshape(len(self.key), *shape).astype(np.float32) * np.float32(
+            2.0**-16
+        ) - np.float32(0.5)

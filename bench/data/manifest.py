@@ -74,7 +74,9 @@ def find(root: Path, split: str) -> Path:
 def read(file: Path) -> list[Row]:
     """The rows, sorted. Raises UsageError naming the line that is not as described above."""
     try:
-        lines = list(csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""), strict=True))
+        lines = list(
+            csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""), strict=True)
+        )
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file}: not a readable split manifest ({error})") from error
     names = [field.name for field in fields(Row)]
@@ -84,7 +86,9 @@ def read(file: Path) -> list[Row]:
     for number, line in enumerate(lines[1:], start=2):
         row = Row(*line) if len(line) == len(names) else None
         if row is None or not re.fullmatch("[0-9a-f]{64}", row.sha256):
-            raise UsageError(f"{file}: line {number}: path, sha256 (64 hex digits), label, part expected")
+            raise UsageError(
+                f"{file}: line {number}: path, sha256 (64 hex digits), label, part expected"
+            )
         rows.append(row)
     return checked(rows, str(file))
 
@@ -96,17 +100,29 @@ def checked(rows: Iterable[Row], where: str) -> list[Row]:
         raise UsageError(f"{where}: no images are listed")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         path = PurePosixPath(row.path)
-        if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in row.path or str(path) != row.path:
-            raise UsageError(f"{where}: path {row.path!a}: a relative one with / and without .. is expected")
+        if (
+            not path.parts
+            or path.is_absolute()
+            or ".." in path.parts
+            or "\\" in row.path
+            or str(path) != row.path
+        ):
+            raise UsageError(
+                f"{where}: path {row.path!a}: a relative one with / and without .. is expected"
+            )
         if following is not None and following.path == row.path:
             raise UsageError(f"{where}: path '{row.path}' is there twice")
         if row.part not in PARTS:
-            raise UsageError(f"{where}: '{row.path}': part '{row.part}' (accepted: {', '.join(PARTS)})")
+            raise UsageError(
+                f"{where}: '{row.path}': part '{row.part}' (accepted: {', '.join(PARTS)})"
+            )
         if not row.label or not (row.label + row.path).isprintable():
             raise UsageError(f"{where}: {row.path!a}: path and label must be printable")
     train, test = ({row.label for row in rows if row.part == part} for part in PARTS)
     if alone := sorted(train ^ test):
-        raise UsageError(f"{where}: class '{alone[0]}' is in {'train' if alone[0] in train else 'test'} only")
+        raise UsageError(
+            f"{where}: class '{alone[0]}' is in {'train' if alone[0] in train else 'test'} only"
+        )
     if len(train) < 2:
         raise UsageError(f"{where}: at least two classes are expected, found {len(train)}")
     return rows
@@ -132,7 +148,9 @@ def write(file: Path, rows: list[Row]) -> bool:
         if old == sorted(rows):
             return False
         before, now = {row.path: row for row in old}, {row.path: row for row in rows}
-        others = sorted(path for path in before.keys() | now.keys() if before.get(path) != now.get(path))
+        others = sorted(
+            path for path in before.keys() | now.keys() if before.get(path) != now.get(path)
+        )
         raise UsageError(
             f"{file}: another split is there ({len(others)} files differ: {shown(others)}); remove it to replace it"
         )
@@ -158,12 +176,15 @@ def compare(root: Path, rows: list[Row], progress: bool = True) -> Difference:
 
     def digest(row: Row) -> str:
         try:
-            return sha256_of(root / row.path) if (root / row.path).is_file() else ""  # a pipe would be waited for
+            return (
+                sha256_of(root / row.path) if (root / row.path).is_file() else ""
+            )  # a pipe would be waited for
         except OSError:
             return ""
 
     found = in_threads(digest, rows, "sha256" if progress else "")
     pairs = list(zip(rows, found, strict=True))
     return Difference(
-        [row.path for row, sha in pairs if not sha], [row.path for row, sha in pairs if sha and sha != row.sha256]
+        [row.path for row, sha in pairs if not sha],
+        [row.path for row, sha in pairs if sha and sha != row.sha256],
     )

@@ -19,12 +19,17 @@ def require_files(cells: Iterable[RunSpec]) -> None:
     wanted: dict[tuple[str, ...], list[str]] = {}
     for cell in cells:
         data, backbone = cell.data, cell.backbone
-        for need in (("data", data.name, data.root, data.split), ("weights", backbone.checkpoint, backbone.name)):
+        for need in (
+            ("data", data.name, data.root, data.split),
+            ("weights", backbone.checkpoint, backbone.name),
+        ):
             wanted.setdefault(need, [])
             if cell.benchmark not in wanted[need]:
                 wanted[need].append(cell.benchmark)
     lacking: list[str] = []
-    for (kind, *names), benchmarks in sorted(wanted.items(), key=lambda item: item[0][0] == "weights"):
+    for (kind, *names), benchmarks in sorted(
+        wanted.items(), key=lambda item: item[0][0] == "weights"
+    ):
         try:
             if kind == "weights" and names[0] not in ("", "random"):
                 find_weights(names[0])
@@ -33,13 +38,19 @@ def require_files(cells: Iterable[RunSpec]) -> None:
             elif kind == "data" and names[1]:
                 _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
         except UsageError as error:
-            split = f"split {names[2]}, " if kind == "data" and names[2] and names[2] not in str(error) else ""
+            split = (
+                f"split {names[2]}, "
+                if kind == "data" and names[2] and names[2] not in str(error)
+                else ""
+            )
             lacking.append(f"{error} [{split}for {', '.join(benchmarks)}]")
     if len(lacking) == 1:
         raise UsageError(lacking[0])
     if lacking:
         listed = "".join(f"\n  {line}" for line in lacking)
-        raise UsageError(f"{len(lacking)} things are missing (python -m bench.data list says where each comes from):{listed}")
+        raise UsageError(
+            f"{len(lacking)} things are missing (python -m bench.data list says where each comes from):{listed}"
+        )
 
 
 def _require_pretrained(tag: str, sure: bool) -> None:
@@ -63,6 +74,12 @@ def _require_data(data: DataSpec) -> None:
         file = manifest.find(root, data.split)
         gone = [row.path for row in manifest.read(file) if not (root / row.path).is_file()]
         if gone:
-            raise UsageError(f"{file}: {len(gone)} of its images are not there ({manifest.shown(gone)})")
-    if data.name == "cifar100" and not any((root / part / "train").is_file() for part in ("", "cifar-100-python")):
-        raise UsageError(f"data.root: {root} has no cifar-100-python/train (the official python archive, unpacked)")
+            raise UsageError(
+                f"{file}: {len(gone)} of its images are not there ({manifest.shown(gone)})"
+            )
+    if data.name == "cifar100" and not any(
+        (root / part / "train").is_file() for part in ("", "cifar-100-python")
+    ):
+        raise UsageError(
+            f"data.root: {root} has no cifar-100-python/train (the official python archive, unpacked)"
+        )

@@ -10,7 +10,9 @@ import numpy as np
 from bench.errors import UsageError
 
 
-def class_order(kind: str, order_seed: int, classes: int, domains: Sequence[int] | None = None) -> list[int]:
+def class_order(
+    kind: str, order_seed: int, classes: int, domains: Sequence[int] | None = None
+) -> list[int]:
     """Classes in the order in which they are learned.
 
     coda: python's random.seed(r); random.shuffle (GT-RIPL/CODA-Prompt; seed 0 is the identity).
@@ -39,5 +41,7 @@ def task_sizes(classes: int, tasks: int) -> list[int]:
     Raises UsageError where a task would have fewer than two classes.
     """
     if tasks > classes // 2 and tasks > 1:
-        raise UsageError(f"data.tasks={tasks}: {classes} classes make at most {classes // 2} tasks of two or more")
+        raise UsageError(
+            f"data.tasks={tasks}: {classes} classes make at most {classes // 2} tasks of two or more"
+        )
     return [classes // tasks + (task < classes % tasks) for task in range(tasks)]

@@ -21,7 +21,9 @@ def in_threads(work: Callable[[Item], Result], items: Sequence[Item], what: str)
     pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
     results = []
     try:
-        for result in tqdm(pool.map(work, items), what, len(items), unit="file", disable=None if what else True):
+        for result in tqdm(
+            pool.map(work, items), what, len(items), unit="file", disable=None if what else True
+        ):
             stopping.check()
             results.append(result)
     finally:

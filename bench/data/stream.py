@@ -20,7 +20,16 @@ from bench.config.spec import DataSpec
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
 from bench.data.orders import class_order, task_sizes
-from bench.data.views import CPU, Views, Whole, centre_views, resample, resample_on_device, to_device, training_views
+from bench.data.views import (
+    CPU,
+    Views,
+    Whole,
+    centre_views,
+    resample,
+    resample_on_device,
+    to_device,
+    training_views,
+)
 from bench.errors import UsageError
 from bench.hardware import free_bytes
 
@@ -67,26 +76,44 @@ class TaskStream:
     ) -> None:
         classes = len(dataset.classes)
         self.device = device
-        self._resident: dict[str, Tensor | None] = {}  # images of a part that lie on the GPU; None: too many, they stay
-        self.dataset, self.spec, self.seed, self.image_size, self.batch = dataset, spec, seed, image_size, batch
-        self.order = list(spec.class_order) or class_order(spec.order, order_seed, classes, dataset.domains)
+        self._resident: dict[
+            str, Tensor | None
+        ] = {}  # images of a part that lie on the GPU; None: too many, they stay
+        self.dataset, self.spec, self.seed, self.image_size, self.batch = (
+            dataset,
+            spec,
+            seed,
+            image_size,
+            batch,
+        )
+        self.order = list(spec.class_order) or class_order(
+            spec.order, order_seed, classes, dataset.domains
+        )
         if sorted(self.order) != list(range(classes)):
-            raise UsageError(f"data.class_order: each of 0..{classes - 1} once is expected, not {len(self.order)} numbers")
+            raise UsageError(
+                f"data.class_order: each of 0..{classes - 1} once is expected, not {len(self.order)} numbers"
+            )
         position = np.empty(classes, dtype=np.int64)
         position[self.order] = np.arange(classes)
         self.train_labels = position[dataset.train.labels]
         self.test_labels = position[dataset.test.labels]
         bounds = np.cumsum([0, *task_sizes(classes, spec.tasks)])
-        self.eval_tasks = [self._slice(t, a, b) for t, (a, b) in enumerate(itertools.pairwise(bounds))]
+        self.eval_tasks = [
+            self._slice(t, a, b) for t, (a, b) in enumerate(itertools.pairwise(bounds))
+        ]
         self.tasks = [self._slice(0, 0, classes)] if joint else self.eval_tasks
         self.task_of_class = np.repeat(np.arange(spec.tasks), np.diff(bounds))
-        self.digest = hashlib.sha256(dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()).hexdigest()
+        self.digest = hashlib.sha256(
+            dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()
+        ).hexdigest()
 
     def _slice(self, index: int, start: int, stop: int) -> TaskSlice:
         rows = np.flatnonzero((self.train_labels >= start) & (self.train_labels < stop))
         return TaskSlice(index, int(start), int(stop), rows)
 
-    def batches(self, task: TaskSlice, epoch: int, with_images: bool = True, skip: int = 0) -> Iterator[Batch]:
+    def batches(
+        self, task: TaskSlice, epoch: int, with_images: bool = True, skip: int = 0
+    ) -> Iterator[Batch]:
         """One epoch of a task in its keyed order; the last, smaller batch is kept (dropping it could drop a task).
 
         skip: batches served before, which the digest holds already.
@@ -103,7 +130,14 @@ class TaskStream:
 
     def _views(self, rows: Array, epoch: int) -> Views:
         train = self.dataset.train
-        return training_views(self.seed, train.numbers[rows], epoch, train.sizes(rows), self.spec.crop_low, self.spec.flip)
+        return training_views(
+            self.seed,
+            train.numbers[rows],
+            epoch,
+            train.sizes(rows),
+            self.spec.crop_low,
+            self.spec.flip,
+        )
 
     def _resampled(self, part: str, rows: Array, views: Views) -> Tensor:
         """On the stream's device, where the pixels are resampled too."""
@@ -114,13 +148,19 @@ class TaskStream:
             out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
             for group in views.alike():
                 squares, moved = images.cut(rows[group], views[group])
-                out[to_device(group, self.device)] = resample_on_device(to_device(squares, self.device), moved, size)
+                out[to_device(group, self.device)] = resample_on_device(
+                    to_device(squares, self.device), moved, size
+                )
             return out
         if part not in self._resident:
             fits = images.nbytes < SHARE * free_bytes(self.device)
             self._resident[part] = to_device(images, self.device) if fits else None
         there = self._resident[part]
-        chosen = to_device(images[rows], self.device) if there is None else there[to_device(rows, self.device)]
+        chosen = (
+            to_device(images[rows], self.device)
+            if there is None
+            else there[to_device(rows, self.device)]
+        )
         return resample_on_device(chosen, views, size)
 
     def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:

@@ -56,13 +56,17 @@ class Views:
         return self.boxes.astype("<i8").tobytes() + self.mirrored.astype(np.uint8).tobytes()
 
 
-def training_views(seed: int, images: np.ndarray, epoch: int, sizes: np.ndarray, low: float, flip: bool) -> Views:
+def training_views(
+    seed: int, images: np.ndarray, epoch: int, sizes: np.ndarray, low: float, flip: bool
+) -> Views:
     """The views of images (n,) (numbers in the training part) of sizes (n, 2), height and width in pixels, in one epoch."""
     draws = Draws(key_of(seed, images, epoch), 3)
     high, wide = sizes[:, :1], sizes[:, 1:]
     area = draws.uniform(low, 1.0, TRIES).astype(np.float64) * high * wide
     bend = draws.uniform(-1 / 7, 1 / 7, TRIES).astype(np.float64)
-    ratio = (1 + bend) / (1 - bend)  # 3/4 to 4/3; uniform in the logarithm within 1%, without a logarithm
+    ratio = (1 + bend) / (
+        1 - bend
+    )  # 3/4 to 4/3; uniform in the logarithm within 1%, without a logarithm
     width = np.rint(np.sqrt(area * ratio)).astype(np.int64)
     height = np.rint(np.sqrt(area / ratio)).astype(np.int64)
     fits = (width > 0) & (width <= wide) & (height > 0) & (height <= high)
@@ -72,8 +76,12 @@ def training_views(seed: int, images: np.ndarray, epoch: int, sizes: np.ndarray,
     whole = _widest(sizes)
     width = np.where(chosen, width[rows, first], whole[:, 1])
     height = np.where(chosen, height[rows, first], whole[:, 0])
-    left = np.where(chosen, draws.uniform() * (sizes[:, 1] - width + 1), (sizes[:, 1] - width) // 2).astype(np.int64)
-    top = np.where(chosen, draws.uniform() * (sizes[:, 0] - height + 1), (sizes[:, 0] - height) // 2).astype(np.int64)
+    left = np.where(
+        chosen, draws.uniform() * (sizes[:, 1] - width + 1), (sizes[:, 1] - width) // 2
+    ).astype(np.int64)
+    top = np.where(
+        chosen, draws.uniform() * (sizes[:, 0] - height + 1), (sizes[:, 0] - height) // 2
+    ).astype(np.int64)
     mirrored = draws.uniform() < 0.5 if flip else np.zeros(len(images), dtype=bool)
     return Views(np.stack([left, top, width, height], 1), mirrored)
 
@@ -81,14 +89,18 @@ def training_views(seed: int, images: np.ndarray, epoch: int, sizes: np.ndarray,
 def _widest(sizes: np.ndarray) -> np.ndarray:
     """(n, 2) height and width of what is taken in the middle where no try fits: the image, at most 3 by 4 or 4 by 3."""
     high, wide = sizes.T
-    return np.stack([np.minimum(high, np.rint(wide * 4 / 3)), np.minimum(wide, np.rint(high * 4 / 3))], 1).astype(np.int64)
+    return np.stack(
+        [np.minimum(high, np.rint(wide * 4 / 3)), np.minimum(wide, np.rint(high * 4 / 3))], 1
+    ).astype(np.int64)
 
 
 def centre_views(sizes: np.ndarray, share: float) -> Views:
     """The test view of images of sizes (n, 2): the square in the middle that holds this share of the shorter side."""
     cut = np.rint(sizes.min(1) * share).astype(np.int64)
     edges = (sizes - cut[:, None]) // 2
-    return Views(np.stack([edges[:, 1], edges[:, 0], cut, cut], 1), np.zeros(len(sizes), dtype=bool))
+    return Views(
+        np.stack([edges[:, 1], edges[:, 0], cut, cut], 1), np.zeros(len(sizes), dtype=bool)
+    )
 
 
 @dataclass(frozen=True)
@@ -108,7 +120,9 @@ class Whole:
     def image(self, row: int) -> np.ndarray:
         """(height, width, 3), not copied."""
         height, width = self.sizes[row]
-        return self.pixels[self.starts[row] : self.starts[row] + 3 * height * width].reshape(height, width, 3)
+        return self.pixels[self.starts[row] : self.starts[row] + 3 * height * width].reshape(
+            height, width, 3
+        )
 
     def cut(self, rows: np.ndarray, views: Views) -> tuple[np.ndarray, Views]:
         """What the views show, each in the corner of a square that holds the largest, and where it is there."""
@@ -116,12 +130,17 @@ class Whole:
         squares = np.zeros((len(rows), side, side, 3), dtype=np.uint8)
         for square, row, (left, top, width, height) in zip(squares, rows, views.boxes, strict=True):
             square[:height, :width] = self.image(row)[top : top + height, left : left + width]
-        return squares, Views(np.concatenate([np.zeros_like(views.boxes[:, :2]), views.boxes[:, 2:]], 1), views.mirrored)
+        return squares, Views(
+            np.concatenate([np.zeros_like(views.boxes[:, :2]), views.boxes[:, 2:]], 1),
+            views.mirrored,
+        )
 
 
 def resample(images: np.ndarray | Whole, rows: np.ndarray, views: Views, size: int) -> Tensor:
     """Crop, resize and mirror images[rows] to (n, size, size, 3) uint8, one after the other."""
-    drawn = torch.empty(len(rows), 3, size, size, dtype=torch.uint8, memory_format=torch.channels_last)
+    drawn = torch.empty(
+        len(rows), 3, size, size, dtype=torch.uint8, memory_format=torch.channels_last
+    )
     for place, row, (left, top, width, height), mirrored in zip(
         drawn.split(1), rows, views.boxes.tolist(), views.mirrored, strict=True
     ):
@@ -129,7 +148,12 @@ def resample(images: np.ndarray | Whole, rows: np.ndarray, views: Views, size: i
         cut = image[top : top + height, left : left + width].reshape(
             1, height, width, 3
         )  # strides of whole images: twice as fast
-        one = interpolate(torch.from_numpy(cut.copy()).permute(0, 3, 1, 2), (size, size), mode="bilinear", antialias=True)
+        one = interpolate(
+            torch.from_numpy(cut.copy()).permute(0, 3, 1, 2),
+            (size, size),
+            mode="bilinear",
+            antialias=True,
+        )
         place.copy_(one.flip(3) if mirrored else one)
     return drawn.permute(0, 2, 3, 1)
 
@@ -152,12 +176,20 @@ def _taps(length: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray, np.nda
     return first, np.trunc(0.5 + weight * one[:, None, None]), one
 
 
-def _matrix(start: np.ndarray, length: np.ndarray, side: int, size: int, device: torch.device) -> tuple[Tensor, Tensor]:
+def _matrix(
+    start: np.ndarray, length: np.ndarray, side: int, size: int, device: torch.device
+) -> tuple[Tensor, Tensor]:
     """What each source pixel adds to each pixel of the result, (n, size, side) fp64 whole numbers, and of what (n, 1, 1)."""
     first, weight, one = _taps(length, size)
-    at, values, parts = (to_device(array, device) for array in (start[:, None] + first, weight, one))
-    tap = torch.arange(side, device=device) - at[..., None]  # which of its taps a source pixel is, if it is one
-    matrix = values.gather(-1, tap.clamp(0, values.shape[-1] - 1))  # a scatter would make a GPU's host wait
+    at, values, parts = (
+        to_device(array, device) for array in (start[:, None] + first, weight, one)
+    )
+    tap = (
+        torch.arange(side, device=device) - at[..., None]
+    )  # which of its taps a source pixel is, if it is one
+    matrix = values.gather(
+        -1, tap.clamp(0, values.shape[-1] - 1)
+    )  # a scatter would make a GPU's host wait
     return matrix.where((tap >= 0) & (tap < values.shape[-1]), 0.0), parts[:, None, None]
 
 
@@ -169,9 +201,13 @@ def resample_on_device(images: Tensor, views: Views, size: int) -> Tensor:
     """The same of (n, S, S, 3) uint8, on the device where the images are: sums stay below 2^31, so fp64 holds them exactly."""
     n, side = len(images), images.shape[1]
     left, top, width, height = views.boxes.T
-    planes = images.permute(0, 3, 1, 2).contiguous().double()  # (n, 3, S, S): colours apart, so that products are large
+    planes = (
+        images.permute(0, 3, 1, 2).contiguous().double()
+    )  # (n, 3, S, S): colours apart, so that products are large
     columns, parts = _matrix(left, width, side, size, images.device)
-    across = _rounded(planes.view(n, 3 * side, side) @ columns.transpose(1, 2), parts).view(n, 3, side, size)
+    across = _rounded(planes.view(n, 3 * side, side) @ columns.transpose(1, 2), parts).view(
+        n, 3, side, size
+    )
     rows, parts = _matrix(top, height, side, size, images.device)
     down = _rounded(rows[:, None] @ across, parts[:, None])
     out = down.to(torch.uint8).permute(0, 2, 3, 1).contiguous()  # the layout of every image here

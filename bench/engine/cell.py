@@ -21,7 +21,9 @@ from bench.hardware import resolve_precision, set_arithmetic
 from bench.method import Method, build_method
 from bench.store.tables import Rows
 
-os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")  # cuBLAS is deterministic only with this, set before its start
+os.environ.setdefault(
+    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
+)  # cuBLAS is deterministic only with this, set before its start
 
 
 @functools.lru_cache(maxsize=4)
@@ -61,10 +63,22 @@ def build_cell(spec: RunSpec, device: str = "cpu") -> Cell:
     backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, place)).to(place)
     dataset = _dataset(spec.data, backbone.image_size)
     stream = TaskStream(
-        dataset, spec.data, spec.order_seed, spec.seed, backbone.image_size, spec.train.batch_size, spec.train.joint, place
+        dataset,
+        spec.data,
+        spec.order_seed,
+        spec.seed,
+        backbone.image_size,
+        spec.train.batch_size,
+        spec.train.joint,
+        place,
     )
     method = build_method(
-        spec.type, backbone, len(dataset.classes), len(stream.tasks), spec.model, derive(spec.seed, "init", spec.type)
+        spec.type,
+        backbone,
+        len(dataset.classes),
+        len(stream.tasks),
+        spec.model,
+        derive(spec.seed, "init", spec.type),
     ).to(place)
     return Cell(spec, place, backbone, stream, Queries(backbone, stream, spec), method)
 

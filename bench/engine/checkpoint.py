@@ -26,7 +26,9 @@ KEPT = 2  # finished tasks
 class Checkpoints:
     """The checkpoints of one cell. same: digests that must be those of the run that wrote them. say: names unusable files."""
 
-    def __init__(self, run: RunDir, spec: RunSpec, same: dict[str, str], say: Callable[[str], None]) -> None:
+    def __init__(
+        self, run: RunDir, spec: RunSpec, same: dict[str, str], say: Callable[[str], None]
+    ) -> None:
         self.folder, self.say = run.path / "ckpt", say
         self.same = {"spec_sha": spec.sha, **same}
         for torn in self.folder.glob(".*.pt.*"):  # of a process that was killed while it wrote
@@ -55,7 +57,12 @@ class Checkpoints:
         content = self._read(self._within) if self._within.exists() else None
         return content if content and content["finished"] == finished else None
 
-    def restore(self, content: dict[str, Any], method: Method, optimiser: torch.optim.Optimizer | None = None) -> bool:
+    def restore(
+        self,
+        content: dict[str, Any],
+        method: Method,
+        optimiser: torch.optim.Optimizer | None = None,
+    ) -> bool:
         """Load a state that was read; one that does not fit (the method was changed) is named and leaves nothing behind."""
         before = copy.deepcopy(method.state_dict())
         try:
@@ -93,7 +100,9 @@ class Checkpoints:
             for key, value in self.same.items():
                 if content[key] != value:
                     raise ValueError(f"it was written with another {key}")
-        except Exception as error:  # whatever is wrong with it, there is an earlier state to continue from
+        except (
+            Exception
+        ) as error:  # whatever is wrong with it, there is an earlier state to continue from
             self.say(f"{path}: not used: {str(error).splitlines()[0]}")
             return None
         return content

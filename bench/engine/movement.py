@@ -43,14 +43,18 @@ def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor
     following = [*(block.norm1 for block in network.blocks[1:]), network.norm]
     hooks = [norm.register_forward_pre_hook(keep(layer)) for layer, norm in enumerate(following)]
     out: list[Tensor] = []
-    hooks.append(network.norm.register_forward_hook(lambda module, inputs, result: out.append(result)))
+    hooks.append(
+        network.norm.register_forward_hook(lambda module, inputs, result: out.append(result))
+    )
     try:
         images = torch.cat(list(stream.plain_chunks("test", rows)))
         method(method.backbone.normalise(images), query)
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack([*(seen[layer] for layer in range(len(following))), out[-1].float().mean(dim=1)]).cpu()
+    return torch.stack(
+        [*(seen[layer] for layer in range(len(following))), out[-1].float().mean(dim=1)]
+    ).cpu()
 
 
 def old_rows(stream: TaskStream, start: int) -> np.ndarray:
@@ -77,19 +81,30 @@ def rms(x: Tensor) -> float:
 def similarities(prompts: dict[int, Tensor]) -> list[dict[str, Any]]:
     """Cosine between the prompts of every two layers that are of one shape."""
     return [
-        {"layer": a, "other": b, "cosine": round(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0).item(), 6)}
+        {
+            "layer": a,
+            "other": b,
+            "cosine": round(torch.cosine_similarity(x.flatten(), y.flatten(), dim=0).item(), 6),
+        }
         for (a, x), (b, y) in itertools.combinations(prompts.items(), 2)
         if x.shape == y.shape
     ]
 
 
-def table(task: int, prompts: dict[int, dict[str, float]], before: Tensor | None, after: Tensor | None) -> list[dict[str, Any]]:
+def table(
+    task: int, prompts: dict[int, dict[str, float]], before: Tensor | None, after: Tensor | None
+) -> list[dict[str, Any]]:
     """Rows of movement.csv for one task: a row per block, and one (the last) for what the head reads."""
     drift: dict[int, float] = {}
     if before is not None and after is not None:
         mean = 1 - torch.cosine_similarity(before, after, dim=2).mean(dim=1)
         drift = {layer: round(max(value, 0.0), 6) for layer, value in enumerate(mean.tolist())}
     return [
-        {"task": task, "layer": layer, **prompts.get(layer, {}), **({"feature_drift": drift[layer]} if drift else {})}
+        {
+            "task": task,
+            "layer": layer,
+            **prompts.get(layer, {}),
+            **({"feature_drift": drift[layer]} if drift else {}),
+        }
         for layer in sorted(prompts.keys() | drift.keys())
     ]

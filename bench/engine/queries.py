@@ -53,11 +53,15 @@ class Queries:
         return self._get(["plain", part], lambda: self.stream.plain_chunks(part))
 
     def _get(self, what: list, chunks: Callable[[], Iterator[Tensor]]) -> np.ndarray:
-        key = hashlib.sha256(json.dumps([self._identity, what], sort_keys=True).encode()).hexdigest()
+        key = hashlib.sha256(
+            json.dumps([self._identity, what], sort_keys=True).encode()
+        ).hexdigest()
         if key not in self._held:
             stored = cached("queries", key, lambda: self._compute(chunks()))
             loose = [name for name, array in self._held.items() if not isinstance(array, np.memmap)]
-            if len(loose) > 4:  # not in the cache: an epoch's features are not needed again before the next task
+            if (
+                len(loose) > 4
+            ):  # not in the cache: an epoch's features are not needed again before the next task
                 self._held.pop(loose[0])
             self._held[key] = stored
         return self._held[key]

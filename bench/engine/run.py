@@ -27,7 +27,15 @@ from bench.hardware import environment, not_repeatable, peak_memory_mib
 from bench.store.rundir import SAME, RunDir, environment_digest, identity
 from bench.store.tables import TABLES, Rows
 
-KEPT = ("finished_tasks", "metrics", "timing", "losses", "movement", "similarity", "facts")  # what a checkpoint holds of a cell
+KEPT = (
+    "finished_tasks",
+    "metrics",
+    "timing",
+    "losses",
+    "movement",
+    "similarity",
+    "facts",
+)  # what a checkpoint holds of a cell
 Progress = Callable[[str], None]
 
 
@@ -55,7 +63,10 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
         which = torch.from_numpy(stream.task_of_class[labels.numpy()])
         own = bounds[which]
         outside = (classes[None] < own[:, :1]) | (classes[None] >= own[:, 1:])
-        for scenario, scores in (("class", logits), ("task", logits.masked_fill(outside, -torch.inf))):
+        for scenario, scores in (
+            ("class", logits),
+            ("task", logits.masked_fill(outside, -torch.inf)),
+        ):
             hit = scores.argmax(dim=1) == labels
             correct[scenario] += np.bincount(which[hit].numpy(), minlength=len(tasks))
         n += np.bincount(which.numpy(), minlength=len(tasks))
@@ -82,7 +93,9 @@ def identity_of(cell: Cell) -> dict[str, Any]:
     }
 
 
-def run_cell(spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None) -> dict:
+def run_cell(
+    spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None
+) -> dict:
     """Run one cell, or continue it, and leave its results on disk. Returns its state (status, reason, facts).
 
     Raises UsageError if the spec cannot be run at all and Busy while another process runs it; every other failure is a status.
@@ -103,7 +116,12 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
         _run_tasks(cell, run, {key: identifying[key] for key in SAME}, progress)
-        state = {"status": "done", "reason": not_repeatable(cell.device), **identifying, **_closing_facts(cell)}
+        state = {
+            "status": "done",
+            "reason": not_repeatable(cell.device),
+            **identifying,
+            **_closing_facts(cell),
+        }
         run.finish({name: getattr(cell, name) for name in TABLES}, state)
     except (KeyboardInterrupt, SystemExit):
         run.give_up({"status": "interrupted", "reason": "stopped by a signal", **identifying})
@@ -161,10 +179,16 @@ def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], progress: Progress
             }
         )
         own = [r for r in rows if r["scenario"] == "class"]
-        run.log(f"task {part.index + 1} accuracy " + " ".join(f"{100 * r['correct'] / r['n']:.1f}" for r in own))
+        run.log(
+            f"task {part.index + 1} accuracy "
+            + " ".join(f"{100 * r['correct'] / r['n']:.1f}" for r in own)
+        )
         faults.point("task")
         rest = json.dumps({name: getattr(cell, name) for name in KEPT})
-        kept.save_task(cell.finished_tasks, {"method": cell.method.state_dict(), "rest": rest, "stream": cell.stream.digest})
+        kept.save_task(
+            cell.finished_tasks,
+            {"method": cell.method.state_dict(), "rest": rest, "stream": cell.stream.digest},
+        )
         stopping.check()
 
 

@@ -33,8 +33,12 @@ class Position:
     step: int = 0  # steps done in this epoch
     served: int = 0  # image views trained on in this task
     seconds: float = 0.0  # spent on this task by processes that were stopped
-    sums: dict[str, Tensor] = field(default_factory=dict)  # of each part of the loss over this epoch's steps, float64
-    bad_step: Tensor | None = None  # the first step of this epoch with a loss or gradient that is not finite; 0 = none
+    sums: dict[str, Tensor] = field(
+        default_factory=dict
+    )  # of each part of the loss over this epoch's steps, float64
+    bad_step: Tensor | None = (
+        None  # the first step of this epoch with a loss or gradient that is not finite; 0 = none
+    )
 
 
 def schedule_factor(kind: str, done: float, epochs: int) -> float:
@@ -58,7 +62,9 @@ def build_optimiser(groups: list[dict[str, Any]], train: TrainSpec) -> torch.opt
     rates = {"prompt": train.prompt_lr, "head": train.head_lr}
     if not groups:
         return None
-    with_rates = [{"params": g["params"], "lr": rates[g["kind"]], "base_lr": rates[g["kind"]]} for g in groups]
+    with_rates = [
+        {"params": g["params"], "lr": rates[g["kind"]], "base_lr": rates[g["kind"]]} for g in groups
+    ]
     if train.optimiser == "sgd":
         return torch.optim.SGD(with_rates, momentum=0.9, weight_decay=train.weight_decay)
     kind = torch.optim.Adam if train.optimiser == "adam" else torch.optim.AdamW
@@ -70,13 +76,17 @@ def contract_task(cell: Cell, part: TaskSlice) -> Task:
 
     def plain_queries() -> tuple[Tensor, Tensor]:
         features = torch.from_numpy(np.array(cell.queries.plain("train")[part.rows]))
-        return features.to(cell.device), torch.from_numpy(cell.stream.train_labels[part.rows]).to(cell.device)
+        return features.to(cell.device), torch.from_numpy(cell.stream.train_labels[part.rows]).to(
+            cell.device
+        )
 
     loss_start = 0 if cell.spec.train.loss_classes == "seen" else part.start
     return Task(part.index, part.start, part.stop, loss_start, plain_queries)
 
 
-def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Checkpoints | None = None) -> Position:
+def train_task(
+    cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Checkpoints | None = None
+) -> Position:
     """All epochs of one task, from where a checkpoint within it stands; returns the position at its end."""
     method, train = cell.method, cell.spec.train
     features_before = _old_features(cell, part)
@@ -84,7 +94,9 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Ch
     task = contract_task(cell, part)
     method.train()
     method.begin_task(task)
-    prompts_before = {layer: prompt.detach().clone() for layer, prompt in method.layer_prompts().items()}
+    prompts_before = {
+        layer: prompt.detach().clone() for layer, prompt in method.layer_prompts().items()
+    }
     optimiser = build_optimiser(method.param_groups(), train)
     at = (optimiser and kept and _restore_within(cell, optimiser, kept)) or Position()
     began = time.perf_counter()
@@ -97,16 +109,22 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Ch
             now = replace(at, seconds=at.seconds + start - began)
             kept.save_within(cell.finished_tasks, _state_within(cell, optimiser, now))
             end = time.perf_counter()
-            not_before = end + 20 * (end - start) if end - start > 1 else 0.0  # fine-tuning writes all weights
+            not_before = (
+                end + 20 * (end - start) if end - start > 1 else 0.0
+            )  # fine-tuning writes all weights
 
     while at.epoch < train.epochs:
         _train_epoch(cell, part, task, optimiser, at, save)
         if at.sums:
             means = {name: f"{float(value) / at.step:.4f}" for name, value in at.sums.items()}
             place = {"run_id": cell.spec.run_id, "task": part.index + 1, "epoch": at.epoch + 1}
-            cell.losses += [{**place, "part": name, "value": value} for name, value in means.items()]
+            cell.losses += [
+                {**place, "part": name, "value": value} for name, value in means.items()
+            ]
             shown = " ".join(f"{name} {value}" for name, value in means.items())
-            log(f"task {part.index + 1} epoch {at.epoch + 1}/{train.epochs} images {at.served} {shown}")
+            log(
+                f"task {part.index + 1} epoch {at.epoch + 1}/{train.epochs} images {at.served} {shown}"
+            )
         at.epoch, at.step, at.sums, at.bad_step = at.epoch + 1, 0, {}, None
         if time.perf_counter() >= not_before:
             save()
@@ -120,7 +138,9 @@ def train_task(cell: Cell, part: TaskSlice, log: Callable[[str], None], kept: Ch
     rows = movement.table(part.index + 1, moved, features_before, _old_features(cell, part))
     cell.movement += [{"run_id": cell.spec.run_id, **row} for row in rows]
     if part is cell.stream.tasks[-1]:
-        cell.similarity += [{"run_id": cell.spec.run_id, **row} for row in movement.similarities(prompts)]
+        cell.similarity += [
+            {"run_id": cell.spec.run_id, **row} for row in movement.similarities(prompts)
+        ]
     return at
 
 
@@ -134,9 +154,13 @@ def _train_epoch(
 ) -> None:
     """One pass over a task's images, from the step at which it stands."""
     method, train = cell.method, cell.spec.train
-    batches = cell.stream.batches(part, at.epoch, method.needs_images and optimiser is not None, skip=at.step)
+    batches = cell.stream.batches(
+        part, at.epoch, method.needs_images and optimiser is not None, skip=at.step
+    )
     if optimiser is None:
-        for _ in batches:  # nothing is trained; the stream's digest still covers what others were served
+        for _ in (
+            batches
+        ):  # nothing is trained; the stream's digest still covers what others were served
             pass
         return
     parameters = [p for group in optimiser.param_groups for p in group["params"]]
@@ -146,9 +170,13 @@ def _train_epoch(
         at.bad_step = torch.zeros((), dtype=torch.int64, device=cell.device)
     for batch in batches:
         for group in optimiser.param_groups:
-            group["lr"] = group["base_lr"] * schedule_factor(train.schedule, at.epoch + at.step / steps, train.epochs)
+            group["lr"] = group["base_lr"] * schedule_factor(
+                train.schedule, at.epoch + at.step / steps, train.epochs
+            )
         images, query, labels = inputs(cell, batch, features)
-        if at.epoch == at.step == 0 and part is cell.stream.tasks[-1]:  # the last task: where prompts of all tasks take part
+        if (
+            at.epoch == at.step == 0 and part is cell.stream.tasks[-1]
+        ):  # the last task: where prompts of all tasks take part
             cell.facts["gflops_train"] = training_gflops(method, images, query, labels, task)
         loss = method.loss(images, query, labels, task)
         optimiser.zero_grad(set_to_none=True)
@@ -182,14 +210,20 @@ def _state_within(cell: Cell, optimiser: torch.optim.Optimizer, at: Position) ->
         "method": cell.method.state_dict(),
         "optimiser": optimiser.state_dict(),
         "random": _random_state(cell.device),
-        "position": {**vars(at), "sums": {name: float(value) for name, value in at.sums.items()}, "bad_step": None},
+        "position": {
+            **vars(at),
+            "sums": {name: float(value) for name, value in at.sums.items()},
+            "bad_step": None,
+        },
         "losses": json.dumps(cell.losses),
         "facts": json.dumps(cell.facts),
         "stream": cell.stream.digest,
     }
 
 
-def _restore_within(cell: Cell, optimiser: torch.optim.Optimizer, kept: Checkpoints) -> Position | None:
+def _restore_within(
+    cell: Cell, optimiser: torch.optim.Optimizer, kept: Checkpoints
+) -> Position | None:
     """Continue within a task whose begin_task has run; None where there is no state to continue from."""
     content = kept.within(cell.finished_tasks)
     if content is None or not kept.restore(content, cell.method, optimiser):
@@ -200,12 +234,18 @@ def _restore_within(cell: Cell, optimiser: torch.optim.Optimizer, kept: Checkpoi
     cell.losses, cell.facts = json.loads(content["losses"]), json.loads(content["facts"])
     cell.stream.digest = content["stream"]
     position = content["position"]
-    sums = {name: torch.tensor(value, dtype=torch.float64, device=cell.device) for name, value in position["sums"].items()}
+    sums = {
+        name: torch.tensor(value, dtype=torch.float64, device=cell.device)
+        for name, value in position["sums"].items()
+    }
     return Position(**{**position, "sums": sums})
 
 
 def _random_state(device: torch.device) -> list[Tensor]:
-    return [torch.get_rng_state(), *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else [])]
+    return [
+        torch.get_rng_state(),
+        *([torch.cuda.get_rng_state(device)] if device.type == "cuda" else []),
+    ]
 
 
 def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:
@@ -215,7 +255,11 @@ def _old_features(cell: Cell, part: TaskSlice) -> Tensor | None:
     began = time.perf_counter()
     cell.method.eval()
     rows = movement.old_rows(cell.stream, part.start)
-    query = torch.from_numpy(cell.queries.plain("test")[rows]).to(cell.device) if cell.method.needs_query else None
+    query = (
+        torch.from_numpy(cell.queries.plain("test")[rows]).to(cell.device)
+        if cell.method.needs_query
+        else None
+    )
     features = movement.features(cell.method, cell.stream, rows, query)
     cell.measuring += time.perf_counter() - began
     return features

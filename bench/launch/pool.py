@@ -37,7 +37,9 @@ class Worker:
         self.results, self.device = results, device
         self.process: subprocess.Popen[str] | None = None
 
-    def ask(self, do: str, spec: RunSpec, progress: Any = None, limit: float | None = None) -> dict[str, Any]:
+    def ask(
+        self, do: str, spec: RunSpec, progress: Any = None, limit: float | None = None
+    ) -> dict[str, Any]:
         """Status, reason and identity (digests) of a cell; after `limit` minutes it is stopped as by a signal.
 
         Raises UsageError if the cell cannot be run at all, Busy while another process runs it.
@@ -54,7 +56,12 @@ class Worker:
             )
         assert self.process.stdin is not None
         assert self.process.stdout is not None
-        request = {"do": do, "spec": plain(spec), "results": str(self.results), "device": self.device}
+        request = {
+            "do": do,
+            "spec": plain(spec),
+            "results": str(self.results),
+            "device": self.device,
+        }
         try:
             self.process.stdin.write(json.dumps(request) + "\n")
             self.process.stdin.flush()
@@ -79,8 +86,12 @@ class Worker:
         code = self.process.wait()
         if limit and code in (128 + signal.SIGTERM, -signal.SIGTERM):
             return {"status": "interrupted", "reason": f"past its limit of {limit:g} minutes"}
-        status = "oom" if code == -9 else "error"  # the kernel's answer to memory running out is SIGKILL
-        ended = f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
+        status = (
+            "oom" if code == -9 else "error"
+        )  # the kernel's answer to memory running out is SIGKILL
+        ended = (
+            f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
+        )
         return {"status": status, "reason": ended}
 
     def stop(self) -> None:
@@ -110,14 +121,25 @@ def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, Kep
     """
     built: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        kind = replace(cell, order_seed=0, seed=0).canonical() + cell.data.root + cell.backbone.checkpoint
+        kind = (
+            replace(cell, order_seed=0, seed=0).canonical()
+            + cell.data.root
+            + cell.backbone.checkpoint
+        )
         if kind not in built:
             built[kind] = worker.ask("check", cell)
             if built[kind]["status"] != "ok":
-                raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({built[kind]['reason']})")
+                raise UsageError(
+                    f"{cell.method} on {cell.benchmark}: cannot be built ({built[kind]['reason']})"
+                )
         if cell.run_id in kept:
             where = f"{worker.results / cell.suite}/runs.csv: {cell.run_id}"
-            refuse_other(where, kept[cell.run_id].state, built[kind]["identity"], "give --name, or leave out --keep")
+            refuse_other(
+                where,
+                kept[cell.run_id].state,
+                built[kind]["identity"],
+                "give --name, or leave out --keep",
+            )
         else:
             RunDir.of(worker.results, cell).refuse_other(built[kind]["identity"])
 
@@ -160,8 +182,14 @@ class Pool:
         self.failed[cell.run_id] = f"{status}: {reason}"
         run = RunDir.of(self.results, cell)
         state = run.state()
-        if state["status"] in ("running", "missing", status):  # it died or refused before it could say so, or why
-            with contextlib.suppress(OSError, UsageError):  # a full disk: what can be said is said below
+        if state["status"] in (
+            "running",
+            "missing",
+            status,
+        ):  # it died or refused before it could say so, or why
+            with contextlib.suppress(
+                OSError, UsageError
+            ):  # a full disk: what can be said is said below
                 run.give_up({**state, "status": status, "reason": reason})
         tqdm.write(f"{cell.run_id}: {self.failed[cell.run_id]}", file=sys.stderr)
 
@@ -212,7 +240,11 @@ def run_local(
     workers = [Worker(results, device)]
     threads: list[threading.Thread] = []
     try:
-        again = [cell for cell in finished if cell.data.root or cell.backbone.checkpoint or cell.run_id in kept]
+        again = [
+            cell
+            for cell in finished
+            if cell.data.root or cell.backbone.checkpoint or cell.run_id in kept
+        ]
         check_cells([*cells, *again], workers[0], kept)
         if cells:
             workers += further_workers(workers[0], cells, jobs)

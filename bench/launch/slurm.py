@@ -26,11 +26,18 @@ def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
 def submit_slurm(cells: list[RunSpec], args: argparse.Namespace, folder: Path) -> None:
     """One Slurm job array with one cell per element; sbatch must be on the PATH."""
     script = folder / "slurm.sh"
-    lines = ["#!/bin/bash", f"#SBATCH --array=0-{len(cells) - 1}", f"#SBATCH --output={folder}/slurm-%a.log", "commands=("]
+    lines = [
+        "#!/bin/bash",
+        f"#SBATCH --array=0-{len(cells) - 1}",
+        f"#SBATCH --output={folder}/slurm-%a.log",
+        "commands=(",
+    ]
     lines += [shlex.quote(command_of(cell, args)) for cell in cells]
     lines += [")", 'eval "${commands[$SLURM_ARRAY_TASK_ID]}"']
     write_text(script, "\n".join(lines) + "\n")
     try:
         subprocess.run(["sbatch", str(script)], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
-        raise UsageError(f"--launcher slurm: sbatch failed ({error}); the script is {script}") from error
+        raise UsageError(
+            f"--launcher slurm: sbatch failed ({error}); the script is {script}"
+        ) from error

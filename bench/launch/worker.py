@@ -22,8 +22,12 @@ from bench.hardware import choose_device, devices
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the grid's to handle: it ends its workers
-    stopping.on_signals(signal.SIGTERM, again=False)  # to a process group it comes twice: from outside, and from the grid
+    signal.signal(
+        signal.SIGINT, signal.SIG_IGN
+    )  # Ctrl-C is the grid's to handle: it ends its workers
+    stopping.on_signals(
+        signal.SIGTERM, again=False
+    )  # to a process group it comes twice: from outside, and from the grid
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # anything that prints must not disturb the answers
 
@@ -49,7 +53,12 @@ def serve() -> None:
                 identity = engine.identity_of(engine.build_cell(spec, device))
                 answer(kind="state", status="ok", reason="", identity=identity)
             else:
-                state = engine.run_cell(spec, Path(request["results"]), device, lambda text: answer(kind="progress", text=text))
+                state = engine.run_cell(
+                    spec,
+                    Path(request["results"]),
+                    device,
+                    lambda text: answer(kind="progress", text=text),
+                )
                 answer(kind="state", status=state["status"], reason=state["reason"])
         except UsageError as error:
             answer(kind="usage", reason=str(error))

@@ -23,12 +23,18 @@ RECONSTRUCTION = (
 UNCHECKED = "No protocol.csv: whether rows were trained on the same batches could not be checked."
 
 
-BESIDE = {"mini": ["references"]}  # reference rows that `mini`, which has to stay short, leaves to another suite
+BESIDE = {
+    "mini": ["references"]
+}  # reference rows that `mini`, which has to stay short, leaves to another suite
 
 
 def other_suites(results: Results) -> str:
     """Which rows were run as part of another suite; nothing where none was."""
-    others = results.runs[results.runs["suite"] != results.suite].groupby("suite", sort=False)["method"].unique()
+    others = (
+        results.runs[results.runs["suite"] != results.suite]
+        .groupby("suite", sort=False)["method"]
+        .unique()
+    )
     return " ".join(
         f"From suite '{suite}', run apart on the same images, class orders, batches and views (digests compared): "
         f"{', '.join(map(label, methods))}."
@@ -42,7 +48,11 @@ def scale_note(results: Results) -> str:
     orders = done["order_seed"].nunique()
     seeds = done["seed"].nunique()
     precisions = " and ".join(sorted(set(done["precision"]) - {""})) or "unknown"
-    mixed = " (NOT the same for all cells: rows may differ by that too)" if " and " in precisions else ""
+    mixed = (
+        " (NOT the same for all cells: rows may differ by that too)"
+        if " and " in precisions
+        else ""
+    )
     others = [suite for suite in results.runs["suite"].unique() if suite != results.suite]
     beside = f" with rows of {' and '.join(others)}" if others else ""
     return (
@@ -57,16 +67,31 @@ def build(results: Results, out: Path) -> str:
     """Write everything under out and return the main table as Markdown."""
     main_exact = tables.main_table(results)
     shown = tables.for_people(main_exact)
-    tables.write(out / "tables", "main", main_exact, shown, tables.for_people(main_exact, latex=True))
+    tables.write(
+        out / "tables", "main", main_exact, shown, tables.for_people(main_exact, latex=True)
+    )
     task = tables.main_table(results, "task")
-    tables.write(out / "tables", "task_scenario", task, tables.for_people(task), tables.for_people(task, latex=True))
+    tables.write(
+        out / "tables",
+        "task_scenario",
+        task,
+        tables.for_people(task),
+        tables.for_people(task, latex=True),
+    )
     paired = tables.paired_table(results)
     paired_shown = tables.paired_for_people(paired)
-    tables.write(out / "tables", "paired", paired, paired_shown, tables.paired_for_people(paired, latex=True))
+    tables.write(
+        out / "tables", "paired", paired, paired_shown, tables.paired_for_people(paired, latex=True)
+    )
     cost, missing = tables.cost_table(results), results.missing()
     moved, protocol = tables.movement_table(results).round(3), tables.protocol_table(results)
     cost, moved = (table.astype(object).where(table.notna(), "–") for table in (cost, moved))
-    for name, table in (("cost", cost), ("movement", moved), ("protocol", protocol), ("missing", missing)):
+    for name, table in (
+        ("cost", cost),
+        ("movement", moved),
+        ("protocol", protocol),
+        ("missing", missing),
+    ):
         tables.write(out / "tables", name, table, table)
     drawn = [
         figure_html(figures.save(figure, out / "figures", name), name, caption)
@@ -93,7 +118,10 @@ def build(results: Results, out: Path) -> str:
     ]  # fmt: skip
     notes = [scale_note(results), RECONSTRUCTION, other_suites(results), *results.notes]
     notes += [] if len(results.protocol) else [UNCHECKED]
-    write_text(out / "index.html", page(f"Results: {results.suite}", [note for note in notes if note], sections))
+    write_text(
+        out / "index.html",
+        page(f"Results: {results.suite}", [note for note in notes if note], sections),
+    )
     return tables.markdown(shown)
 
 
@@ -112,18 +140,31 @@ def main() -> int:
     parser.add_argument("suite", nargs="?", default="mini", help="name of a folder in --results")
     parser.add_argument("--with", action="append", default=[], dest="beside", metavar="SUITE", help="show rows of this one "
                         "too, if they were run on the same images, orders, batches and views; may be repeated")  # fmt: skip
-    parser.add_argument("--alone", action="store_true", help="without the rows of references, which stand in mini's report")
+    parser.add_argument(
+        "--alone",
+        action="store_true",
+        help="without the rows of references, which stand in mini's report",
+    )
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument(
-        "--out", type=Path, default=Path("reports"), help="folder of reports; rows of others: SUITE+OTHER in it"
+        "--out",
+        type=Path,
+        default=Path("reports"),
+        help="folder of reports; rows of others: SUITE+OTHER in it",
     )
     args = parser.parse_args()
     folder = _folder(args.results, args.suite)
     for name in args.beside:
         if name not in _there(args.results) or name == args.suite or args.beside.count(name) > 1:
-            raise UsageError.unknown("--with, other results", name, [n for n in _there(args.results) if n != args.suite])
+            raise UsageError.unknown(
+                "--with, other results", name, [n for n in _there(args.results) if n != args.suite]
+            )
     more = [] if args.alone else BESIDE.get(args.suite, [])
-    by_default = [args.results / name for name in more if name not in args.beside and (args.results / name).is_dir()]
+    by_default = [
+        args.results / name
+        for name in more
+        if name not in args.beside and (args.results / name).is_dir()
+    ]
     results = load(folder, [args.results / name for name in args.beside], by_default)
     for line in (*results.notes, *([] if len(results.protocol) else [UNCHECKED])):
         print(line, file=sys.stderr)

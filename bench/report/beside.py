@@ -24,29 +24,49 @@ def joined(folder: Path, ours: Tables, other: Path, theirs: Tables) -> tuple[Tab
     where = f"rows of {other} beside those of {folder}"
     for place, tables in ((folder, ours), (other, theirs)):
         if not len(tables["protocol"]):
-            raise UsageError(f"{where}: no {place}/protocol.csv, so whether they had the same batches cannot be checked")
+            raise UsageError(
+                f"{where}: no {place}/protocol.csv, so whether they had the same batches cannot be checked"
+            )
     runs = theirs["runs"]
     notes = _of_known_names(folder, ours, other, theirs)
     new = runs[~runs["method"].isin(ours["runs"]["method"])]
     settings = new["method"].str.contains("@")
     placed = new[~settings].merge(ours["runs"][PLACE].drop_duplicates(), on=PLACE)
     if not (placed["status"] == "done").any():
-        raise UsageError(f"{where}: {other} has no finished cell of another row on the same benchmark, order and seed")
+        raise UsageError(
+            f"{where}: {other} has no finished cell of another row on the same benchmark, order and seed"
+        )
     if settings.any():
-        notes.append(f"{other}: rows NAME@VALUE are settings of a search and shown in its own report")
+        notes.append(
+            f"{other}: rows NAME@VALUE are settings of a search and shown in its own report"
+        )
     elsewhere = int((~settings).sum()) - len(placed)
     if elsewhere:
-        notes.append(f"{other}: {elsewhere} cells on other benchmarks, orders or seeds than those of {folder} are not shown")
-    rows = {name: table[table["run_id"].isin(placed["run_id"])] for name, table in theirs.items() if "run_id" in table}
+        notes.append(
+            f"{other}: {elsewhere} cells on other benchmarks, orders or seeds than those of {folder} are not shown"
+        )
+    rows = {
+        name: table[table["run_id"].isin(placed["run_id"])]
+        for name, table in theirs.items()
+        if "run_id" in table
+    }
     rows["runs"] = placed
     rows["protocol"] = theirs["protocol"].merge(placed[ROW].drop_duplicates(), on=ROW)
     _refuse_unmatched(where, _trained(ours), _trained(rows))
     both = {name: _stacked(table, rows[name]) for name, table in ours.items()}
     checks.refuse_mixed(where, both["runs"][both["runs"]["status"] == "done"], both["protocol"])
     ranks = {"benchmark": [*ours["runs"]["benchmark"].unique()], "method": [*LABELS]}
-    rank = {name: {value: number for number, value in enumerate(values)} for name, values in ranks.items()}
-    for name, table in both.items():  # benchmark by benchmark, known names first; the order of equals stays
-        both[name] = table.sort_values(ROW, key=lambda column: column.map(rank[column.name]).fillna(len(LABELS)), kind="stable")
+    rank = {
+        name: {value: number for number, value in enumerate(values)}
+        for name, values in ranks.items()
+    }
+    for (
+        name,
+        table,
+    ) in both.items():  # benchmark by benchmark, known names first; the order of equals stays
+        both[name] = table.sort_values(
+            ROW, key=lambda column: column.map(rank[column.name]).fillna(len(LABELS)), kind="stable"
+        )
     return both, notes
 
 
@@ -63,9 +83,13 @@ def _of_known_names(folder: Path, ours: Tables, other: Path, theirs: Tables) -> 
         common = settings[0].merge(settings[1], on=[*ROW, "key"])
         cells = counts[0].merge(counts[1], on=[*PLACE, "scenario", "after_task", "eval_task"])
         if (common["value_x"] != common["value_y"]).any():
-            notes.append(f"{other}: its row '{method}' has other settings than that of {folder}, which is shown")
+            notes.append(
+                f"{other}: its row '{method}' has other settings than that of {folder}, which is shown"
+            )
         elif (cells["correct_x"] != cells["correct_y"]).any():
-            notes.append(f"{other}: its row '{method}' has the settings but not the counts of that of {folder}, which is shown")
+            notes.append(
+                f"{other}: its row '{method}' has the settings but not the counts of that of {folder}, which is shown"
+            )
     return notes
 
 
@@ -78,7 +102,9 @@ def _trained(tables: Tables) -> pd.DataFrame:
 def _refuse_unmatched(where: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> None:
     """Raises UsageError where a cell has none of ours on its benchmark, order and seed that was trained alike."""
     same = [*checks.STREAM, "precision"]
-    alike = theirs.merge(ours[PLACE + same].drop_duplicates(), on=PLACE + same, how="left", indicator=True)
+    alike = theirs.merge(
+        ours[PLACE + same].drop_duplicates(), on=PLACE + same, how="left", indicator=True
+    )
     alone = alike[alike["_merge"] == "left_only"]
     if len(alone):
         cell = alone.iloc[0]
@@ -93,4 +119,10 @@ def _refuse_unmatched(where: str, ours: pd.DataFrame, theirs: pd.DataFrame) -> N
 
 def _stacked(above: pd.DataFrame, below: pd.DataFrame) -> pd.DataFrame:
     """One table of two; an empty one, whose columns have no type yet, takes no part."""
-    return pd.concat([above, below], ignore_index=True) if len(above) and len(below) else above if len(above) else below
+    return (
+        pd.concat([above, below], ignore_index=True)
+        if len(above) and len(below)
+        else above
+        if len(above)
+        else below
+    )

@@ -12,7 +12,11 @@ from bench.store.tables import METRICS, SCENARIOS, to_csv
 
 NAMED = ["suite", "benchmark", "method", "order_seed", "seed"]
 SHARED = ("data.", "backbone.")  # keys that rows of one benchmark have in common
-STREAM = ["train.epochs", "train.batch_size", "train.joint"]  # what the batches served depend on besides data and seeds
+STREAM = [
+    "train.epochs",
+    "train.batch_size",
+    "train.joint",
+]  # what the batches served depend on besides data and seeds
 
 
 def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: pd.DataFrame) -> None:
@@ -39,17 +43,28 @@ def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: pd.DataFrame) -> N
         row = done.loc[run_id]
         for name in NAMED:
             if (part[name].astype(str) != row[name]).any():
-                raise UsageError(f"{where}: {name} of rows of '{run_id}' is not the one in runs.csv ('{row[name]}')")
+                raise UsageError(
+                    f"{where}: {name} of rows of '{run_id}' is not the one in runs.csv ('{row[name]}')"
+                )
         _refuse_part(where, run_id, part, int(row["tasks"]))
         _refuse_altered(where, run_id, part, folder)
     silent = [run_id for run_id in done.index if run_id not in of_run.groups]
     if silent:
-        raise UsageError(f"{folder}/runs.csv: '{silent[0]}' is done but metrics.csv has no rows of it")
-    for (benchmark, order, task), part in metrics.groupby(["benchmark", "order_seed", "eval_task"], sort=False):
+        raise UsageError(
+            f"{folder}/runs.csv: '{silent[0]}' is done but metrics.csv has no rows of it"
+        )
+    for (benchmark, order, task), part in metrics.groupby(
+        ["benchmark", "order_seed", "eval_task"], sort=False
+    ):
         if part["n"].nunique() > 1:
             one = part.drop_duplicates("n")
-            both = " and ".join(f"{n} ('{run_id}')" for n, run_id in zip(one["n"][:2], one["run_id"][:2], strict=True))
-            raise UsageError(f"{where}: task {task} of {benchmark}, order {order}, has different numbers of images: {both}")
+            both = " and ".join(
+                f"{n} ('{run_id}')"
+                for n, run_id in zip(one["n"][:2], one["run_id"][:2], strict=True)
+            )
+            raise UsageError(
+                f"{where}: task {task} of {benchmark}, order {order}, has different numbers of images: {both}"
+            )
 
 
 def _refuse_part(where: str, run_id: str, part: pd.DataFrame, tasks: int) -> None:
@@ -58,19 +73,27 @@ def _refuse_part(where: str, run_id: str, part: pd.DataFrame, tasks: int) -> Non
     for scenario in SCENARIOS:
         rows = part[part["scenario"] == scenario]
         if {*zip(rows["after_task"], rows["eval_task"], strict=True)} not in (every, last):
-            raise UsageError(f"{where}: rows of '{run_id}' are not whole (scenario {scenario}, {tasks} tasks)")
+            raise UsageError(
+                f"{where}: rows of '{run_id}' are not whole (scenario {scenario}, {tasks} tasks)"
+            )
 
 
 def _refuse_altered(where: str, run_id: str, part: pd.DataFrame, folder: Path) -> None:
     run = RunDir(folder / "runs" / run_id)
-    if run.path.is_dir() and not run.vouches("metrics.csv", to_csv(METRICS, part.to_dict("records"))):
-        raise UsageError(f"{where}: rows of '{run_id}' are not those of {run.path}; run the suite again to collect them")
+    if run.path.is_dir() and not run.vouches(
+        "metrics.csv", to_csv(METRICS, part.to_dict("records"))
+    ):
+        raise UsageError(
+            f"{where}: rows of '{run_id}' are not those of {run.path}; run the suite again to collect them"
+        )
 
 
 def training(protocol: pd.DataFrame) -> pd.DataFrame:
     """What of the training decides which batches are served: STREAM's keys as columns, by benchmark and method."""
     keys = protocol[protocol["key"].isin(STREAM)]
-    return keys.pivot(index=["benchmark", "method"], columns="key", values="value").reindex(columns=STREAM)
+    return keys.pivot(index=["benchmark", "method"], columns="key", values="value").reindex(
+        columns=STREAM
+    )
 
 
 def refuse_mixed(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
@@ -82,17 +105,29 @@ def refuse_mixed(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None
     for (benchmark, key), part in protocol.groupby(["benchmark", "key"], sort=False):
         if key.startswith(SHARED) and part["value"].nunique() > 1:
             one = part.drop_duplicates("value")
-            both = " and ".join(f"{value} ('{row}')" for value, row in zip(one["value"][:2], one["method"][:2], strict=True))
+            both = " and ".join(
+                f"{value} ('{row}')"
+                for value, row in zip(one["value"][:2], one["method"][:2], strict=True)
+            )
             raise UsageError(f"{where}: {key} differs between rows of {benchmark}: {both}")
-    wanted = protocol[protocol["key"] == "train.precision"].set_index(["benchmark", "method"])["value"].rename("wanted")
-    done = done.join(training(protocol), on=["benchmark", "method"]).join(wanted, on=["benchmark", "method"])
+    wanted = (
+        protocol[protocol["key"] == "train.precision"]
+        .set_index(["benchmark", "method"])["value"]
+        .rename("wanted")
+    )
+    done = done.join(training(protocol), on=["benchmark", "method"]).join(
+        wanted, on=["benchmark", "method"]
+    )
     done = done.fillna({"wanted": ""})
     groups = {
         "data_sha": ("images", ["benchmark"]),
         "weights_sha": ("weights", ["benchmark"]),
         "precision": ("precision", ["benchmark", "wanted"]),
         "tasks": ("number of tasks", ["benchmark"]),
-        "stream_sha": ("class order, batches or views", ["benchmark", "order_seed", "seed", *STREAM]),
+        "stream_sha": (
+            "class order, batches or views",
+            ["benchmark", "order_seed", "seed", *STREAM],
+        ),
     }
     for column, (what, by) in groups.items():
         for _, part in done.groupby(by, sort=False):
@@ -111,10 +146,14 @@ def _refuse_gaps(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None
     twice = protocol[protocol.duplicated(["benchmark", "method", "key"])]
     if len(twice):
         row = twice.iloc[0]
-        raise UsageError(f"{where}: two values of {row['key']} for {row['method']} on {row['benchmark']} in protocol.csv")
+        raise UsageError(
+            f"{where}: two values of {row['key']} for {row['method']} on {row['benchmark']} in protocol.csv"
+        )
     shared = protocol[protocol["key"].str.startswith(SHARED)]
     there = protocol.groupby(["benchmark", "method"])["key"].agg(set).to_dict()
-    for benchmark, method in done[["benchmark", "method"]].drop_duplicates().itertuples(index=False):
+    for benchmark, method in (
+        done[["benchmark", "method"]].drop_duplicates().itertuples(index=False)
+    ):
         needed = {*STREAM, *shared.loc[shared["benchmark"] == benchmark, "key"]}
         lacking = sorted(needed - there.get((benchmark, method), set()))
         if lacking:

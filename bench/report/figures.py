@@ -25,7 +25,9 @@ from bench.store.files import write_bytes
 
 Colour = tuple[float, float, float] | str
 JOINT_DASH = (0, (1, 1.5))
-REFERENCES: dict[str, tuple[Colour, Any]] = {  # rows to compare with: dark or pale, and never a plain line
+REFERENCES: dict[
+    str, tuple[Colour, Any]
+] = {  # rows to compare with: dark or pale, and never a plain line
     "deep-l2p++": ("#01513d", (0, (3, 1))),
     "oneprompt": ("#4aa8dd", (0, (6, 2, 1, 2))),
     "linear": ("#111111", (0, (5, 2))),
@@ -42,7 +44,9 @@ MOST_ROWS, MOST_PANELS = 16, 24  # more of them in one figure cannot be read
 def style() -> None:
     """One look for all figures."""
     sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans")
-    plt.rcParams.update({"svg.hashsalt": "bench", "figure.dpi": 100, "savefig.bbox": "tight", "axes.titlesize": 10})
+    plt.rcParams.update(
+        {"svg.hashsalt": "bench", "figure.dpi": 100, "savefig.bbox": "tight", "axes.titlesize": 10}
+    )
 
 
 def looks(results: Results) -> dict[str, tuple[Colour, Any]]:
@@ -55,16 +59,22 @@ def looks(results: Results) -> dict[str, tuple[Colour, Any]]:
 def _panels(count: int, width: float, height: float) -> tuple[Figure, list]:
     columns = min(count, 3)
     rows = -(-count // columns)
-    figure, axes = plt.subplots(rows, columns, figsize=(width * columns, height * rows), squeeze=False)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False
+    )
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, list(axes.flat)
 
 
-def _squares(axis: Axes, values: np.ndarray, names: Iterable[int], colours: str, limits: tuple[float, float]) -> None:
+def _squares(
+    axis: Axes, values: np.ndarray, names: Iterable[int], colours: str, limits: tuple[float, float]
+) -> None:
     """A square matrix as colours. seaborn's heatmap draws the whole figure again for each of its panels."""
     axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
-    named = list(enumerate(map(str, names)))[:: -(-len(values) // 12)]  # more labels than that run into each other
+    named = list(enumerate(map(str, names)))[
+        :: -(-len(values) // 12)
+    ]  # more labels than that run into each other
     axis.set_xticks(*zip(*named, strict=True))
     axis.set_yticks(*zip(*named, strict=True))
     axis.grid(visible=False)
@@ -75,7 +85,9 @@ def accuracy_curves(results: Results) -> Figure:
     look = looks(results)
     figure, axes = _panels(len(results.benchmarks), 3.6, 3.0)
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
-        part = results.curve[(results.curve["benchmark"] == benchmark) & (results.curve["scenario"] == "class")]
+        part = results.curve[
+            (results.curve["benchmark"] == benchmark) & (results.curve["scenario"] == "class")
+        ]
         for method, group in part.dropna(subset=["accuracy"]).groupby("method", sort=False):
             colour, dash = look[method]
             if method.startswith("joint"):  # one point in time: a level to compare with
@@ -88,15 +100,23 @@ def accuracy_curves(results: Results) -> Figure:
             )  # fmt: skip
         axis.set(title=benchmark, xlabel="tasks learned", ylabel="average accuracy (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)
-    handles = [plt.Line2D([], [], color=c, label=label(m), linestyle=dash) for m, (c, dash) in look.items()]
+    handles = [
+        plt.Line2D([], [], color=c, label=label(m), linestyle=dash) for m, (c, dash) in look.items()
+    ]
     figure.tight_layout()
-    figure.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3)
+    figure.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3
+    )
     return figure
 
 
 def accuracy_matrices(results: Results, benchmark: str) -> Figure:
     """Accuracy on each task after each task, one panel a method, mean over cells."""
-    methods = [m for m in results.methods if not m.startswith("joint") and len(select(results, benchmark, m, "class"))]
+    methods = [
+        m
+        for m in results.methods
+        if not m.startswith("joint") and len(select(results, benchmark, m, "class"))
+    ]
     figure, axes = _panels(max(len(methods), 1), 3.1, 2.7)
     for axis, method in zip(axes, methods, strict=False):
         runs = select(results, benchmark, method, "class")["run_id"]
@@ -104,7 +124,15 @@ def accuracy_matrices(results: Results, benchmark: str) -> Figure:
         _squares(axis, mean, range(1, len(mean) + 1), "viridis", (0, 100))
         for (after, task), value in np.ndenumerate(mean):
             if len(mean) <= 10 and not np.isnan(value):
-                axis.text(task, after, f"{value:.0f}", ha="center", va="center", size=7, color="w" if value < 65 else "k")
+                axis.text(
+                    task,
+                    after,
+                    f"{value:.0f}",
+                    ha="center",
+                    va="center",
+                    size=7,
+                    color="w" if value < 65 else "k",
+                )
         axis.set(title=label(method), xlabel="task tested", ylabel="after task")
     figure.suptitle(f"{benchmark}: accuracy (%)", y=1.0)
     figure.tight_layout()
@@ -113,7 +141,9 @@ def accuracy_matrices(results: Results, benchmark: str) -> Figure:
 
 def forgetting_bars(results: Results) -> Figure:
     """Forgetting (max form) of each method, mean and one standard deviation."""
-    part = results.cells[(results.cells["scenario"] == "class") & results.cells["forgetting"].notna()]
+    part = results.cells[
+        (results.cells["scenario"] == "class") & results.cells["forgetting"].notna()
+    ]
     colours = {label(m): colour for m, (colour, _) in looks(results).items()}
     figure, axis = plt.subplots(figsize=(max(6.0, 1.9 * len(results.benchmarks)), 3.2))
     if len(part):
@@ -142,10 +172,21 @@ def accuracy_against_parameters(results: Results) -> Figure:
             axis.errorbar(x, group["faa"].mean(), yerr=group["faa"].std() if len(group) > 1 else None,
                           fmt="^" if method.startswith("joint") else "s" if method in REFERENCES else "o",
                           color=look[method][0], label=label(method), capsize=2, markersize=5)  # fmt: skip
-        axis.set(xscale="log", title=benchmark, xlabel="trainable parameters", ylabel="final average accuracy (%)")
-    shown = {name: handle for axis in axes for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)}
+        axis.set(
+            xscale="log",
+            title=benchmark,
+            xlabel="trainable parameters",
+            ylabel="final average accuracy (%)",
+        )
+    shown = {
+        name: handle
+        for axis in axes
+        for handle, name in zip(*axis.get_legend_handles_labels(), strict=True)
+    }
     figure.tight_layout()
-    figure.legend(shown.values(), shown, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    figure.legend(
+        shown.values(), shown, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False
+    )
     return figure
 
 
@@ -158,13 +199,22 @@ def feature_drift(results: Results) -> Figure:
         for method, group in part[part["benchmark"] == benchmark].groupby("method", sort=False):
             mean = group.groupby("layer")["feature_drift"].mean()
             axis.plot(
-                mean.index + 1, mean, color=look[method][0], linestyle=look[method][1], label=label(method), linewidth=1.3
+                mean.index + 1,
+                mean,
+                color=look[method][0],
+                linestyle=look[method][1],
+                label=label(method),
+                linewidth=1.3,
             )
-        axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine", ylim=(0, None))
+        axis.set(
+            title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine", ylim=(0, None)
+        )
     handles = [plt.Line2D([], [], color=look[m][0], label=label(m), linestyle=look[m][1])
                for m in look if m in set(part["method"])]  # fmt: skip
     figure.tight_layout()
-    figure.legend(handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3)
+    figure.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3
+    )
     return figure
 
 
@@ -219,11 +269,19 @@ DRIFT = (
 
 def control_of(results: Results) -> Results | None:
     """The rows of a study of HLGP's switches that its claim is about: the default, its controls, and each number of groups."""
-    chosen = [m for m in results.methods if m == REFERENCE or m.startswith(("generator@", "groups@"))]
+    chosen = [
+        m for m in results.methods if m == REFERENCE or m.startswith(("generator@", "groups@"))
+    ]
     if REFERENCE not in chosen or len(chosen) < 2:
         return None
     names = ("runs", "cells", "movement")
-    return replace(results, **{name: getattr(results, name)[getattr(results, name)["method"].isin(chosen)] for name in names})
+    return replace(
+        results,
+        **{
+            name: getattr(results, name)[getattr(results, name)["method"].isin(chosen)]
+            for name in names
+        },
+    )
 
 
 def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
@@ -238,7 +296,11 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
     if not groups and len(results.methods) <= MOST_ROWS:
         yield from _figures_of_rows(results)
     elif (shown := control_of(results)) is not None:
-        yield "parameters", "The default row and its controls: " + PARAMETERS, accuracy_against_parameters(shown)
+        yield (
+            "parameters",
+            "The default row and its controls: " + PARAMETERS,
+            accuracy_against_parameters(shown),
+        )
         if shown.movement["feature_drift"].notna().any():
             yield "drift", "The default row and its controls: " + DRIFT, feature_drift(shown)
     if 0 < results.similarity["method"].nunique() <= MOST_PANELS:
@@ -249,7 +311,11 @@ def all_figures(results: Results) -> Iterator[tuple[str, str, Figure]]:
 def what_is_left_out(results: Results) -> str:
     """Why there are no figures of all rows, where there are none."""
     many = len(results.methods) > MOST_ROWS and not any("@" in m for m in results.methods)
-    return f"{len(results.methods)} rows cannot be told apart in one figure: those of all rows are left out." if many else ""
+    return (
+        f"{len(results.methods)} rows cannot be told apart in one figure: those of all rows are left out."
+        if many
+        else ""
+    )
 
 
 def _figures_of_rows(results: Results) -> Iterator[tuple[str, str, Figure]]:
@@ -269,7 +335,11 @@ def _figures_of_rows(results: Results) -> Iterator[tuple[str, str, Figure]]:
     if results.movement["feature_drift"].notna().any():
         yield "drift", DRIFT, feature_drift(results)
     for benchmark in results.benchmarks:
-        yield f"matrix-{benchmark}", f"Accuracy matrices on {benchmark}.", accuracy_matrices(results, benchmark)
+        yield (
+            f"matrix-{benchmark}",
+            f"Accuracy matrices on {benchmark}.",
+            accuracy_matrices(results, benchmark),
+        )
 
 
 def save(figure: Figure, folder: Path, name: str) -> str:

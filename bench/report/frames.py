@@ -13,7 +13,16 @@ from bench import metrics
 from bench.errors import UsageError
 from bench.report import checks
 from bench.report.beside import joined
-from bench.store.tables import KEYS, METRICS, PROTOCOL, RUNS, TABLES, read_csv, read_metrics, read_runs
+from bench.store.tables import (
+    KEYS,
+    METRICS,
+    PROTOCOL,
+    RUNS,
+    TABLES,
+    read_csv,
+    read_metrics,
+    read_runs,
+)
 
 CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
 
@@ -75,10 +84,14 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
         matrices[run_id, scenario] = matrix
         first = part.iloc[0]
         name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
-        pooled = 100 * metrics.pooled_accuracy_curve(_square(part, part["n"], 0), _square(part, part["correct"], 0))
+        pooled = 100 * metrics.pooled_accuracy_curve(
+            _square(part, part["n"], 0), _square(part, part["correct"], 0)
+        )
         images = int(part.loc[part["after_task"] == len(matrix), "n"].sum())
         more = {"pooled_last": pooled[-1], "pooled_mean": pooled.mean(), "test_images": images}
-        cells.append(name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more)
+        cells.append(
+            name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more
+        )
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
     numbers = {"cells": pd.DataFrame(cells), "curve": pd.DataFrame(curves), "matrices": matrices}
@@ -94,8 +107,12 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     protocol = _protocol(folder)
     checks.refuse_foreign(folder, runs, frame)
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
-    beside = {name: _beside(folder, name, runs) for name in ("timing", "losses", "movement", "similarity")}
-    runs["suite"] = folder.name  # rows of several suites are told apart by the folder they come from
+    beside = {
+        name: _beside(folder, name, runs) for name in ("timing", "losses", "movement", "similarity")
+    }
+    runs["suite"] = (
+        folder.name
+    )  # rows of several suites are told apart by the folder they come from
     return {"runs": runs, "metrics": frame, "protocol": protocol, **beside}
 
 

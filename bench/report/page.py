@@ -41,7 +41,9 @@ def inline_svg(svg: str, prefix: str) -> str:
 
 def page(title: str, notes: list[str], sections: list[tuple[str, str, str]]) -> str:
     """sections: (heading, text, html)."""
-    parts = [f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"]
+    parts = [
+        f"<!doctype html><html lang=en><head><meta charset=utf-8><title>{escape(title)}</title>"
+    ]
     parts.append(f"<style>{STYLE}</style></head><body><h1>{escape(title)}</h1>")
     parts += [f"<p class=note>{escape(note)}</p>" for note in notes]
     for heading, text, html in sections:

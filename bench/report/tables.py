@@ -38,12 +38,18 @@ def main_table(results: Results, scenario: str = "class") -> pd.DataFrame:
             row = {"benchmark": benchmark, "method": method, "n": len(part)}
             for metric in SHOWN:
                 summary = summarise(part[metric].to_numpy() if len(part) else np.array([]))
-                row |= {f"{metric}_mean": summary.mean, f"{metric}_std": summary.std, f"{metric}_n": summary.n}
+                row |= {
+                    f"{metric}_mean": summary.mean,
+                    f"{metric}_std": summary.std,
+                    f"{metric}_n": summary.n,
+                }
             rows.append(row | ({"suite": suites[method]} if suites.nunique() > 1 else {}))
     return pd.DataFrame(rows)
 
 
-HARDLY = 0.1  # prompts of a run whose change over a task is below this share of their size did not move
+HARDLY = (
+    0.1  # prompts of a run whose change over a task is below this share of their size did not move
+)
 
 
 def movement_table(results: Results) -> pd.DataFrame:
@@ -105,7 +111,11 @@ def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.D
     cells = results.cells
     if not len(cells):
         return cells
-    chosen = (cells["benchmark"] == benchmark) & (cells["method"] == method) & (cells["scenario"] == scenario)
+    chosen = (
+        (cells["benchmark"] == benchmark)
+        & (cells["method"] == method)
+        & (cells["scenario"] == scenario)
+    )
     return cells[chosen].sort_values(["order_seed", "seed"])
 
 
@@ -157,7 +167,9 @@ def for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
     for metric, title in SHOWN.items():
         shown[title] = [
             cell_text(Summary(m, s, n), latex)
-            for m, s, n in zip(table[f"{metric}_mean"], table[f"{metric}_std"], table[f"{metric}_n"], strict=True)
+            for m, s, n in zip(
+                table[f"{metric}_mean"], table[f"{metric}_std"], table[f"{metric}_n"], strict=True
+            )
         ]
     shown["n"] = table["n"]
     return shown.assign(suite=table["suite"]) if "suite" in table else shown
@@ -179,7 +191,9 @@ def paired_for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
 
 
 def markdown(table: pd.DataFrame) -> str:
-    return tabulate(table, headers="keys", tablefmt="github", showindex=False, disable_numparse=True)
+    return tabulate(
+        table, headers="keys", tablefmt="github", showindex=False, disable_numparse=True
+    )
 
 
 def escape_latex(text: str) -> str:
@@ -189,15 +203,29 @@ def escape_latex(text: str) -> str:
     return "".join(special.get(char, char) for char in text)
 
 
-def write(folder: Path, name: str, exact: pd.DataFrame, people: pd.DataFrame, latex: pd.DataFrame | None = None) -> None:
+def write(
+    folder: Path,
+    name: str,
+    exact: pd.DataFrame,
+    people: pd.DataFrame,
+    latex: pd.DataFrame | None = None,
+) -> None:
     """folder/name.md for people, .csv with every digit, .tex for a paper."""
     write_text(folder / f"{name}.md", markdown(people) + "\n")
-    write_text(folder / f"{name}.csv", exact.to_csv(index=False, float_format="%.6f", lineterminator="\n"))
+    write_text(
+        folder / f"{name}.csv", exact.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    )
     source = (people if latex is None else latex).astype(str)
-    given = ("benchmark", "method", "HLGP minus")  # columns of names; in a table made for LaTeX the rest is LaTeX already
+    given = (
+        "benchmark",
+        "method",
+        "HLGP minus",
+    )  # columns of names; in a table made for LaTeX the rest is LaTeX already
     names = [column for column in source if latex is None or column in given]
     for column in names:
         source[column] = source[column].map(lambda value: escape_latex(str(value)))
     source.columns = [escape_latex(str(column)) for column in source.columns]
-    text = tabulate(source, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True)
+    text = tabulate(
+        source, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True
+    )
     write_text(folder / f"{name}.tex", text.replace("±", "$\\pm$").replace("–", "--") + "\n")

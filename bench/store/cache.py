@@ -55,7 +55,9 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
     return _stored(path, fresh)
 
 
-def cached_pieces(kind: str, key: str, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]) -> np.ndarray:
+def cached_pieces(
+    kind: str, key: str, shape: tuple[int, ...], make: Callable[[], Iterable[np.ndarray]]
+) -> np.ndarray:
     """The same for bytes that are made piece by piece and need not fit into memory."""
     most = limit()
     path = cache_dir() / kind / f"{key}.npy"
@@ -137,7 +139,9 @@ def trim(most: int) -> int:
     for kind in KINDS:
         for torn in (cache_dir() / kind).glob(".*.npy.*"):
             with contextlib.suppress(OSError):
-                if time.time() - torn.stat().st_mtime > DAY:  # of a process that was killed; a young one is being written
+                if (
+                    time.time() - torn.stat().st_mtime > DAY
+                ):  # of a process that was killed; a young one is being written
                     torn.unlink()
     kept = entries()
     total, dropped = sum(size for _, size, _ in kept), 0

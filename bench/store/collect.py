@@ -12,7 +12,16 @@ from typing import Any
 from bench.config.spec import RunSpec
 from bench.store.protocol import protocol
 from bench.store.rundir import RunDir, identity
-from bench.store.tables import PROTOCOL, RUNS, TABLES, Rows, read_csv, read_metrics, read_runs, write_csv
+from bench.store.tables import (
+    PROTOCOL,
+    RUNS,
+    TABLES,
+    Rows,
+    read_csv,
+    read_metrics,
+    read_runs,
+    write_csv,
+)
 
 
 @dataclass(frozen=True)
@@ -29,12 +38,18 @@ def tabled(folder: Path, cells: Iterable[RunSpec]) -> dict[str, Kept]:
         return {}
     rows: dict[str, dict[str, Rows]] = {}
     for name, columns in TABLES.items():
-        for row in read_metrics(folder / f"{name}.csv") if name == "metrics" else read_csv(folder / f"{name}.csv", columns):
+        for row in (
+            read_metrics(folder / f"{name}.csv")
+            if name == "metrics"
+            else read_csv(folder / f"{name}.csv", columns)
+        ):
             rows.setdefault(row["run_id"], {table: [] for table in TABLES})[name].append(row)
     model: dict[tuple[str, str], dict[str, str]] = {}
     for row in read_csv(folder / "protocol.csv", PROTOCOL):
         if row["key"].startswith("model."):
-            model.setdefault((row["benchmark"], row["method"]), {})[row["key"].removeprefix("model.")] = row["value"]
+            model.setdefault((row["benchmark"], row["method"]), {})[
+                row["key"].removeprefix("model.")
+            ] = row["value"]
     states = {row["run_id"]: row for row in read_runs(folder / "runs.csv")}
     kept = {}
     for spec in cells:
@@ -57,13 +72,18 @@ def collect(results: Path, cells: Iterable[RunSpec], keep: bool = False) -> dict
     states = []
     folder = results / cells[0].suite
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open("w") as lock:  # of two grids that end together the later one has read what both finished
+    with (folder / ".lock").open(
+        "w"
+    ) as lock:  # of two grids that end together the later one has read what both finished
         with contextlib.suppress(OSError):  # a file system without locks
             fcntl.flock(lock, fcntl.LOCK_EX)
         before = tabled(folder, cells) if keep else {}
         for spec in cells:
             run = RunDir.of(results, spec)
-            done, state = run.done(), run.state()  # in this order: before DONE is seen it may still say "running"
+            done, state = (
+                run.done(),
+                run.state(),
+            )  # in this order: before DONE is seen it may still say "running"
             if done:
                 tables["metrics"] += read_metrics(run.path / "metrics.csv")
                 for name in TABLES.keys() - {"metrics"}:
@@ -73,9 +93,19 @@ def collect(results: Path, cells: Iterable[RunSpec], keep: bool = False) -> dict
                 for name, rows in before[spec.run_id].tables.items():
                     tables[name] += rows
             elif state["status"] in ("done", "running"):  # killed before it could say so
-                state = {**state, "status": "interrupted", "reason": state.get("reason") or "the process ended"}
+                state = {
+                    **state,
+                    "status": "interrupted",
+                    "reason": state.get("reason") or "the process ended",
+                }
             states.append(state)
-            runs.append({**identity(spec), "spec_sha": spec.sha, **{k: v for k, v in state.items() if k in RUNS}})
+            runs.append(
+                {
+                    **identity(spec),
+                    "spec_sha": spec.sha,
+                    **{k: v for k, v in state.items() if k in RUNS},
+                }
+            )
         write_csv(folder / "runs.csv", RUNS, runs)
         write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
         for name, columns in TABLES.items():

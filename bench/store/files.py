@@ -47,7 +47,9 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if isinstance(error, OSError) and error.filename is None:  # write and fsync do not say which file
+        if (
+            isinstance(error, OSError) and error.filename is None
+        ):  # write and fsync do not say which file
             error.filename = str(path)
         raise
     faults.io_step(path)
@@ -122,7 +124,9 @@ def save_pieces(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]
     """The same of bytes that come one after the other, so that the array need not fit into memory."""
 
     def write(stream: Any) -> None:
-        np.lib.format.write_array_header_1_0(stream, {"descr": "|u1", "fortran_order": False, "shape": shape})
+        np.lib.format.write_array_header_1_0(
+            stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
+        )
         for piece in pieces:
             stream.write(piece.tobytes())
 

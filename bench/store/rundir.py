@@ -33,7 +33,9 @@ def refuse_other(where: str, before: dict[str, Any], identity: dict[str, Any], c
     for key, what in SAME.items():
         old, new = before.get(key, identity[key]), identity[key]
         if old != new:
-            raise UsageError(f"{where}: begun with other {what} ({old[:12]}, now {new[:12]}); {cure}")
+            raise UsageError(
+                f"{where}: begun with other {what} ({old[:12]}, now {new[:12]}); {cure}"
+            )
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,10 @@ class RunDir:
 
     def vouches(self, name: str, text: str) -> bool:
         """True if the run has ended with this text in the file of that name."""
-        return self.done() and f"{hashlib.sha256(text.encode()).hexdigest()}  {name}" in self._vouched()
+        return (
+            self.done()
+            and f"{hashlib.sha256(text.encode()).hexdigest()}  {name}" in self._vouched()
+        )
 
     def done(self) -> bool:
         """True if finished and intact. Raises UsageError if a file is not the one that DONE vouches for."""
@@ -122,7 +127,9 @@ class RunDir:
         for name in VOUCHED:
             file = self.path / name
             if not file.exists() or self._line(name) not in vouched:
-                raise UsageError(f"{file}: altered since the run ended (DONE holds another digest); delete {self.path}")
+                raise UsageError(
+                    f"{file}: altered since the run ended (DONE holds another digest); delete {self.path}"
+                )
         return True
 
 

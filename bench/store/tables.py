@@ -20,7 +20,14 @@ METRICS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "scen
 RUNS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "status", "reason", "spec_sha", "env_sha",
         "precision", "weights_sha", "data_sha", "stream_sha", "tasks", "classes", "params_trainable", "params_total",
         "gflops_train", "gflops_infer")  # fmt: skip
-TIMING = ("run_id", "task", "train_seconds", "eval_seconds", "train_images_per_second", "peak_memory_mib")
+TIMING = (
+    "run_id",
+    "task",
+    "train_seconds",
+    "eval_seconds",
+    "train_images_per_second",
+    "peak_memory_mib",
+)
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
 SIMILARITY = ("run_id", "layer", "other", "cosine")
 LOSSES = ("run_id", "task", "epoch", "part", "value")
@@ -67,10 +74,14 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
             if missing:
                 raise UsageError(f"{path}: column '{missing[0]}' is missing")
             if len(set(names)) < len(names):
-                raise UsageError(f"{path}: column '{next(name for name in names if names.count(name) > 1)}' is there twice")
+                raise UsageError(
+                    f"{path}: column '{next(name for name in names if names.count(name) > 1)}' is there twice"
+                )
             rows = list(reader)
     except OSError as error:
-        raise UsageError(f"{path}: cannot be read ({error.strerror}); run the suite first") from error
+        raise UsageError(
+            f"{path}: cannot be read ({error.strerror}); run the suite first"
+        ) from error
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a CSV file ({error})") from error
     for number, row in enumerate(rows, start=2):
@@ -91,10 +102,16 @@ def read_runs(path: Path) -> Rows:
     rows = read_csv(path, RUNS)
     for number, row in enumerate(rows, start=2):
         if row["status"] not in STATUSES:
-            raise UsageError(f"{path}: line {number}: status '{row['status']}' (accepted: {', '.join(STATUSES)})")
+            raise UsageError(
+                f"{path}: line {number}: status '{row['status']}' (accepted: {', '.join(STATUSES)})"
+            )
         done = row["status"] == "done"
         try:
-            for name in ("order_seed", "seed", *(("tasks", "classes", "params_trainable") if done else ())):
+            for name in (
+                "order_seed",
+                "seed",
+                *(("tasks", "classes", "params_trainable") if done else ()),
+            ):
                 if whole(row[name]) < 0:
                     raise ValueError(f"{name}={row[name]}")
         except ValueError as error:
@@ -108,15 +125,24 @@ def read_metrics(path: Path) -> Rows:
     seen: dict[tuple, int] = {}
     for number, row in enumerate(read_csv(path, METRICS), start=2):
         try:
-            numbers = {name: whole(row[name]) for name in ("order_seed", "seed", "after_task", "eval_task", "n", "correct")}
+            numbers = {
+                name: whole(row[name])
+                for name in ("order_seed", "seed", "after_task", "eval_task", "n", "correct")
+            }
         except ValueError as error:
             raise UsageError(f"{path}: line {number}: {error}") from error
         if not 0 <= numbers["correct"] <= numbers["n"] or numbers["n"] < 1:
-            raise UsageError(f"{path}: line {number}: correct={numbers['correct']} of n={numbers['n']}")
+            raise UsageError(
+                f"{path}: line {number}: correct={numbers['correct']} of n={numbers['n']}"
+            )
         if not 1 <= numbers["eval_task"] <= numbers["after_task"]:
-            raise UsageError(f"{path}: line {number}: eval_task={numbers['eval_task']} after_task={numbers['after_task']}")
+            raise UsageError(
+                f"{path}: line {number}: eval_task={numbers['eval_task']} after_task={numbers['after_task']}"
+            )
         if row["scenario"] not in SCENARIOS:
-            raise UsageError(f"{path}: line {number}: scenario '{row['scenario']}' (accepted: {', '.join(SCENARIOS)})")
+            raise UsageError(
+                f"{path}: line {number}: scenario '{row['scenario']}' (accepted: {', '.join(SCENARIOS)})"
+            )
         key = (row["run_id"], row["scenario"], numbers["after_task"], numbers["eval_task"])
         if key in seen:
             raise UsageError(f"{path}: line {number} repeats line {seen[key]}")

@@ -7,8 +7,17 @@ prompts move about as far in a task as HLGP's do, since the generator multiplies
 
 _base_ = ["./mini.py"]
 
-matched = {"glyphs": 0.04, "glyphs-r": 0.03, "glyphs-a": 0.06, "glyphs-v": 0.06, "digits": 0.055}  # prompt rates
-benchmarks = {name: dict(methods={"generator@off-matched": dict(train=dict(prompt_lr=rate))}) for name, rate in matched.items()}
+matched = {
+    "glyphs": 0.04,
+    "glyphs-r": 0.03,
+    "glyphs-a": 0.06,
+    "glyphs-v": 0.06,
+    "digits": 0.055,
+}  # prompt rates
+benchmarks = {
+    name: dict(methods={"generator@off-matched": dict(train=dict(prompt_lr=rate))})
+    for name, rate in matched.items()
+}
 
 default = _base_.methods["hlgp"]
 switches = {
@@ -16,11 +25,18 @@ switches = {
     "position": [(value, dict(position=value)) for value in ("none", "sinusoidal")],
     "weights": [(value, dict(weights=value)) for value in ("sum", "mean", "prototype")],
     "copy": [("off", dict(copy=False))],
-    "layers": [("0-4", dict(layers=(0, 1, 2, 3, 4), borders=(2, 4))), ("0-5", dict(layers=(0, 1, 2, 3, 4, 5)))],
+    "layers": [
+        ("0-4", dict(layers=(0, 1, 2, 3, 4), borders=(2, 4))),
+        ("0-5", dict(layers=(0, 1, 2, 3, 4, 5))),
+    ],
     "length": [(value, dict(length=value)) for value in (1, 10)],
     "bottleneck": [(value, dict(bottleneck=value)) for value in (4, 64)],
 }
-rows = {f"{switch}@{value}": dict(default, model=model) for switch, values in switches.items() for value, model in values}
+rows = {
+    f"{switch}@{value}": dict(default, model=model)
+    for switch, values in switches.items()
+    for value, model in values
+}
 control = dict(type="hlgp", model=dict(generator=False))
 rows |= {
     "generator@off": dict(control, train=dict(prompt_lr=0.1, head_lr=0.015)),

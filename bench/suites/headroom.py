@@ -13,7 +13,10 @@ train = dict(epochs=5, batch_size=32, schedule="cosine", precision="auto", joint
 benchmarks = {name: dict(data=dict(name=name)) for name in ("glyphs", "glyphs-r", "glyphs-a")} | {
     "glyphs-v": dict(data=dict(name="glyphs-v", tasks=6)),
 }
-methods = {f"joint-linear@{rate}": dict(type="linear", train=dict(head_lr=rate)) for rate in (0.006, 0.01, 0.015, 0.025)} | {
+methods = {
+    f"joint-linear@{rate}": dict(type="linear", train=dict(head_lr=rate))
+    for rate in (0.006, 0.01, 0.015, 0.025)
+} | {
     f"joint-prompt@{rate}+{head}": dict(type="oneprompt", train=dict(prompt_lr=rate, head_lr=head))
     for rate in (0.03, 0.06)
     for head in (0.006, 0.012)

@@ -15,5 +15,7 @@ benchmarks = {"imagenet-r-10": dict()}
 train = dict(epochs=50)
 methods = {
     "l2p": dict(train=dict(epochs=50)),
-    "dualprompt": dict(model=dict(e_length=20), train=dict(epochs=50, prompt_lr=0.00046875, head_lr=0.00046875)),
+    "dualprompt": dict(
+        model=dict(e_length=20), train=dict(epochs=50, prompt_lr=0.00046875, head_lr=0.00046875)
+    ),
 }

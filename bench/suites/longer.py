@@ -16,6 +16,9 @@ rows = _base_.methods
 methods = dict(
     _delete_=True,
     **{name: rows[name] for name in ("hlgp", "dualprompt", "coda-prompt")},
-    **{f"linear@{rate}": dict(type="linear", train=dict(head_lr=rate)) for rate in (0.003, 0.0075, 0.019)},
+    **{
+        f"linear@{rate}": dict(type="linear", train=dict(head_lr=rate))
+        for rate in (0.003, 0.0075, 0.019)
+    },
 )
 del rows

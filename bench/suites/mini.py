@@ -6,5 +6,8 @@ The rows of suite `references` are left to it, so that this one stays short.
 _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
 
 rows = _base_.methods
-methods = dict(_delete_=True, **{name: rows[name] for name in rows if name not in ("deep-l2p++", "oneprompt", "finetune++")})
+methods = dict(
+    _delete_=True,
+    **{name: rows[name] for name in rows if name not in ("deep-l2p++", "oneprompt", "finetune++")},
+)
 del rows

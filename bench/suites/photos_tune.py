@@ -15,9 +15,13 @@ searched = {}
 for name, row in _base_.methods.items():
     if name in ("ncm", "linear-ncm", "joint-linear"):
         continue
-    scale = 0.005 if name.startswith("finetune") else 1.0  # all weights of a network take smaller steps than a prompt
+    scale = (
+        0.005 if name.startswith("finetune") else 1.0
+    )  # all weights of a network take smaller steps than a prompt
     for rate in (0.003, 0.01, 0.03, 0.1) if name == "linear" else (0.001, 0.003, 0.01, 0.03):
         rates = dict(head_lr=rate) if name == "linear" else dict(prompt_lr=rate * scale)
-        searched[f"{name}@{rate if name == 'linear' else rate * scale:.2g}"] = dict(row, train=dict(row["train"], **rates))
+        searched[f"{name}@{rate if name == 'linear' else rate * scale:.2g}"] = dict(
+            row, train=dict(row["train"], **rates)
+        )
 methods = dict(_delete_=True, **searched)
 del searched, name, row, scale, rate, rates

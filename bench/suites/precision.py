@@ -10,13 +10,17 @@ _base_ = ["./_base_/glyph_methods.py"]
 order_seeds = [11, 12, 13]
 seeds = [11, 12, 13]
 
-benchmarks = {"glyphs-r": dict(data=dict(name="glyphs-r", tasks=3, evaluate="validation", test_per_class=20))}
+benchmarks = {
+    "glyphs-r": dict(data=dict(name="glyphs-r", tasks=3, evaluate="validation", test_per_class=20))
+}
 
 rows = _base_.methods
 methods = dict(
     _delete_=True,
     **{
-        f"{name}@{precision}": dict(rows[name], train=dict(rows[name]["train"], precision=precision))
+        f"{name}@{precision}": dict(
+            rows[name], train=dict(rows[name]["train"], precision=precision)
+        )
         for name in ("hlgp", "l2p", "dualprompt", "coda-prompt", "linear")
         for precision in ("fp32", "bf16")
     },

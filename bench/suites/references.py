@@ -7,6 +7,10 @@ _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
 
 rows = _base_.methods
 methods = dict(
-    _delete_=True, **{name: rows[name] for name in ("deep-l2p++", "oneprompt", "finetune++", "coda-prompt", "linear")}
+    _delete_=True,
+    **{
+        name: rows[name]
+        for name in ("deep-l2p++", "oneprompt", "finetune++", "coda-prompt", "linear")
+    },
 )
 del rows

@@ -10,7 +10,9 @@ _base_ = ["./_base_/glyph_methods.py"]
 order_seeds = [1]
 seeds = [1, 2]
 
-data = dict(name="glyphs-relief", classes=20, evaluate="validation", test_per_class=50, crop_low=0.6)
+data = dict(
+    name="glyphs-relief", classes=20, evaluate="validation", test_per_class=50, crop_low=0.6
+)
 train = dict(epochs=5, schedule="cosine", prompt_lr=0.02, head_lr=0.01, precision="fp32")
 benchmarks = {"relief-1x20": dict(data=dict(tasks=1)), "relief-2x10": dict(data=dict(tasks=2))}
 methods = dict(

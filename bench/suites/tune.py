@@ -22,7 +22,9 @@ for name, row in _base_.methods.items():
     if name in ("linear", "linear-ncm", "joint-linear"):  # one rate only: twelve values of it
         pairs = [(0.0, 0.0005 * 1.5**step) for step in range(12)]
     else:
-        scale = 0.005 if name.startswith("finetune") else 1.0  # all weights of a network take smaller steps than a prompt
+        scale = (
+            0.005 if name.startswith("finetune") else 1.0
+        )  # all weights of a network take smaller steps than a prompt
         pairs = [(rate * scale, head) for rate in prompt_rates for head in head_rates]
     for prompt, head in pairs:
         rates = dict(prompt_lr=prompt, head_lr=head)

@@ -16,9 +16,22 @@ from tqdm import tqdm
 
 from bench.errors import UsageError
 
-DAMAGED = (tarfile.TarError, zipfile.BadZipFile, gzip.BadGzipFile, zlib.error, EOFError, NotImplementedError, RuntimeError)
+DAMAGED = (
+    tarfile.TarError,
+    zipfile.BadZipFile,
+    gzip.BadGzipFile,
+    zlib.error,
+    EOFError,
+    NotImplementedError,
+    RuntimeError,
+)
 
-IMPOSSIBLE = (errno.EEXIST, errno.EISDIR, errno.ENOTDIR, errno.ENAMETOOLONG)  # a name that is file and folder, or too long
+IMPOSSIBLE = (
+    errno.EEXIST,
+    errno.EISDIR,
+    errno.ENOTDIR,
+    errno.ENAMETOOLONG,
+)  # a name that is file and folder, or too long
 
 
 def pending(archive: Path) -> bool:
@@ -44,11 +57,15 @@ def unpack(archive: Path, inner: str) -> None:
                 raise UsageError(f"{archive}: no folder '{inner}' in it")
             temporary.rename(done)
         except DAMAGED as error:
-            raise UsageError(f"{archive}: not a readable archive ({error}); remove it and fetch it again") from error
+            raise UsageError(
+                f"{archive}: not a readable archive ({error}); remove it and fetch it again"
+            ) from error
         except OSError as error:
             if error.errno in IMPOSSIBLE:
                 name = Path(error.filename).name
-                raise UsageError(f"{archive}: member {name!a} cannot be unpacked here ({error.strerror})") from error
+                raise UsageError(
+                    f"{archive}: member {name!a} cannot be unpacked here ({error.strerror})"
+                ) from error
             error.filename = error.filename or str(temporary)  # a full disk does not say where
             raise
         finally:
@@ -68,7 +85,9 @@ def _extract(archive: Path, folder: Path) -> None:
         with zipfile.ZipFile(archive) as packed:
             entries = packed.infolist()
             for entry in entries:
-                kind = stat.S_IFMT(entry.external_attr >> 16)  # 0 where it was packed on another system
+                kind = stat.S_IFMT(
+                    entry.external_attr >> 16
+                )  # 0 where it was packed on another system
                 _refuse(archive, entry.filename, kind not in (0, stat.S_IFREG, stat.S_IFDIR))
             _fits(archive, folder, sum(entry.file_size for entry in entries))
             for entry in tqdm(entries, desc=archive.name, unit="file", disable=None):
@@ -100,4 +119,6 @@ def _refuse(archive: Path, name: str, special: bool) -> None:
 def _fits(archive: Path, folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise UsageError(f"{archive}: {needed / 1e9:.1f} GB when unpacked, {free / 1e9:.1f} GB are free in {folder.parent}")
+        raise UsageError(
+            f"{archive}: {needed / 1e9:.1f} GB when unpacked, {free / 1e9:.1f} GB are free in {folder.parent}"
+        )

@@ -45,7 +45,13 @@ def mirrored(url: str, mirror: str) -> str:
 
 
 def fetch(
-    url: str, target: Path, size: int | None = None, md5: str = "", tries: int = 6, pause: float = 1.0, timeout: float = 60.0
+    url: str,
+    target: Path,
+    size: int | None = None,
+    md5: str = "",
+    tries: int = 6,
+    pause: float = 1.0,
+    timeout: float = 60.0,
 ) -> None:
     """Download url to target through target.part, which a later call continues: without md5 only if target.part.from says
     that it is of the same url and version there, since nothing else would tell if it was not.
@@ -62,7 +68,9 @@ def fetch(
         except _Broken as error:
             if not left:
                 kept = part.stat().st_size if part.exists() else 0
-                raise UsageError(f"{url}: {error}; {tries} tries, {kept} bytes are kept in {part}: run it again") from error
+                raise UsageError(
+                    f"{url}: {error}; {tries} tries, {kept} bytes are kept in {part}: run it again"
+                ) from error
             print(f"{url}: {error}; again in {pause:g} s", file=sys.stderr)
         time.sleep(pause)
         pause *= 2
@@ -111,18 +119,24 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bo
     version of the file. Raises _Broken for what may pass."""
     version = _version(url, part)
     have = part.stat().st_size if part.exists() and (trusted or version) else 0
-    request = urllib.request.Request(url, headers={"User-Agent": "hlgp-bench", "Accept-Encoding": "identity"})
+    request = urllib.request.Request(
+        url, headers={"User-Agent": "hlgp-bench", "Accept-Encoding": "identity"}
+    )
     if have:
         request.add_header("Range", f"bytes={have}-")
         if not trusted:
-            request.add_header("If-Range", version)  # of another version the server sends everything
+            request.add_header(
+                "If-Range", version
+            )  # of another version the server sends everything
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             start, total = _extent(answer, have)
             if start:
                 _same_version(answer.headers, version, part, trusted)
             if size is not None and total is not None and total != size:
-                raise UsageError(f"{url}: not the published file ({total} bytes are offered instead of {size})")
+                raise UsageError(
+                    f"{url}: not the published file ({total} bytes are offered instead of {size})"
+                )
             _write(answer, part, start, total, f"{url}\n{_version_of(answer.headers)}")
     except urllib.error.HTTPError as error:
         error.close()
@@ -142,7 +156,9 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bo
 def _extent(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
     """First byte of the answer and length of the whole file; a server without ranges starts again at 0."""
     ranged = (
-        re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", "")) if answer.status == 206 else None
+        re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
+        if answer.status == 206
+        else None
     )
     if ranged and int(ranged[1]) == have:
         return have, int(ranged[2]) + 1 if ranged[3] == "*" else int(ranged[3])
@@ -165,7 +181,9 @@ def _same_version(headers: Message, version: str, part: Path, trusted: bool) -> 
         raise _Broken("another version of the file than what was kept")
 
 
-def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int | None, origin: str) -> None:
+def _write(
+    answer: http.client.HTTPResponse, part: Path, start: int, total: int | None, origin: str
+) -> None:
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
         stream = part.open("ab")
@@ -176,7 +194,9 @@ def _write(answer: http.client.HTTPResponse, part: Path, start: int, total: int 
         with stream, bar:
             _alone(stream, part, start)
             if not start:
-                _origin(part).unlink(missing_ok=True)  # before its bytes, and written after they are gone: never of others
+                _origin(part).unlink(
+                    missing_ok=True
+                )  # before its bytes, and written after they are gone: never of others
                 if part.stat().st_size:
                     stream.truncate(0)
                 _origin(part).write_text(origin)

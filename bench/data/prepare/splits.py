@@ -33,7 +33,9 @@ class Found:
 
     def published_order(self) -> list[int]:
         """Our labels (sorted names) in the order of the published numbers; [] where there are none that count 0..C-1."""
-        ours = {name: label for label, name in enumerate(sorted({label for _, label, _ in self.images}))}
+        ours = {
+            name: label for label, name in enumerate(sorted({label for _, label, _ in self.images}))
+        }
         if sorted(self.numbers.values()) != list(range(len(ours))):
             return []
         return [ours[name] for name in sorted(self.numbers, key=lambda name: self.numbers[name])]
@@ -41,7 +43,9 @@ class Found:
 
 def folders(root: Path) -> Found:
     """train/CLASS/* and test/CLASS/*, as LAMDA-PILOT distributes ImageNet-R, ImageNet-A, VTAB-CIL and CUB."""
-    return Found([image for part in PARTS for image in _images(root, list_classes(root / part), part)])
+    return Found(
+        [image for part in PARTS for image in _images(root, list_classes(root / part), part)]
+    )
 
 
 def seeded(root: Path) -> Found:
@@ -50,7 +54,9 @@ def seeded(root: Path) -> Found:
     return Found([*_images(root, train, "train"), *_images(root, test, "test")])
 
 
-def _images(root: Path, classes: dict[str, list[Path]], part: str) -> Iterator[tuple[str, str, str]]:
+def _images(
+    root: Path, classes: dict[str, list[Path]], part: str
+) -> Iterator[tuple[str, str, str]]:
     for name, files in classes.items():
         for file in files:
             yield file.relative_to(root).as_posix(), name, part
@@ -61,7 +67,9 @@ def coda(root: Path) -> Found:
     lists = {part: _yaml_list(root / f"imagenet-r_{part}.yaml", 2) for part in PARTS}
     head = "\n".join(path for path, _ in lists["test"][:HEAD])
     if hashlib.sha256(head.encode()).hexdigest() != catalogue.CODA_HEAD:
-        raise UsageError(f"{root / 'imagenet-r_test.yaml'}: not the published list (its first {HEAD} entries are others)")
+        raise UsageError(
+            f"{root / 'imagenet-r_test.yaml'}: not the published list (its first {HEAD} entries are others)"
+        )
     return _merged(lists, root)
 
 
@@ -97,7 +105,10 @@ def cub(root: Path) -> Found:
 def tiny(root: Path) -> Found:
     """train/WNID/images/*, and val/images/* labelled by val/val_annotations.txt ('FILE WNID x y w h') as test."""
     train = _images(root, list_classes(root / "train"), "train")
-    test = [(f"val/images/{words[0]}", words[1], "test") for words in _lines(root / "val" / "val_annotations.txt", 6)]
+    test = [
+        (f"val/images/{words[0]}", words[1], "test")
+        for words in _lines(root / "val" / "val_annotations.txt", 6)
+    ]
     return Found([*train, *test])
 
 
@@ -114,7 +125,9 @@ def _merged(lists: dict[str, list[tuple[str, int]]], root: Path) -> Found:
         for path, number in entries:
             name = PurePosixPath(path).parent.name
             if numbers.setdefault(name, number) != number:
-                raise UsageError(f"{root}: class '{name}' has the numbers {numbers[name]} and {number} in the published lists")
+                raise UsageError(
+                    f"{root}: class '{name}' has the numbers {numbers[name]} and {number} in the published lists"
+                )
             images.append((path, name, part))
     return Found(images, numbers)
 
@@ -122,14 +135,21 @@ def _merged(lists: dict[str, list[tuple[str, int]]], root: Path) -> Found:
 def _yaml_list(file: Path, depth: int) -> list[tuple[str, int]]:
     """The last `depth` parts of each path under 'data' with its number under 'targets'; safe loading, no tags."""
     try:
-        content: Any = yaml.load(file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader))
+        content: Any = yaml.load(
+            file.read_bytes(), Loader=getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+        )
         paths, numbers = content["data"], content["targets"]
         if len(paths) != len(numbers) or not all(type(number) is int for number in numbers):
             raise ValueError(f"{len(paths)} paths and {len(numbers)} whole numbers do not fit")
-        return [("/".join(PurePosixPath(path).parts[-depth:]), number) for path, number in zip(paths, numbers, strict=True)]
+        return [
+            ("/".join(PurePosixPath(path).parts[-depth:]), number)
+            for path, number in zip(paths, numbers, strict=True)
+        ]
     except (OSError, yaml.YAMLError, UnicodeDecodeError, KeyError, TypeError, ValueError) as error:
         said = " ".join(str(error).split())
-        raise UsageError(f"{file}: a list with 'data' and 'targets' is expected ({said}); {AGAIN}") from error
+        raise UsageError(
+            f"{file}: a list with 'data' and 'targets' is expected ({said}); {AGAIN}"
+        ) from error
 
 
 def _lines(file: Path, words: int) -> Iterator[list[str]]:
@@ -140,7 +160,9 @@ def _lines(file: Path, words: int) -> Iterator[list[str]]:
     for number, line in enumerate(lines, start=1):
         found = line.split()
         if found and len(found) != words:
-            raise UsageError(f"{file}: line {number}: {words} words are expected, found {len(found)}; {AGAIN}")
+            raise UsageError(
+                f"{file}: line {number}: {words} words are expected, found {len(found)}; {AGAIN}"
+            )
         if found:
             yield found
 

@@ -42,7 +42,9 @@ def split_of(entry: Entry, name: str) -> Split:
     for split in entry.splits:
         if name in ("", split.name):
             return split
-    raise UsageError.unknown(f"--split of {entry.name}", name, [split.name for split in entry.splits])
+    raise UsageError.unknown(
+        f"--split of {entry.name}", name, [split.name for split in entry.splits]
+    )
 
 
 def prepare(entry: Entry, split: Split, options: Options) -> int:
@@ -74,7 +76,9 @@ def adopt(entry: Entry, name: str, given: Path, options: Options) -> int:
     file = manifest.path_of(root, name)
     known = next((split for split in entry.splits if split.name == name), None)
     if (known is None or known.download) and not all((root / row.path).exists() for row in rows):
-        obtain(entry, root, options)  # lists that are placed by hand are not needed: the manifest is the list
+        obtain(
+            entry, root, options
+        )  # lists that are placed by hand are not needed: the manifest is the list
     difference = manifest.compare(root, rows).lines()
     if difference:
         print("\n".join(f"{entry.name}: {line}" for line in difference))
@@ -101,17 +105,30 @@ def verify(entry: Entry, name: str, options: Options) -> int:
     for each in names:
         rows = manifest.read(manifest.path_of(root, each))
         known = [split for split in entry.splits if split.name == each and not options.partial]
-        lines = [line for split in known for line in _counts(split, [(row.label, row.part) for row in rows])]
+        lines = [
+            line
+            for split in known
+            for line in _counts(split, [(row.label, row.part) for row in rows])
+        ]
         difference = manifest.compare(root, rows)
         gone = {*difference.missing}
-        lines += [*difference.lines(), *_undecodable(root, [row.path for row in rows if row.path not in gone])]
+        lines += [
+            *difference.lines(),
+            *_undecodable(root, [row.path for row in rows if row.path not in gone]),
+        ]
         problems += len(lines)
-        print("\n".join(f"{entry.name} {each}: {line}" for line in lines or [f"fine; {_summary(rows)}"]))
+        print(
+            "\n".join(
+                f"{entry.name} {each}: {line}" for line in lines or [f"fine; {_summary(rows)}"]
+            )
+        )
     return CHECK_FAILED if problems else FINE
 
 
 def _unprepared(entry: Entry, root: Path) -> UsageError:
-    return UsageError(f"{root}: no split is prepared there (python -m bench.data prepare {entry.name})")
+    return UsageError(
+        f"{root}: no split is prepared there (python -m bench.data prepare {entry.name})"
+    )
 
 
 def _provide(entry: Entry, split: Split, root: Path, options: Options) -> None:
@@ -129,8 +146,14 @@ def obtain(entry: Entry, root: Path, options: Options) -> None:
     """The archives of a dataset, unpacked, as far as they are not there. Raises UsageError where that cannot be."""
     absent = [archive for archive in entry.archives if not _is_there(archive, root)]
     if absent and offline(options.offline):
-        fetch = "".join(f"\nfetch: {download.mirrored(archive.url, options.mirror)}" for archive in absent)
-        many, them = (f"{len(absent)} files are", "them") if len(absent) > 1 else (f"{absent[0].name} is", "it")
+        fetch = "".join(
+            f"\nfetch: {download.mirrored(archive.url, options.mirror)}" for archive in absent
+        )
+        many, them = (
+            (f"{len(absent)} files are", "them")
+            if len(absent) > 1
+            else (f"{absent[0].name} is", "it")
+        )
         raise UsageError(f"{many} not there and the network is off{fetch}\nput: {them} into {root}")
     for archive in entry.archives:
         _obtain_one(archive, root, options)
@@ -147,9 +170,13 @@ def _obtain_one(archive: Archive, root: Path, options: Options) -> None:
     if archive.makes and any(root.glob(archive.makes)):
         return
     if not file.exists():
-        download.fetch(download.mirrored(archive.url, options.mirror), file, archive.bytes, archive.md5)
+        download.fetch(
+            download.mirrored(archive.url, options.mirror), file, archive.bytes, archive.md5
+        )
     elif archive.makes and (wrong := download.differs(file, archive.bytes, archive.md5)):
-        raise UsageError(f"{file}: not the published file ({wrong}); remove it to download it again")
+        raise UsageError(
+            f"{file}: not the published file ({wrong}); remove it to download it again"
+        )
     if archive.makes:
         archives.unpack(file, archive.inner)
 
@@ -161,7 +188,11 @@ def _counts(split: Split, found: list[tuple[str, str]]) -> list[str]:
         ("classes", split.classes, len({label for label, _ in found})), ("train", split.train, parts["train"]),
         ("test", split.test, parts["test"]), ("images", split.images, len(found)),
     )  # fmt: skip
-    return [f"counts: {what} {here} instead of {expected}" for what, expected, here in pairs if expected not in (None, here)]
+    return [
+        f"counts: {what} {here} instead of {expected}"
+        for what, expected, here in pairs
+        if expected not in (None, here)
+    ]
 
 
 def _summary(rows: list[Row]) -> str:
@@ -178,7 +209,9 @@ def _undecodable(root: Path, paths: list[str]) -> list[str]:
             return str(error)
         return ""
 
-    broken = [path for path, said in zip(paths, in_threads(says, paths, "decode"), strict=True) if said]
+    broken = [
+        path for path, said in zip(paths, in_threads(says, paths, "decode"), strict=True) if said
+    ]
     return [f"not decodable: {len(broken)} files ({manifest.shown(broken)})"] if broken else []
 
 
@@ -191,7 +224,12 @@ def _verify_cifar(root: Path) -> int:
             lines.append(f"missing: {file}")
         elif hashlib.md5(file.read_bytes(), usedforsecurity=False).hexdigest() != md5:
             lines.append(f"altered: {file}")
-    print("\n".join(f"cifar100: {line}" for line in lines or [f"fine; 100 classes, train 50000, test 10000, in {root}"]))
+    print(
+        "\n".join(
+            f"cifar100: {line}"
+            for line in lines or [f"fine; 100 classes, train 50000, test 10000, in {root}"]
+        )
+    )
     return CHECK_FAILED if lines else FINE
 
 
@@ -231,12 +269,20 @@ def describe(entry: Entry) -> list[str]:
 
 
 def _state(entry: Entry, split: Split, root: Path) -> str:
-    absent = [archive.name for archive in entry.archives if split.download and not _is_there(archive, root)]
+    absent = [
+        archive.name
+        for archive in entry.archives
+        if split.download and not _is_there(archive, root)
+    ]
     loads = [f"{len(absent)} files" if len(absent) > FEW else ", ".join(absent)] if absent else []
-    missing = [f"{need} (by hand)" for need in _missing(root, split)] + [f"{names} (download)" for names in loads]
+    missing = [f"{need} (by hand)" for need in _missing(root, split)] + [
+        f"{names} (download)" for names in loads
+    ]
     return f"missing {', '.join(missing)}" if missing else "ready to prepare"
 
 
 def _is_there(archive: Archive, root: Path) -> bool:
     file = root / archive.name
-    return file.exists() or (archive.makes != "" and (archives.pending(file) or any(root.glob(archive.makes))))
+    return file.exists() or (
+        archive.makes != "" and (archives.pending(file) or any(root.glob(archive.makes)))
+    )

@@ -14,17 +14,37 @@ train = dict(epochs=2, batch_size=32, optimiser="adam", schedule="cosine_step", 
 
 methods = {
     "hlgp": dict(type="hlgp", train=dict(prompt_lr=0.003, head_lr=0.015)),
-    "l2p": dict(type="l2p", model=dict(pool=10, length=1, top_n=5), train=dict(prompt_lr=0.003, head_lr=0.04)),
-    "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=10, top_n=5), train=dict(prompt_lr=0.01, head_lr=0.015)),
-    "deep-l2p++": dict(type="deep_l2p", model=dict(pool=30, length=10, top_n=5), train=dict(prompt_lr=0.03, head_lr=0.015)),
+    "l2p": dict(
+        type="l2p",
+        model=dict(pool=10, length=1, top_n=5),
+        train=dict(prompt_lr=0.003, head_lr=0.04),
+    ),
+    "l2p++": dict(
+        type="l2p_plus",
+        model=dict(pool=30, length=10, top_n=5),
+        train=dict(prompt_lr=0.01, head_lr=0.015),
+    ),
+    "deep-l2p++": dict(
+        type="deep_l2p",
+        model=dict(pool=30, length=10, top_n=5),
+        train=dict(prompt_lr=0.03, head_lr=0.015),
+    ),
     "dualprompt": dict(type="dualprompt", train=dict(prompt_lr=0.03, head_lr=0.015)),
-    "coda-prompt": dict(type="coda_prompt", model=dict(pool=60), train=dict(prompt_lr=0.01, head_lr=0.04)),
-    "oneprompt": dict(type="oneprompt", model=dict(layers=(0, 1, 2, 3, 4)), train=dict(prompt_lr=0.1, head_lr=0.015)),
+    "coda-prompt": dict(
+        type="coda_prompt", model=dict(pool=60), train=dict(prompt_lr=0.01, head_lr=0.04)
+    ),
+    "oneprompt": dict(
+        type="oneprompt",
+        model=dict(layers=(0, 1, 2, 3, 4)),
+        train=dict(prompt_lr=0.1, head_lr=0.015),
+    ),
     "linear": dict(type="linear", train=dict(head_lr=0.019)),
     "ncm": dict(type="ncm"),
     "linear-ncm": dict(type="linear_ncm", train=dict(head_lr=0.019)),
     "finetune++": dict(type="finetune", train=dict(prompt_lr=0.00005, head_lr=0.015)),
-    "finetune": dict(type="finetune", train=dict(prompt_lr=0.000015, head_lr=0.015, loss_classes="seen")),
+    "finetune": dict(
+        type="finetune", train=dict(prompt_lr=0.000015, head_lr=0.015, loss_classes="seen")
+    ),
     "joint-linear": dict(type="linear", train=dict(joint=True, head_lr=0.013)),
     "joint-prompt": dict(type="oneprompt", train=dict(joint=True, prompt_lr=0.03, head_lr=0.015)),
 }

@@ -9,17 +9,33 @@ HLGP has no official recipe: its prompt rate here is our choice.
 """
 
 data = dict(order="coda", tasks=10, crop_low=0.08, flip=True)
-backbone = dict(name="vit_base_patch16_224.augreg_in21k_ft_in1k", image_size=224, normalise="zero_one")
-train = dict(epochs=20, batch_size=128, optimiser="adam", prompt_lr=1e-3, head_lr=1e-3, schedule="coda", precision="auto")
+backbone = dict(
+    name="vit_base_patch16_224.augreg_in21k_ft_in1k", image_size=224, normalise="zero_one"
+)
+train = dict(
+    epochs=20,
+    batch_size=128,
+    optimiser="adam",
+    prompt_lr=1e-3,
+    head_lr=1e-3,
+    schedule="coda",
+    precision="auto",
+)
 order_seeds = [0, 1, 2, 3, 4]
 seeds = [1]
 
 methods = {
-    "hlgp": dict(type="hlgp", model=dict(groups=3, length=5, bottleneck=16), train=dict(prompt_lr=3e-3)),
-    "hlgp-independent": dict(type="hlgp", model=dict(length=5, generator=False), train=dict(prompt_lr=1e-2)),
+    "hlgp": dict(
+        type="hlgp", model=dict(groups=3, length=5, bottleneck=16), train=dict(prompt_lr=3e-3)
+    ),
+    "hlgp-independent": dict(
+        type="hlgp", model=dict(length=5, generator=False), train=dict(prompt_lr=1e-2)
+    ),
     "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=20, top_n=5)),
     "deep-l2p++": dict(type="deep_l2p", model=dict(pool=30, length=20, top_n=5)),
-    "dualprompt": dict(type="dualprompt", model=dict(g_length=3, e_length=10, init=(0.0, 1.0), form="coda")),
+    "dualprompt": dict(
+        type="dualprompt", model=dict(g_length=3, e_length=10, init=(0.0, 1.0), form="coda")
+    ),
     "coda-prompt": dict(type="coda_prompt", model=dict(pool=100, length=8)),
     "oneprompt": dict(type="oneprompt", model=dict(layers=(0, 1, 2, 3, 4), length=10)),
     "linear": dict(type="linear"),

@@ -25,6 +25,10 @@ methods = dict(
         model=dict(g_length=5, e_length=5),
         train=dict(google, batch_size=24, prompt_lr=0.0028125, head_lr=0.0028125),
     ),
-    **{name: row for name, row in _base_.methods.items() if row["type"] not in ("hlgp", "dualprompt")},
+    **{
+        name: row
+        for name, row in _base_.methods.items()
+        if row["type"] not in ("hlgp", "dualprompt")
+    },
 )
 del google

@@ -15,10 +15,17 @@ order_seeds = [1993, 1994, 1995, 1996, 1997]
 
 benchmarks = {
     "cifar100-10": dict(data=dict(name="cifar100", root="cifar100", tasks=10)),
-    "imagenet-r-10": dict(data=dict(name="folder", root="imagenet-r", split="coda", crops_of="whole", tasks=10)),
-    "imagenet-a-10": dict(data=dict(name="folder", root="imagenet-a", split="pilot", crops_of="whole", tasks=10)),
+    "imagenet-r-10": dict(
+        data=dict(name="folder", root="imagenet-r", split="coda", crops_of="whole", tasks=10)
+    ),
+    "imagenet-a-10": dict(
+        data=dict(name="folder", root="imagenet-a", split="pilot", crops_of="whole", tasks=10)
+    ),
     "vtab-5": dict(
-        data=dict(name="folder", root="vtab", split="pilot", crops_of="whole", tasks=5, order="natural"), seeds=[1, 2, 3, 4, 5]
+        data=dict(
+            name="folder", root="vtab", split="pilot", crops_of="whole", tasks=5, order="natural"
+        ),
+        seeds=[1, 2, 3, 4, 5],
     ),
 }
 methods = {
