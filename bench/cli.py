@@ -1,4 +1,4 @@
-"""What all commands share: one clear line and exit code 2 for a mistake, never a traceback."""
+"""What all commands share: a mistake gets one clear line and exit code 2, never a traceback."""
 
 from __future__ import annotations
 
@@ -8,10 +8,11 @@ import signal
 import sys
 from collections.abc import Callable
 
-from bench.config.spec import SEEDS
+from bench.config.spec import SEED_LIMIT
 from bench.errors import DISK_FAILURES, UsageError
 
-FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3
+FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3  # exit codes
+STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
 def above_zero(text: str) -> float:
@@ -34,15 +35,17 @@ def positive(text: str) -> int:
 
 def seed(text: str) -> int:
     """argparse type of a seed."""
-    if not text.isdecimal() or int(text) >= SEEDS:
-        raise argparse.ArgumentTypeError(
-            f"'{text}': a whole number from 0, below {SEEDS}, is expected"
-        )
+    if not text.isdecimal() or int(text) >= SEED_LIMIT:
+        message = f"'{text}': a whole number from 0, below {SEED_LIMIT}, is expected"
+        raise argparse.ArgumentTypeError(message)
     return int(text)
 
 
 def run(main: Callable[[], int]) -> None:
-    """Call a command's main and exit with its code: 2 and one line for a UsageError, 3 for a disk, 130 or 143 for a signal."""
+    """Call a command's main and exit with its code.
+
+    2 and one line for a UsageError, 3 for a full or broken disk, 130 or 143 for a signal.
+    """
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = main()
@@ -52,7 +55,7 @@ def run(main: Callable[[], int]) -> None:
     except KeyboardInterrupt:
         code = 128 + signal.SIGINT
     except SystemExit as stop:
-        if stop.code not in (128 + signal.SIGINT, 128 + signal.SIGTERM):  # argparse's own
+        if stop.code not in STOPPED:  # argparse's own
             raise
         code = int(stop.code)
     except BrokenPipeError:
@@ -61,11 +64,9 @@ def run(main: Callable[[], int]) -> None:
     except OSError as error:
         if error.errno not in (*DISK_FAILURES, errno.EROFS):
             raise
-        print(
-            f"error: {error.filename}: {error.strerror}; what was finished is safe, the same command continues",
-            file=sys.stderr,
-        )
+        what = "what was finished is safe, the same command continues"
+        print(f"error: {error.filename}: {error.strerror}; {what}", file=sys.stderr)
         code = UNFINISHED
-    if code > 128:
+    if code in STOPPED:
         print("interrupted: the same command continues", file=sys.stderr)
     sys.exit(code)

@@ -1,4 +1,4 @@
-"""The three ways in which a run ends that are not a fault of the program, and what a disk may answer."""
+"""Errors that users see: a mistake of theirs, a busy cell, a diverged one, a full disk."""
 
 from __future__ import annotations
 

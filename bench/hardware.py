@@ -1,6 +1,6 @@
 """Facts about the machine: devices, processor, precision, threads, memory, environment.
 
-torch is imported inside the functions that need it, so that commands which train nothing start fast.
+torch is imported inside the functions that need it: commands without training start faster.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def peak_memory_mib() -> int:
 
 
 def set_arithmetic(threads: int) -> None:
-    """Make this process compute repeatably, with so many threads, and in fp32 where fp32 is said."""
+    """Make this process compute repeatably, with so many threads, and fp32 as real fp32."""
     import torch
 
     # cuBLAS reads this when it starts. It is deterministic only with such a workspace.
@@ -131,7 +131,7 @@ def resolve_precision(wanted: str, device: torch.device) -> str:
 
 
 def not_repeatable(device: torch.device) -> str:
-    """Why two runs of one spec may differ on this device although determinism is on; "" = nothing known.
+    """Why runs of one spec may differ on this device in spite of determinism; "" = no reason.
 
     Any other operation without a deterministic form raises. The text goes into runs.csv as the
     reason of a finished cell.
@@ -139,7 +139,9 @@ def not_repeatable(device: torch.device) -> str:
     import torch
 
     if device.type == "cuda" and torch.version.hip:
-        return "not repeatable: memory-efficient attention on AMD GPUs may ignore determinism (pytorch/pytorch#197771)"
+        issue = "pytorch/pytorch#197771"
+        what = "memory-efficient attention on AMD GPUs may ignore determinism"
+        return f"not repeatable: {what} ({issue})"
     return ""
 
 

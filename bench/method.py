@@ -1,18 +1,51 @@
-"""The method contract: everything that a method sees, and the registry that finds methods by name.
+"""The contract of a method: what it gets, what it must give, and how it is found by its name.
 
-A method is one file in `methods/`, named like the method, holding one class with the `@register` decorator:
+A method is one file, methods/NAME.py, with one class under `@register`:
 
     @register
-    class MyMethod(Method):
-        needs_query = True                      # whether the engine provides frozen query features
+    class Mine(Method):
+        needs_query = True
 
-        def __init__(self, backbone, classes, tasks, *, length: int = 5): ...
-        def forward(self, images, query): ...   # (B, classes) logits over all classes; the engine masks
+        def __init__(self, backbone, classes, tasks, *, length: int = 5):
+            super().__init__(backbone, classes, tasks)
+            self.prompt = nn.Parameter(torch.zeros(2, length, self.width))  # keys and values
+            self.head = nn.Linear(self.width, classes)
 
-The keyword-only arguments of the constructor are the method's configuration: their names, types and defaults are
-what a suite's `model=dict(...)` is checked against. State lives in parameters, buffers and the whole numbers that `counted`
-names, so resuming is generic.
-A method never sees a test label, and never the task id at test.
+        def forward(self, images, query):
+            return self.head(self.backbone.cls(images, {0: self.prompt}))
+
+You must write two functions:
+- `__init__`. Its keyword-only arguments are the method's settings. A suite's `model=dict(...)` is
+  checked against their names and types, and they appear with their values in protocol.csv. Raise
+  ValueError for settings that make no sense. torch's generator is seeded before the call.
+- `forward(images, query)` returns logits (B, classes) over all classes. The engine masks those that
+  do not take part. An image's logits must not depend on the other images of its batch.
+
+You may override the rest of `Method`: `loss`, `begin_task`, `end_task`, `param_groups`,
+`layer_prompts` (prompts that are measured as they move), `selection`, `settings_for`, `network`.
+
+The order of the calls, for each task:
+    begin_task(task)
+    param_groups(), for a fresh optimiser
+    loss(images, query, labels, task) on every batch of every epoch
+    end_task(task)
+    forward(images, query) on the test images of all classes seen
+
+A method gets
+- `self.backbone`, the frozen ViT (bench/backbone/vit.py). `backbone.cls(images, prefixes)` is its
+  class token (B, D). prefixes: layer -> (2, P, D) for all images or (B, 2, P, D), P rows that are
+  put before the keys and values of that layer's attention. Call `backbone(images, tokens=...)` for
+  prompts that are tokens. Its weights never get a gradient.
+- `query` (B, D), each image's class token without prompts, if `needs_query` is True. The engine
+  computes it once for all methods.
+- in training, `task`: its number, its classes, and its training images' queries on request.
+
+A method never gets a test label, the task of a test image, or images of an earlier task.
+
+State that must survive a stop: parameters, buffers, and the integers named in `counted`. Nothing
+else is in a checkpoint. After a stop begin_task runs again, then the state is loaded over it.
+
+`./run_all.sh test -m contract` checks every method in methods/ for what is said here.
 """
 
 from __future__ import annotations
@@ -34,51 +67,46 @@ from bench.backbone.vit import FrozenViT
 from bench.config.spec import coerce
 from bench.errors import UsageError
 
-MASKED = -1e9  # logit of a class that does not take part
-
 
 @dataclass(frozen=True)
 class Task:
-    """What a method may know of a task while training: its number, its classes, the classes seen so far."""
+    """What a method may know of a task while it trains. Labels are positions in the class order."""
 
-    index: int
-    start: int  # classes start..stop-1 are this task's: labels are positions in the class order
+    index: int  # counted from 0
+    start: int  # classes start..stop-1 are this task's; 0..stop-1 are those seen so far
     stop: int
     loss_start: int  # first class in the cross-entropy: start (current classes) or 0 (all seen)
-    plain_queries: Callable[
-        [], tuple[Tensor, Tensor]
-    ]  # its training images un-augmented: (n, D) queries, (n,) labels
+    # Its n training images without augmentation: queries (n, D), labels (n,), on the device.
+    plain_queries: Callable[[], tuple[Tensor, Tensor]]
 
 
 @dataclass
 class Loss:
-    """The total to descend, and its named parts for the log."""
+    """The loss of a batch, a scalar to minimise, and its terms by name, for the log."""
 
     total: Tensor
-    parts: dict[str, Tensor] = field(default_factory=dict)
+    terms: dict[str, Tensor] = field(default_factory=dict)
 
 
 class Method(nn.Module):
-    """Base of all methods; see the module's docstring for the contract."""
+    """Base of all methods; the module's docstring is the contract."""
 
     needs_query: bool = False
     needs_images: ClassVar[bool] = True  # False: works on queries alone, and no pixel is touched
-    counted: ClassVar[
-        tuple[str, ...]
-    ] = ()  # whole numbers that are state: kept by the host, so that no step waits for a GPU
+    # Integers that are state. They stay on the host, so that no step waits for a GPU.
+    counted: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str] = ""
     backbone: FrozenViT
-    configuration: dict[str, Any]  # the constructor's keyword arguments, defaults included
+    configuration: dict[str, Any]  # the settings, defaults included
 
     def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
         super().__init__()
-        object.__setattr__(
-            self, "backbone", backbone
-        )  # not a submodule: its weights are no state of the method
+        # Not a submodule: the backbone's weights are not state of the method.
+        object.__setattr__(self, "backbone", backbone)
         self.classes, self.tasks, self.width = classes, tasks, backbone.width
 
     def get_extra_state(self) -> Tensor:
-        """What `counted` names, beside parameters and buffers in the state that checkpoints hold."""
+        """The integers named in `counted`, as part of the state_dict."""
         return torch.tensor([getattr(self, name) for name in self.counted], dtype=torch.long)
 
     def set_extra_state(self, state: Tensor) -> None:
@@ -86,24 +114,27 @@ class Method(nn.Module):
             setattr(self, name, value)
 
     def begin_task(self, task: Task) -> None:
-        """Called before a task's first batch, after torch's generator was seeded for (seed, task)."""
+        """Called before a task's first batch; torch's generator is seeded for (seed, task)."""
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        """images (B, 3, H, W) float as the backbone takes them, query (B, D). Returns (B, classes) logits.
+        """Logits (B, classes) of images (B, 3, H, W), float and normalised, with queries (B, D).
 
-        What the class says it does not need (needs_images, needs_query) is None.
+        An argument that the class does not need (needs_images, needs_query) is None.
         """
         raise NotImplementedError
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
-        """Cross-entropy over the classes that take part, unless a method adds its own terms."""
+        """Loss of a batch with labels (B,): here the cross-entropy over classes that take part."""
         return self.cross_entropy(self(images, query), labels, task)
 
     def end_task(self, task: Task) -> None:
         """Called after a task's last batch."""
 
     def param_groups(self) -> list[dict[str, Any]]:
-        """Trainables of the current task as {'params': [...], 'kind': 'prompt' | 'head'}; the engine sets the rates."""
+        """What the current task trains: {'params': [...], 'kind': 'prompt' or 'head'} each.
+
+        The suite sets a learning rate for each of the two kinds.
+        """
         head = [p for n, p in self.named_parameters() if n.startswith("head.")]
         rest = [p for n, p in self.named_parameters() if not n.startswith("head.")]
         groups: list[dict[str, Any]] = [
@@ -113,16 +144,26 @@ class Method(nn.Module):
         return [group for group in groups if group["params"]]
 
     def layer_prompts(self) -> dict[int, Tensor]:
-        """layer -> (rows, D): the prompts that the current task trains, for the log of their movement; {} = none."""
+        """layer -> (rows, D): the prompts that the current task trains, for movement.csv."""
+        return {}
+
+    @classmethod
+    def selection(cls, model: dict[str, Any]) -> str:
+        """How a test image gets its prompts under these settings, for protocol.csv."""
+        return "per image, task unknown"
+
+    @classmethod
+    def settings_for(cls, tasks: int, width: int) -> dict[str, Any]:
+        """Settings that this number of tasks or this width needs, if the defaults do not fit."""
         return {}
 
     @property
     def network(self) -> Any:
-        """The timm ViT that this method's forward runs."""
+        """The timm ViT that forward runs, for the measurement of feature drift."""
         return self.backbone.network
 
     def check_layers(self, *layers: int) -> None:
-        """Raises ValueError unless these are different layers of the backbone: a prompt elsewhere would do nothing."""
+        """Raises ValueError unless these are different layers of the backbone."""
         if len(set(layers)) < len(layers) or not set(layers) <= set(range(self.backbone.depth)):
             raise ValueError(
                 f"layers {layers}: different layers of 0..{self.backbone.depth - 1} are expected"
@@ -130,7 +171,7 @@ class Method(nn.Module):
 
     @staticmethod
     def cross_entropy(logits: Tensor, labels: Tensor, task: Task) -> Loss:
-        """Mean cross-entropy with every class outside loss_start..stop-1 masked."""
+        """Mean cross-entropy of logits (B, classes) over classes loss_start..stop-1 alone."""
         taking_part = logits[:, task.loss_start : task.stop]
         value = F.cross_entropy(taking_part, labels - task.loss_start)
         return Loss(value, {"ce": value.detach()})
@@ -140,33 +181,30 @@ _REGISTRY: dict[str, type[Method]] = {}
 
 
 def register(cls: type[Method]) -> type[Method]:
-    """Class decorator: a method is known by the name of its file."""
+    """Class decorator: makes a method known under the name of its file."""
     cls.name = cls.__module__.rsplit(".", 1)[-1]
     _REGISTRY[cls.name] = cls
     return cls
 
 
 def method_names() -> list[str]:
-    """All methods, by scanning methods/ without importing anything."""
+    """The names of all files in methods/, none of which is imported."""
     folder = Path(importlib.import_module("methods").__path__[0])
     return sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_"))
 
 
 def method_class(name: str) -> type[Method]:
-    """The class registered by methods/<name>.py. Raises UsageError with the nearest name."""
+    """The class that methods/NAME.py registers.
+
+    Raises UsageError for an unknown name, with the nearest one, and for a file with an error.
+    """
     if name not in method_names():
         raise UsageError.unknown("method type", name, method_names())
     try:
         importlib.import_module(f"methods.{name}")
-    except Exception as error:  # the file is python: anything may go wrong in it
-        line = (
-            error.lineno
-            if isinstance(error, SyntaxError)
-            else traceback.extract_tb(error.__traceback__)[-1].lineno
-        )
-        raise UsageError(
-            f"methods/{name}.py, line {line}: {type(error).__name__}: {error}"
-        ) from error
+    except Exception as error:  # the file is Python: anything may go wrong in it
+        where = f"methods/{name}.py, line {_line_of(error)}"
+        raise UsageError(f"{where}: {type(error).__name__}: {error}") from error
     if name not in _REGISTRY:
         raise UsageError(
             f"methods/{name}.py registers no method (decorate its class with @register)"
@@ -174,8 +212,14 @@ def method_class(name: str) -> type[Method]:
     return _REGISTRY[name]
 
 
+def _line_of(error: Exception) -> int | None:
+    if isinstance(error, SyntaxError):
+        return error.lineno
+    return traceback.extract_tb(error.__traceback__)[-1].lineno
+
+
 def defaults(cls: type[Method]) -> dict[str, Any]:
-    """The keyword arguments that are a method's configuration, with what they are where nothing is said."""
+    """A method's settings (its keyword-only arguments) with their default values."""
     parameters = inspect.signature(cls.__init__).parameters.values()
     return {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
 
@@ -183,7 +227,11 @@ def defaults(cls: type[Method]) -> dict[str, Any]:
 def build_method(
     name: str, backbone: FrozenViT, classes: int, tasks: int, model: dict[str, Any], seed: int
 ) -> Method:
-    """Construct a method under its own generator state, so that nothing built before it moves its weights."""
+    """Construct a method with these settings. Raises UsageError for settings it does not take.
+
+    torch's generator is seeded for the constructor alone: the initial weights do not depend on
+    what was built before.
+    """
     cls = method_class(name)
     accepted = defaults(cls)
     hints = typing.get_type_hints(cls.__init__)
@@ -196,9 +244,7 @@ def build_method(
         torch.manual_seed(seed)
         try:
             method = cls(backbone, classes, tasks, **checked)
-        except (
-            Exception
-        ) as error:  # a method's own checks, or whatever torch makes of an impossible size
+        except Exception as error:  # the method's own checks, or torch's of an impossible size
             raise UsageError(f"model of {name}: {str(error) or type(error).__name__}") from error
     method.configuration = accepted | checked
     return method

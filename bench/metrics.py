@@ -1,9 +1,9 @@
 """Continual-learning metrics: pure functions of the accuracy matrix.
 
-The matrix is a[t, i], 0-based here: accuracy on task i after training on task t, a lower triangle of N x N with NaN above
-the diagonal. Accuracies are fractions, 0 to 1. "Forgetting" is not one metric in the literature, so each form has its
-own name and a published number is compared only under its own definition. A joint run has the last row only; metrics
-that need earlier rows are then NaN.
+The matrix is a[t, i], counted from 0: accuracy on task i after training on task t. It is N x N, with
+NaN above the diagonal. Accuracies are fractions, 0 to 1. "Forgetting" has several definitions in
+the literature, so each form has its own name here, and a published number is compared under its own
+definition only. A joint run has the last row only; metrics that need earlier rows are then NaN.
 """
 
 from __future__ import annotations
@@ -14,7 +14,10 @@ Array = np.ndarray
 
 
 def check(a: Array) -> Array:
-    """The matrix as float64. Raises ValueError if it is not square or an accuracy lies outside 0..1."""
+    """The matrix as float64.
+
+    Raises ValueError if it is not square, its last row has NaN, or an accuracy is outside 0..1.
+    """
     a = np.asarray(a, dtype=np.float64)
     if a.ndim != 2 or a.shape[0] != a.shape[1] or not len(a):
         raise ValueError(f"an N x N accuracy matrix is expected, not shape {a.shape}")
@@ -43,24 +46,32 @@ def cumulative_average_accuracy(a: Array) -> float:
 
 
 def forgetting(a: Array) -> float:
-    """Max form (Chaudhry et al. 2018): mean_{i<N} (max_t a[t, i] - a[N, i]), t from i to N - 1. NaN if N = 1."""
+    """Max form (Chaudhry et al. 2018): mean_{i<N} (max_t a[t, i] - a[N, i]), t from i to N - 1.
+
+    NaN if N = 1.
+    """
     a = check(a)
     n = len(a)
-    drops = [
-        a[i : n - 1, i].max() - a[-1, i] for i in range(n - 1)
-    ]  # the last column has no past to forget
+    # Without the last column: the last task has no earlier accuracy.
+    drops = [a[i : n - 1, i].max() - a[-1, i] for i in range(n - 1)]
     return float(np.mean(drops)) if drops else float("nan")
 
 
 def coda_forgetting(a: Array) -> float:
-    """CODA-Prompt's form: 1/(N-1) sum_{t>=2} 1/(t-1) sum_{i<t} (a[t-1, i] - a[t, i]), much smaller. NaN if N = 1."""
+    """CODA-Prompt's form: 1/(N-1) sum_{t>=2} 1/(t-1) sum_{i<t} (a[t-1, i] - a[t, i]).
+
+    It is much smaller than the max form. NaN if N = 1.
+    """
     a = check(a)
     steps = [np.mean(a[t - 1, :t] - a[t, :t]) for t in range(1, len(a))]
     return float(np.mean(steps)) if steps else float("nan")
 
 
 def backward_transfer(a: Array) -> float:
-    """BWT (Lopez-Paz and Ranzato 2017): mean_{i<N} (a[N, i] - a[i, i]); negative = forgetting. NaN if N = 1."""
+    """BWT (Lopez-Paz and Ranzato 2017): mean_{i<N} (a[N, i] - a[i, i]).
+
+    Negative values mean forgetting. NaN if N = 1.
+    """
     a = check(a)
     changes = [a[-1, i] - a[i, i] for i in range(len(a) - 1)]
     return float(np.mean(changes)) if changes else float("nan")
@@ -72,7 +83,10 @@ def learning_accuracy(a: Array) -> float:
 
 
 def pooled_accuracy_curve(n: Array, correct: Array) -> Array:
-    """PILOT's A_t: correct over all seen test images after task t, (N,). n, correct: (N, N) counts, zero above."""
+    """PILOT's A_t, (N,): the share of correct answers on the test images of tasks 0..t.
+
+    n, correct: (N, N) counts of images, zero above the diagonal.
+    """
     below = np.tril(np.ones_like(n, dtype=bool))
     totals = np.where(below, n, 0).sum(axis=1)
     return np.where(below, correct, 0).sum(axis=1) / np.where(totals > 0, totals, np.nan)

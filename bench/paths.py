@@ -1,4 +1,4 @@
-"""Where things are looked for: data and weights by name under the user's folders, caches out of the way."""
+"""Where things are looked for: data, weights and results by name, and the cache."""
 
 from __future__ import annotations
 
@@ -7,20 +7,62 @@ from pathlib import Path
 
 from bench.errors import UsageError
 
-HUB_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+PROJECT = Path(__file__).resolve().parent.parent
+REFERENCE = "reference"  # results/reference and reports/reference: what the project publishes
+WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # in a repository of Hugging Face
+DATA, WEIGHTS = "BENCH_DATA", "BENCH_WEIGHTS"
+
+
+# --- results ----------------------------------------------------------------------------------
+
+
+def reference_folders(results: Path, suite: str) -> list[Path]:
+    """Where published results of a suite may lie: in this folder of results, or the project's."""
+    folders = [results / REFERENCE / suite, PROJECT / "results" / REFERENCE / suite]
+    return [folder for folder in folders if (folder / "runs.csv").is_file()]
+
+
+def find_results(results: Path, suite: str) -> Path:
+    """The folder of a suite's tables: the user's own run where there is one, else the reference.
+
+    Raises UsageError for a suite without results, with the names of those that have some.
+    """
+    folders = [results / suite, *reference_folders(results, suite)]
+    for folder in folders:
+        if (folder / "runs.csv").is_file():
+            return folder
+    if (results / suite).is_dir():
+        return results / suite  # begun: whoever reads it says what is missing
+    raise UsageError.unknown(f"results in {results}", suite, results_names(results))
+
+
+def results_names(results: Path) -> list[str]:
+    """Suites with results, the user's own first."""
+    own = [folder.parent.name for folder in sorted(results.glob("*/runs.csv"))]
+    published = [
+        folder.parent.name
+        for root in (results, PROJECT / "results")
+        for folder in sorted((root / REFERENCE).glob("*/runs.csv"))
+    ]
+    return list(dict.fromkeys([*own, *published]))
+
+
+# --- data and weights -------------------------------------------------------------------------
+
+
+def _folders(variable: str, default: str) -> list[Path]:
+    """The folders that an environment variable names, then ./default."""
+    named = [Path(folder) for folder in os.environ.get(variable, "").split(os.pathsep) if folder]
+    return [*named, Path(default)]
 
 
 def _find(field: str, name: str, variable: str, default: str) -> Path:
-    """A path as given, or under $variable, or under ./default; UsageError naming all three if it is nowhere."""
-    folders = [
-        Path(),
-        *(Path(f) for f in os.environ.get(variable, "").split(os.pathsep) if f),
-        Path(default),
-    ]
-    for folder in folders:
-        if (folder / name).exists():
-            return folder / name
-    looked = ", ".join(str(folder / name) for folder in folders)
+    """A path as given, or under a folder of $variable, or under ./default. Raises UsageError."""
+    paths = [folder / name for folder in [Path(), *_folders(variable, default)]]
+    for path in paths:
+        if path.exists():
+            return path
+    looked = ", ".join(map(str, paths))
     raise UsageError(
         f"{field}: '{name}' not found (looked at {looked}; ${variable} names further folders)"
     )
@@ -28,68 +70,72 @@ def _find(field: str, name: str, variable: str, default: str) -> Path:
 
 def find_weights(name: str) -> Path:
     """A checkpoint file: a path, or a name under $BENCH_WEIGHTS or ./weights."""
-    path = _find("backbone.checkpoint", name, "BENCH_WEIGHTS", "weights")
+    path = _find("backbone.checkpoint", name, WEIGHTS, "weights")
     if not path.is_file():
         raise UsageError(f"backbone.checkpoint: '{path}' is not a file")
     return path
 
 
-def offline(asked: bool = False) -> bool:
-    """True where the network must not be touched: --offline, or BENCH_OFFLINE other than 0."""
-    return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
-
-
-def find_pretrained(repository: str, name: str | None = None) -> Path | None:
-    """A file of a repository (OWNER/NAME), by default its weights, in Hugging Face's cache; None where it is not there."""
-    from huggingface_hub import try_to_load_from_cache
-    from huggingface_hub.errors import HFValidationError
-
-    try:
-        found = [
-            try_to_load_from_cache(repository, name) for name in ([name] if name else HUB_WEIGHTS)
-        ]
-    except HFValidationError:  # no name of a repository
-        return None
-    return next((Path(file) for file in found if isinstance(file, str)), None)
-
-
-def not_cached(tag: str, repository: str, name: str | None = None) -> UsageError:
-    """What is said of a timm tag's weights that are in nobody's reach."""
-    return UsageError(
-        f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is off: fetch "
-        f"https://huggingface.co/{repository} ({name or 'model.safetensors'}) and give backbone.checkpoint=FILE"
-    )
-
-
-def hub_offline() -> bool:
-    """The same for Hugging Face, which has a switch of its own: HF_HUB_OFFLINE."""
-    from huggingface_hub import constants
-
-    return offline() or constants.HF_HUB_OFFLINE
-
-
 def find_data(name: str) -> Path:
     """A dataset folder: a path, or a name under $BENCH_DATA or ./data."""
-    path = _find("data.root", name, "BENCH_DATA", "data")
+    path = _find("data.root", name, DATA, "data")
     if not path.is_dir():
         raise UsageError(f"data.root: '{path}' is not a folder")
     return path
 
 
 def data_place(name: str) -> Path:
-    """The folder of a known dataset: where it is, else where it is to be: under the first of $BENCH_DATA, or ./data."""
-    folders = [
-        *(Path(f) for f in os.environ.get("BENCH_DATA", "").split(os.pathsep) if f),
-        Path("data"),
-    ]
-    return next(
-        (folder / name for folder in folders if (folder / name).is_dir()), folders[0] / name
-    )
+    """The folder of a known dataset: the one that exists, else the one to be made.
+
+    That is one under the first folder of $BENCH_DATA, or under ./data.
+    """
+    folders = _folders(DATA, "data")
+    existing = (folder / name for folder in folders if (folder / name).is_dir())
+    return next(existing, folders[0] / name)
 
 
 def cache_dir() -> Path:
-    """Decoded images and frozen features, shared by all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench."""
-    base = os.environ.get("BENCH_CACHE")
-    if base:
-        return Path(base)
+    """Decoded images and query features of all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench."""
+    if chosen := os.environ.get("BENCH_CACHE"):
+        return Path(chosen)
     return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hlgp-bench"
+
+
+# --- the network ------------------------------------------------------------------------------
+
+
+def offline(asked: bool = False) -> bool:
+    """True where the network must not be used: --offline, or BENCH_OFFLINE other than 0."""
+    return asked or os.environ.get("BENCH_OFFLINE", "0") not in ("", "0")
+
+
+def hub_offline() -> bool:
+    """True where Hugging Face must not be asked: offline, or its own switch HF_HUB_OFFLINE."""
+    from huggingface_hub import constants
+
+    return offline() or constants.HF_HUB_OFFLINE
+
+
+def find_pretrained(repository: str, name: str | None = None) -> Path | None:
+    """A file of a repository (OWNER/NAME) in Hugging Face's cache; None where it is not there.
+
+    name: the file; None = its weights.
+    """
+    from huggingface_hub import try_to_load_from_cache
+    from huggingface_hub.errors import HFValidationError
+
+    names = [name] if name else WEIGHTS_FILES
+    try:
+        found = [try_to_load_from_cache(repository, each) for each in names]
+    except HFValidationError:  # not the name of a repository
+        return None
+    return next((Path(file) for file in found if isinstance(file, str)), None)
+
+
+def not_cached(tag: str, repository: str, name: str | None = None) -> UsageError:
+    """The error for weights of a timm tag that are not in the cache while the network is off."""
+    return UsageError(
+        f"backbone.name={tag}: its weights are not in the cache of Hugging Face and the network is "
+        f"off: fetch https://huggingface.co/{repository} ({name or 'model.safetensors'}) and give "
+        "backbone.checkpoint=FILE"
+    )

@@ -1,10 +1,12 @@
 """Pretrain the embedded ViT on the 1,000 glyph classes that no benchmark uses: `python -m bench.pretrain`.
 
-Twelve blocks of width 96, patch 8, three heads. Plain images only, each seen once (an endless supply: the renderer
-is a function of the image number). Recipe: fan-in initialisation, position embedding with std 0.5, AdamW 1e-3,
-warm-up, cosine, batch 128, label smoothing 0.1, and an auxiliary loss that predicts the glyph's mask from the class
-token. Without the auxiliary loss, or with inputs left in [0, 1], such a small network stays at chance for long.
-Deterministic for one machine and thread count; the committed weights carry their own digest.
+The network has twelve blocks of width 96, patch 8 and three heads. It sees plain images only, each
+once: the renderer makes a new image for every number. Recipe: fan-in initialisation, position
+embedding with std 0.5, AdamW 1e-3, warm-up, cosine, batch 128, label smoothing 0.1, and an
+auxiliary loss that predicts the glyph's mask from the class token. Without the auxiliary loss, or
+with inputs left in [0, 1], such a small network stays at chance for long.
+Deterministic on one machine with one thread count. The digest of the committed weights is in their
+recipe.
 """
 
 from __future__ import annotations
@@ -30,20 +32,24 @@ from bench.data import glyphs
 from bench.errors import UsageError
 from bench.store.files import write_bytes, write_text
 
-SMALL = 16  # side of the mask that the auxiliary head predicts
-MASK_WEIGHT = 20.0  # with 1 the network stayed at chance for 2,400 steps: the mask is what first reaches the class token
-MEAN, STD = (
-    0.5,
-    0.25,
-)  # input scaling during pretraining, folded into the patch embedding at the end
+PEAK_LEARNING_RATE = 1e-3
+WARM_UP_STEPS = 200
+STEPS_PER_LOG_LINE = 100
+MASK_SIDE = 16  # pixels of the mask that the auxiliary head predicts
+# Weight of the auxiliary loss. With 1 the network stayed at chance for 2,400 steps: the class token
+# learns the mask first.
+MASK_WEIGHT = 20.0
+MEAN, STD = 0.5, 0.25  # of the inputs in pretraining; at the end the patch embedding takes them in
 
 
 def initialise(vit: Any) -> None:
-    """Fan-in normal for matrices, std 0.5 for positions: signals keep their size through twelve thin blocks."""
+    """Fan-in normal for matrices, std 0.5 for positions and the class token.
+
+    So signals keep their size through twelve narrow blocks.
+    """
     for name, parameter in vit.named_parameters():
-        if (
-            parameter.dim() >= 2 and "embed" not in name.split(".")[0] and "token" not in name
-        ) or name == "patch_embed.proj.weight":
+        embeds = "embed" in name.split(".")[0] or "token" in name
+        if (parameter.dim() >= 2 and not embeds) or name == "patch_embed.proj.weight":
             nn.init.trunc_normal_(parameter, std=parameter[0].numel() ** -0.5)
         elif name.endswith("bias"):
             nn.init.zeros_(parameter)
@@ -52,7 +58,10 @@ def initialise(vit: Any) -> None:
 
 
 def fold_scaling(vit: Any) -> None:
-    """Let the patch embedding take inputs in [0, 1]: W((x - m) / s) + b = (W / s) x + (b - sum(W) m / s)."""
+    """Let the patch embedding take inputs in [0, 1].
+
+    W((x - m) / s) + b = (W / s) x + (b - sum(W) m / s).
+    """
     project = vit.patch_embed.proj
     with torch.no_grad():
         project.bias -= project.weight.sum((1, 2, 3)) * (MEAN / STD)
@@ -60,28 +69,33 @@ def fold_scaling(vit: Any) -> None:
 
 
 def batch_of(step: int, size: int, seed: int, rows: np.ndarray) -> tuple[Tensor, Tensor, Tensor]:
-    """Images (B, 32, 32, 3) uint8, labels (B,), masks (B, 256) in 0..1 of one step: a pure function of (seed, step)."""
+    """Images (B, 32, 32, 3) uint8, labels (B,) and masks (B, 256) in 0..1 of one step.
+
+    A pure function of (seed, step). rows: the asset's rows of the classes.
+    """
     rng = np.random.default_rng([seed, step])
     labels = rng.integers(len(rows), size=size)
     images, cover = glyphs.render_with_coverage(seed, rows[labels], step * size + np.arange(size))
-    small = (
-        cover.reshape(size, SMALL, 32 // SMALL, SMALL, 32 // SMALL).mean((2, 4)).reshape(size, -1)
-    )
-    return torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(small)
+    cells = cover.reshape(size, MASK_SIDE, 32 // MASK_SIDE, MASK_SIDE, 32 // MASK_SIDE)
+    masks = cells.mean((2, 4)).reshape(size, -1)
+    return torch.from_numpy(images), torch.from_numpy(labels), torch.from_numpy(masks)
 
 
 def class_mean_accuracy(vit: Any, style: tuple[str, ...]) -> float:
-    """Percent of tuning-class images nearest (cosine) to their class's mean over 32 others: the quality of features."""
+    """Quality of the features: accuracy in percent of the nearest class mean (cosine).
+
+    On 24 images of each of 120 tuning classes; a class mean is over 32 other images.
+    """
     frozen = FrozenViT(vit)
     rows = glyphs.classes_of(glyphs.TUNE)[:120]
 
     def features(first: int, count: int) -> Tensor:
-        which, index = np.repeat(rows, count), np.tile(np.arange(first, first + count), len(rows))
+        index = np.tile(np.arange(first, first + count), len(rows))
         styles = np.array(style)[index % len(style)]
-        images = torch.from_numpy(glyphs.render(0, which, index, styles))
+        images = torch.from_numpy(glyphs.render(0, np.repeat(rows, count), index, styles))
         with torch.inference_mode():
-            parts = [frozen.cls(frozen.normalise(part)) for part in images.split(500)]
-        return F.normalize(torch.cat(parts), dim=1).view(len(rows), count, -1)
+            tokens = [frozen.cls(frozen.normalise(block)) for block in images.split(500)]
+        return F.normalize(torch.cat(tokens), dim=1).view(len(rows), count, -1)
 
     means = F.normalize(features(0, 32).mean(1), dim=1)
     found = (features(32, 24) @ means.T).argmax(-1)
@@ -89,30 +103,26 @@ def class_mean_accuracy(vit: Any, style: tuple[str, ...]) -> float:
 
 
 def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn.Module:
-    """Run the recipe and return the network; one line per 100 steps goes to the log and to the screen."""
+    """Run the recipe and return the network. Every 100 steps one line is logged and printed."""
     torch.manual_seed(seed)
     spec = BackboneSpec()
     vit = build_vit(spec).train()
     initialise(vit)
     rows = glyphs.classes_of(glyphs.PRETRAIN)
     head = nn.Linear(spec.width, len(rows))
-    mask_head = nn.Linear(spec.width, SMALL * SMALL)
+    mask_head = nn.Linear(spec.width, MASK_SIDE * MASK_SIDE)
     parameters = [*vit.parameters(), *head.parameters(), *mask_head.parameters()]
-    optimiser = torch.optim.AdamW(parameters, lr=1e-3, weight_decay=0.05)
-    start, seen = time.monotonic(), [0.0, 0.0, 0.0]
+    optimiser = torch.optim.AdamW(parameters, lr=PEAK_LEARNING_RATE, weight_decay=0.05)
+    start, means = time.monotonic(), [0.0, 0.0, 0.0]
     lines: list[str] = []
-    write_text(log, "")  # a folder that cannot be written is found now, not after the last step
+    write_text(log, "")  # an error for a read-only folder comes now, not after the last step
     for step in range(steps):
-        rate = min((step + 1) / 200, 0.5 * (1 + math.cos(math.pi * step / steps)))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / steps))
         for group in optimiser.param_groups:
-            group["lr"] = 1e-3 * rate
+            group["lr"] = PEAK_LEARNING_RATE * min((step + 1) / WARM_UP_STEPS, cosine)
         images, labels, masks = batch_of(step, batch, seed, rows)
-        token = run_vit(
-            vit,
-            (images.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD,
-            precision=precision,
-            rows=1,
-        )[:, 0]
+        inputs = (images.permute(0, 3, 1, 2).float() / 255 - MEAN) / STD
+        token = run_vit(vit, inputs, precision=precision, rows=1)[:, 0]
         logits = head(token)
         loss = F.cross_entropy(logits, labels, label_smoothing=0.1)
         aux = F.binary_cross_entropy_with_logits(mask_head(token), masks)
@@ -121,15 +131,17 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
         nn.utils.clip_grad_norm_(parameters, 1.0)
         optimiser.step()
         hits = (logits.argmax(1) == labels).float().mean().item()
-        seen = [a + b / 100 for a, b in zip(seen, (loss.item(), aux.item(), hits), strict=True)]
-        if (step + 1) % 100 == 0:
+        values = (loss.item(), aux.item(), hits)
+        means = [a + b / STEPS_PER_LOG_LINE for a, b in zip(means, values, strict=True)]
+        if (step + 1) % STEPS_PER_LOG_LINE == 0:
             seconds = time.monotonic() - start
             lines.append(
-                f"step {step + 1} loss {seen[0]:.3f} mask {seen[1]:.3f} accuracy {100 * seen[2]:.1f} seconds {seconds:.0f}"
+                f"step {step + 1} loss {means[0]:.3f} mask {means[1]:.3f} "
+                f"accuracy {100 * means[2]:.1f} seconds {seconds:.0f}"
             )
             print(lines[-1], flush=True)
             write_text(log, "\n".join(lines) + "\n")
-            seen = [0.0, 0.0, 0.0]
+            means = [0.0, 0.0, 0.0]
     fold_scaling(vit)
     return vit.eval()
 
@@ -143,12 +155,8 @@ def main() -> int:
     parser.add_argument("--seed", type=cli.seed, default=2511)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=cli.positive, default=1)
-    parser.add_argument(
-        "--out",
-        type=Path,
-        default=GLYPH_WEIGHTS,
-        help="a .safetensors file; log and recipe go beside it",
-    )
+    out_help = "a .safetensors file; log and recipe go beside it"
+    parser.add_argument("--out", type=Path, default=GLYPH_WEIGHTS, help=out_help)
     args = parser.parse_args()
     if args.out.suffix != ".safetensors" or args.out.is_dir():
         raise UsageError(f"--out={args.out}: a .safetensors file is expected")
@@ -156,17 +164,10 @@ def main() -> int:
     vit = pretrain(args.steps, args.batch, args.seed, args.precision, args.out.with_suffix(".log"))
     state = {name: value.half().contiguous() for name, value in vit.state_dict().items()}
     write_bytes(args.out, save(state))
-    vit.load_state_dict(
-        {name: value.float() for name, value in state.items()}
-    )  # what will be read back
-    quality = {
-        name: round(class_mean_accuracy(vit, style), 1)
-        for name, style in (
-            ("plain", ("plain",)),
-            ("renditions", glyphs.RENDITIONS),
-            ("faint", ("faint",)),
-        )
-    }
+    # The file is fp16: measure the weights that will be read from it.
+    vit.load_state_dict({name: value.float() for name, value in state.items()})
+    styles = {"plain": ("plain",), "renditions": glyphs.RENDITIONS, "faint": ("faint",)}
+    quality = {name: round(class_mean_accuracy(vit, style), 1) for name, style in styles.items()}
     recipe = {
         **{key: getattr(args, key) for key in ("steps", "batch", "seed", "precision", "threads")},
         "classes": 1000,

@@ -1,4 +1,4 @@
-"""Run one cell of a suite: `python -m bench.run SUITE --method M --benchmark B --order-seed O --seed S`."""
+"""Run one cell of a suite: `python -m bench.run SUITE --method M --order-seed O --seed S`."""
 
 from __future__ import annotations
 
@@ -7,44 +7,46 @@ import signal
 import sys
 
 from bench import cli, stopping
-from bench.config.suite import add_suite_arguments, load_suite
+from bench.config.arguments import add_suite_arguments
+from bench.config.spec import RunSpec
+from bench.config.suite import load_suite
 from bench.errors import Busy, UsageError
 
 
-def main() -> int:
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.run", description=__doc__)
     add_suite_arguments(parser)
     parser.add_argument("--method", required=True, help="row of the suite, e.g. hlgp")
     parser.add_argument("--benchmark", help="needed where the suite has several")
-    parser.add_argument("--order-seed", type=int)
-    parser.add_argument("--seed", type=int)
+    parser.add_argument("--order-seed", type=int, help="default: the suite's first")
+    parser.add_argument("--seed", type=int, help="default: the suite's first")
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-    args = parser.parse_args()
+    return parser.parse_args()
+
+
+def choose_cell(args: argparse.Namespace) -> RunSpec:
+    """The one cell that the options name. Raises UsageError where they name none or several."""
+    named = [args.benchmark, args.order_seed, args.seed]
+    choices = [[] if value is None else [value] for value in named]
     suite = load_suite(args.suite, args.overrides, args.name)
+    cells = suite.select([args.method], *choices)
+    benchmarks = sorted({cell.benchmark for cell in cells})
+    if args.benchmark is None and len(benchmarks) > 1:
+        raise UsageError(f"--benchmark: one of {', '.join(benchmarks)} is needed")
+    return cells[0]
 
-    def some(value: object) -> list:
-        return [] if value is None else [value]
 
-    cells = suite.select(
-        [args.method], some(args.benchmark), some(args.order_seed), some(args.seed)
-    )
-    if args.benchmark is None and len({cell.benchmark for cell in cells}) > 1:
-        raise UsageError(
-            f"--benchmark: one of {', '.join(sorted({cell.benchmark for cell in cells}))} is needed"
-        )
-    cell = cells[0]  # the suite's first order and seed, unless named
+def main() -> int:
+    args = parse()
+    cell = choose_cell(args)
 
-    from bench.engine.run import run_cell  # torch is imported only once the command line is right
+    from bench.engine.run import run_cell  # torch is imported only for a valid command line
     from bench.hardware import choose_device
 
     stopping.on_signals(signal.SIGINT, signal.SIGTERM)
+    device = choose_device(args.device)
     try:
-        state = run_cell(
-            cell,
-            args.results,
-            choose_device(args.device),
-            lambda text: print(text, file=sys.stderr),
-        )
+        state = run_cell(cell, args.results, device, lambda text: print(text, file=sys.stderr))
     except Busy as error:
         print(f"error: {error}", file=sys.stderr)
         return cli.UNFINISHED

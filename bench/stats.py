@@ -1,17 +1,23 @@
-"""Statistics of the comparison: spread over cells, and paired differences between methods. Pure functions."""
+"""Statistics of the comparison: spread over cells, and paired differences between methods.
+
+Pure functions.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 Array = np.ndarray
+MAX_EXACT_PAIRS = 16  # all 2^n sign flips are tried up to this many pairs
+MIN_EQUAL_VALUES = 3  # so many equal values are no accident: their spread is 0
+MAX_NEEDED = 1000  # nobody makes an experiment with more values
 
 
-@dataclass(frozen=True)
-class Summary:
+class Summary(NamedTuple):
     """Mean, sample standard deviation (NaN for one value) and the number of values."""
 
     mean: float
@@ -20,21 +26,18 @@ class Summary:
 
 
 def summarise(values: Array) -> Summary:
-    """Of the values that are defined."""
+    """Summary of the values that are not NaN."""
     values = np.asarray(values, dtype=np.float64)
     values = values[~np.isnan(values)]
     if not len(values):
         return Summary(float("nan"), float("nan"), 0)
-    return Summary(
-        float(values.mean()),
-        float(values.std(ddof=1)) if len(values) > 1 else float("nan"),
-        len(values),
-    )
+    std = float(values.std(ddof=1)) if len(values) > 1 else float("nan")
+    return Summary(float(values.mean()), std, len(values))
 
 
 @dataclass(frozen=True)
 class Paired:
-    """Mean paired difference, half width of its 95% t interval, two-sided sign-flip p, number of pairs."""
+    """Mean paired difference, half width of its 95% t interval, two-sided p, number of pairs."""
 
     difference: float
     half_width: float
@@ -43,28 +46,37 @@ class Paired:
 
 
 def paired(first: Array, second: Array) -> Paired:
-    """Compare two methods over the same orders and seeds: cells are paired, so their common luck cancels.
+    """Compare two methods over the same orders and seeds: pairs cancel the luck that cells share.
 
-    p is exact over all sign flips; with n pairs it cannot fall below 2^(1-n) (0.25 for 3, 0.0625 for 5).
+    p is exact over all sign flips (of a t test for more than MAX_EXACT_PAIRS pairs). With n pairs
+    it cannot fall below 2^(1-n): 0.25 for 3, 0.0625 for 5.
     """
     d = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     n = len(d)
     if n < 2:
         return Paired(float(d.mean()) if n else float("nan"), float("nan"), float("nan"), n)
-    half = float(stats.t.ppf(0.975, n - 1) * d.std(ddof=1) / np.sqrt(n))
-    if n <= 16:
-        signs = 1 - 2 * ((np.arange(2**n)[:, None] >> np.arange(n)) & 1)
-        flipped = np.abs((signs * d).mean(axis=1))
-        p = float((flipped >= abs(d.mean()) - 1e-12).mean())
+    half_width = float(stats.t.ppf(0.975, n - 1) * stats.sem(d))
+    if n <= MAX_EXACT_PAIRS:
+        test = stats.permutation_test(
+            (d,), _rounded_mean, permutation_type="samples", n_resamples=np.inf, vectorized=True
+        )
     else:
-        p = float(stats.ttest_1samp(d, 0).pvalue)
-    return Paired(float(d.mean()), half, p, n)
+        test = stats.ttest_1samp(d, 0)
+    return Paired(float(d.mean()), half_width, float(test.pvalue), n)
+
+
+def _rounded_mean(values: Array, axis: int) -> Array:
+    """Rounded so that flips with equal means count as equal, whatever the order of their sums."""
+    return np.round(values.mean(axis=axis), 12)
 
 
 @dataclass(frozen=True)
 class Decision:
-    """A difference, the half width of its interval, what that decides, and the number of own values that would decide
-    where nothing is yet (None: no number up to MOST would, or none can be said)."""
+    """A difference, the half width of its interval, and the verdict.
+
+    needed: the number of own values that would decide an inconclusive one; None: at most MAX_NEEDED
+    values would not, or no number is known.
+    """
 
     difference: float
     half_width: float
@@ -72,14 +84,10 @@ class Decision:
     needed: int | None = None
 
 
-LEAST = 3  # equal values that count as one without chance
-MOST = 1000  # values; beyond that an experiment will not be made
-
-
 def welch_half_width(std: float, n: int, other_std: float, other_n: int, level: float) -> float:
     """Half width of the interval of a difference of two means, by Welch; NaN for n < 2.
 
-    Of a single other value (other_n = 1) the standard deviation is taken as given.
+    The standard deviation of a single other value (other_n = 1) is taken as given.
     """
     if n < 2:
         return float("nan")
@@ -98,26 +106,27 @@ def equivalence(
     reference_std: float = float("nan"),
     reference_n: int = 1,
 ) -> Decision:
-    """Is the mean of values that of a published one, within a margin? Two one-sided tests at 5% (Schuirmann 1987).
+    """Is the mean equal to a published one, within a margin?
 
-    `reproduced`: the 90% interval of the difference lies inside the margin; `differs`: it lies outside; else
-    `inconclusive`, with the number of values that would decide if difference and spread stayed as they are. An unknown
-    standard deviation of the reference is taken to be that of the values. So values that are all the same (a row without chance
-    in it, as a classifier of class means after the last task) are compared as they stand, if they are at least LEAST.
+    Two one-sided tests at 5% (Schuirmann 1987). `reproduced`: the 90% interval of the difference
+    lies inside the margin. `differs`: it lies outside. Else `inconclusive`, with the number of
+    values that would decide if difference and spread stayed as they are.
+
+    An unknown standard deviation of the reference is taken to be that of the values. So values that
+    are all equal are compared as they are, if they are at least MIN_EQUAL_VALUES: a row without
+    chance in it, such as a classifier of class means after the last task.
     """
     own = summarise(values)
     std = own.std if own.n > 1 else reference_std
-    other = reference_std if not np.isnan(reference_std) else std
+    other = std if np.isnan(reference_std) else reference_std
     difference = own.mean - reference
     half = welch_half_width(own.std, own.n, other, reference_n, 0.9)
     gap = abs(abs(difference) - margin)
-    if (
-        1 < own.n < LEAST and own.std == 0 and np.isnan(reference_std)
-    ):  # equal by luck, for all we know
-        return Decision(difference, float("nan"), "inconclusive", LEAST)
+    if 1 < own.n < MIN_EQUAL_VALUES and own.std == 0 and np.isnan(reference_std):
+        return Decision(difference, float("nan"), "inconclusive", MIN_EQUAL_VALUES)
     if half < gap:
         return Decision(difference, half, "reproduced" if abs(difference) < margin else "differs")
-    counts = () if np.isnan(std) else range(max(own.n, 1) + 1, MOST + 1)
+    counts = () if np.isnan(std) else range(max(own.n, 1) + 1, MAX_NEEDED + 1)
     needed = next(
         (n for n in counts if welch_half_width(std, n, other, reference_n, 0.9) < gap), None
     )
@@ -127,9 +136,10 @@ def equivalence(
 def superiority(first: Array, second: Array, margin: float) -> Decision:
     """Is first above second, over pairs? By the 95% t interval of the mean difference.
 
-    `reproduced`: it lies above 0; `differs`: below 0, or within the margin on both sides (no difference that matters);
-    else `inconclusive`, with the number of pairs that would show the difference if it stayed as it is. It rests on differences
-    that are about normal: without that, five pairs can show nothing at 5% (see paired).
+    `reproduced`: it lies above 0. `differs`: it lies below 0, or within the margin on both sides
+    (no difference that matters). Else `inconclusive`, with the number of pairs that would show the
+    difference if it stayed as it is. The test assumes differences that are about normal: without
+    that, five pairs can show nothing at 5% (see paired).
     """
     value = paired(first, second)
     low, high = value.difference - value.half_width, value.difference + value.half_width
@@ -137,12 +147,8 @@ def superiority(first: Array, second: Array, margin: float) -> Decision:
         return Decision(value.difference, value.half_width, "reproduced")
     if high < 0 or (-margin < low and high < margin):
         return Decision(value.difference, value.half_width, "differs")
-    std = (
-        float(np.std(np.asarray(first) - np.asarray(second), ddof=1))
-        if value.n > 1
-        else float("nan")
-    )
-    counts = () if np.isnan(std) else range(value.n + 1, MOST + 1)
+    std = summarise(np.asarray(first) - np.asarray(second)).std
+    counts = () if np.isnan(std) else range(value.n + 1, MAX_NEEDED + 1)
     needed = next(
         (n for n in counts if stats.t.ppf(0.975, n - 1) * std / np.sqrt(n) < abs(value.difference)),
         None,

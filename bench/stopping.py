@@ -1,4 +1,4 @@
-"""SIGINT and SIGTERM: the first asks a run to stop at its next step, with everything saved; a second one ends it at once."""
+"""SIGINT and SIGTERM: the first asks a run to stop at its next step, a second ends it at once."""
 
 from __future__ import annotations
 
@@ -9,7 +9,10 @@ _asked: int | None = None
 
 
 def on_signals(*numbers: int, again: bool = True) -> None:
-    """From now on these signals ask. again: the second one does what it does by default; otherwise it only asks again."""
+    """From now on these signals ask the run to stop.
+
+    again: a second signal does what it does by default; otherwise it only asks again.
+    """
 
     def ask(number: int, frame: Any) -> None:
         global _asked
@@ -26,7 +29,7 @@ def asked() -> bool:
 
 
 def check() -> None:
-    """Raises SystemExit with the code of the signal that asked (130, 143), at a place where stopping loses nothing."""
+    """Called where stopping loses nothing. Raises SystemExit (130, 143) if a signal has asked."""
     global _asked
     if _asked is not None:
         number, _asked = _asked, None

@@ -1,1 +1,1 @@
-"""One method, one file. The runner finds a method by its file's name; see bench/method.py for the contract."""
+"""One file per method, found by its name. The contract is in bench/method.py."""

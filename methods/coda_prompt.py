@@ -1,16 +1,28 @@
 """CODA-Prompt: COntinual Decomposed Attention-based Prompting (Smith et al., CVPR 2023).
 
-Numerics after GT-RIPL/CODA-Prompt models/zoo.py::CodaPrompt: in layers 0-4 a set of M components P_m (length x D) with keys
-K_m and attention vectors A_m; alpha_m = cos(q * A_m, K_m), no softmax; prompt = sum_m alpha_m P_m, first half keys, second
-half values. Each task owns M / tasks components: earlier ones are frozen, later ones do not exist yet. New rows of P, K and
-A start as random directions orthogonal to all earlier rows (Gram-Schmidt), of unit norm. Loss = CE + mu * orthogonality,
-with mu = 0 as in the released scripts.
+Official code: GT-RIPL/CODA-Prompt, models/zoo.py::CodaPrompt. The numbers follow it.
 
-Exact cheap form of the weights, two matrix products instead of a (B, M, D) tensor:
-alpha = (q @ (A * K/|K|)^T) / sqrt(q^2 @ (A^2)^T).
+Prompt. Each of layers 0-4 has M components P_m (length x D) with keys K_m and attention vectors
+A_m. An image with query q weights them by alpha_m = cos(q * A_m, K_m), without a softmax. Its
+prompt is sum_m alpha_m P_m: the first half of the rows are keys, the second half values.
+
+Tasks. Each task owns M / tasks components. Those of earlier tasks are frozen, those of later tasks
+do not exist yet. New rows of P, K and A start as random directions of unit norm, orthogonal to all
+earlier rows (Gram-Schmidt).
+
+Loss. CE + mu * orthogonality, with mu = 0 as in the released scripts.
+
+Deviations, both with the same numbers:
+- The weights need two matrix products instead of a (B, M, D) tensor, for a fraction of the work:
+  alpha = (q @ (A * K/|K|)^T) / sqrt(q^2 @ (A^2)^T).
+- New rows come from a QR of the earlier rows in fp64 and two projections. The official code runs
+  Gram-Schmidt row by row in fp32 and tries again where it fails. The invariants (unit norm,
+  orthogonal to all earlier rows) are the same, to 1e-6.
 """
 
 from __future__ import annotations
+
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -20,21 +32,22 @@ from bench.method import Loss, Method, Task, register
 
 
 def orthogonal_rows(earlier: Tensor, count: int) -> Tensor:
-    """(count, N) random unit rows, orthogonal to each other and to the span of the (m, N) earlier rows."""
+    """(count, N) random unit rows, orthogonal to each other and to the (m, N) earlier rows."""
     rows = earlier.double()
     basis = torch.linalg.qr(rows.T).Q if len(rows) else rows.T
     for _ in range(count):
         row = torch.randn(earlier.shape[1], dtype=torch.float64)
-        for _ in range(
-            2
-        ):  # twice: the first projection leaves rounding in proportion to what it removed
+        for _ in range(2):  # the first projection leaves rounding in proportion to what it removed
             row = row - basis @ (basis.T @ row)
         basis = torch.cat([basis, (row / row.norm())[:, None]], dim=1)
     return basis[:, -count:].T.to(earlier.dtype).contiguous()
 
 
 class Components(nn.Module):
-    """One layer's P (M, length, D), K and A (M, D): rows of finished tasks as buffers, the current task's trainable."""
+    """One layer's P (M, length, D), K and A (M, D).
+
+    Rows of finished tasks are buffers, those of the current task are parameters.
+    """
 
     prompt: Tensor
     key: Tensor
@@ -51,28 +64,28 @@ class Components(nn.Module):
             self.register_parameter(name, nn.Parameter(torch.zeros(per_task, *shape)))
 
     def begin(self, first: int) -> None:
-        """Fill the trainable rows anew, orthogonal to rows 0..first-1."""
+        """Draw new trainable rows, orthogonal to rows 0..first-1."""
         for name in ("prompt", "key", "attention"):
             old, new = getattr(self, f"old_{name}"), getattr(self, name)
             rows = orthogonal_rows(old[:first].flatten(1).cpu(), self.per_task)
             new.data.copy_(rows.view_as(new))
 
     def end(self, first: int) -> None:
-        """Freeze the trained rows."""
+        """Copy the trained rows to the frozen ones, from row `first` on."""
         for name in ("prompt", "key", "attention"):
             getattr(self, f"old_{name}")[first : first + self.per_task] = getattr(self, name).data
 
     def rows(self, name: str, first: int, training: bool) -> Tensor:
+        """Rows 0..first-1 of P, K or A, and the current task's rows while training."""
         old = getattr(self, f"old_{name}")
         return torch.cat([old[:first], getattr(self, name)]) if training else old[:first]
 
     def forward(self, query: Tensor, first: int, training: bool) -> Tensor:
-        """(B, length, D) prompts of queries (B, D) from rows 0..first-1, and the current ones while training."""
+        """Prompts (B, length, D) for queries (B, D), from the same rows."""
         key, attention = self.rows("key", first, training), self.rows("attention", first, training)
-        kn = nn.functional.normalize(key, dim=1)
-        alpha = (query @ (attention * kn).T) / (query.square() @ attention.square().T).sqrt().clamp(
-            min=1e-12
-        )
+        unit_key = nn.functional.normalize(key, dim=1)
+        attended_norm = (query.square() @ attention.square().T).sqrt().clamp(min=1e-12)
+        alpha = (query @ (attention * unit_key).T) / attended_norm
         return torch.einsum("bm,mld->bld", alpha, self.rows("prompt", first, training))
 
     def orthogonality(self, first: int) -> Tensor:
@@ -86,7 +99,10 @@ class Components(nn.Module):
 
 @register
 class CodaPrompt(Method):
-    """pool M over all tasks, length (half keys, half values), layers, mu as in the released scripts."""
+    """pool: M, over all tasks. length: rows of a component, half keys, half values.
+
+    layers: prompted. mu: weight of the orthogonality term.
+    """
 
     needs_query = True
     counted = ("frozen",)
@@ -108,32 +124,37 @@ class CodaPrompt(Method):
         per_task = pool // tasks
         if length % 2 or per_task < 1 or per_task * tasks > self.width:
             raise ValueError(
-                f"length={length} must be even, pool={pool} at least the {tasks} tasks and, for rows that are orthogonal, "
-                f"at most the width {self.width}"
+                f"length={length} must be even, pool={pool} at least the {tasks} tasks and, "
+                f"for rows that are orthogonal, at most the width {self.width}"
             )
         self.layers, self.rows, self.per_task, self.mu = layers, length // 2, per_task, mu
-        parts = nn.ModuleList(Components(per_task, tasks, length, self.width) for _ in layers)
-        self.components = parts  # type: ignore[assignment]
+        modules = nn.ModuleList(Components(per_task, tasks, length, self.width) for _ in layers)
+        self.components = modules  # type: ignore[assignment]
         self.head = nn.Linear(self.width, classes)
-        self.frozen = 0  # s: rows of finished tasks
+        self.frozen = 0  # rows of finished tasks
         self.training_task = False
+
+    @classmethod
+    def settings_for(cls, tasks: int, width: int) -> dict[str, Any]:
+        """Ten components a task, as in the paper, or as many as can be orthogonal in this width."""
+        return {"pool": tasks * min(10, width // tasks)}
 
     def begin_task(self, task: Task) -> None:
         self.frozen = task.index * self.per_task
-        for layer in self.components:
-            layer.begin(self.frozen)
+        for components in self.components:
+            components.begin(self.frozen)
         self.training_task = True
 
     def end_task(self, task: Task) -> None:
-        for layer in self.components:
-            layer.end(self.frozen)
+        for components in self.components:
+            components.end(self.frozen)
         self.frozen += self.per_task
         self.training_task = False
 
     def layer_prompts(self) -> dict[int, Tensor]:
         return {
-            layer: part.prompt.flatten(0, 1)
-            for layer, part in zip(self.layers, self.components, strict=True)
+            layer: components.prompt.flatten(0, 1)
+            for layer, components in zip(self.layers, self.components, strict=True)
         }
 
     def prefixes(self, query: Tensor) -> dict[int, Tensor]:
@@ -151,7 +172,6 @@ class CodaPrompt(Method):
         loss = self.cross_entropy(self(images, query), labels, task)
         if self.mu:
             penalty = torch.stack([c.orthogonality(self.frozen) for c in self.components]).sum()
-            loss = Loss(
-                loss.total + self.mu * penalty, {**loss.parts, "orthogonality": penalty.detach()}
-            )
+            terms = {**loss.terms, "orthogonality": penalty.detach()}
+            loss = Loss(loss.total + self.mu * penalty, terms)
         return loss

@@ -1,4 +1,8 @@
-"""Deep L2P++: L2P++ with a pool and keys in each of blocks 0-4 (GT-RIPL/CODA-Prompt models/zoo.py::L2P, "deep")."""
+"""Deep L2P++: L2P++ with a pool and keys of its own in each of blocks 0-4.
+
+Official code: GT-RIPL/CODA-Prompt, models/zoo.py::L2P, the form "deep". Everything else, deviations
+included, is in l2p_plus.py.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +13,7 @@ from methods.l2p_plus import L2PPlus
 
 @register
 class DeepL2P(L2PPlus):
-    """The arguments of l2p_plus; only the default of layers differs."""
+    """The settings of l2p_plus; only the default of layers differs."""
 
     def __init__(
         self,
@@ -26,6 +30,14 @@ class DeepL2P(L2PPlus):
         reference_bug: bool = False,
     ) -> None:
         super().__init__(
-            backbone, classes, tasks, layers=layers, pool=pool, length=length, top_n=top_n, key_loss=key_loss, init=init,
+            backbone,
+            classes,
+            tasks,
+            layers=layers,
+            pool=pool,
+            length=length,
+            top_n=top_n,
+            key_loss=key_loss,
+            init=init,
             reference_bug=reference_bug,
-        )  # fmt: skip
+        )

@@ -1,18 +1,31 @@
-"""DualPrompt: Complementary Prompting for Rehearsal-free Continual Learning (Wang et al., ECCV 2022).
+"""DualPrompt: Complementary Prompting for Rehearsal-free Continual Learning (Wang et al., 2022).
 
-Numerics after google-research/l2p (the original JAX code): G-prompts shared by all tasks in layers 0 and 1, one E-prompt per
-task in layers 2-4, both as prefix keys and values. One key per task serves all layers. In training the E-prompt of the
-task is used and its key pulled to the queries; at test each image takes the E-prompt whose key is nearest (cosine). The
-E-prompt of task t starts as a copy of task t-1's, its key does not. Loss = CE - lambda * mean cosine.
+Published at ECCV 2022. Official code: google-research/l2p (JAX). The numbers follow it.
 
-Axes: the prefix is (image, keys/values, length, width) all the way. Several PyTorch ports reshape (keys/values, image) to
-(image, keys/values) without a permutation and so mix the prompts of different images.
-Deviation: selection at test is per image everywhere (the original lets the batch vote on CIFAR-100).
+Prompt. G-prompts in layers 0 and 1 are shared by all tasks. Layers 2-4 have one E-prompt per task.
+Both are rows put before the layer's keys and values. One key per task serves all layers.
+
+Selection. In training the task's own E-prompt is used, and its key is pulled to the queries. At
+test each image takes the E-prompt whose key is nearest to its query (cosine).
+
+Tasks. The E-prompt of task t starts as a copy of task t-1's; its key does not.
+
+Loss. CE - lambda * mean cosine of the queries to the task's key.
+
+Axes. The prefix is (image, keys/values, length, width) throughout, as in the original. Several
+PyTorch ports read (keys/values, image) as (image, keys/values) without a permutation and so mix the
+prompts of different images. reference_bug=True does the same.
+
+Deviations:
+- Selection at test is per image everywhere. The original lets the batch vote on CIFAR-100: a batch
+  at test holds one task only, so the vote gives the task away.
+- With form="coda" only keys of tasks that have begun compete at test. In the CODA repository those
+  of later tasks compete too, but an untrained key means nothing.
 """
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
@@ -23,12 +36,12 @@ from bench.method import Loss, Method, Task, register
 
 
 class EPrompts(nn.Module):
-    """One prompt per task for all E-layers, with one key per task for all layers or one per task and layer."""
+    """One prompt per task for all E-layers. One key per task, for all layers or for each layer."""
 
     def __init__(
         self, tasks: int, prompt: tuple[int, ...], key: tuple[int, int], init: tuple[float, float]
     ) -> None:
-        """prompt: (layers, 2, P, D). key: (1 or layers, D). init: the uniform range of both."""
+        """prompt: shape (layers, 2, P, D). key: shape (1 or layers, D). init: range of both."""
         super().__init__()
 
         def uniform(*shape: int) -> nn.ParameterList:
@@ -36,12 +49,14 @@ class EPrompts(nn.Module):
                 nn.Parameter(torch.empty(*shape).uniform_(*init)) for _ in range(tasks)
             )
 
-        # One parameter per task, so that a finished task's prompt and key are simply not trained any more.
+        # One parameter per task: the optimiser leaves those of a finished task out.
         self.prompts, self.keys = uniform(*prompt), uniform(*key)
 
     def cosine(self, query: Tensor, begun: int, trained: int | None = None) -> Tensor:
-        """(keys per task, B, begun): cosine of each query to the keys of the first `begun` tasks. trained: the one task whose
-        keys receive gradients; None = all."""
+        """(keys per task, B, begun): cosine of each query to the keys of the first `begun` tasks.
+
+        trained: the one task whose keys get gradients; None: all.
+        """
         keys = [
             key if trained in (None, task) else key.detach()
             for task, key in enumerate(list(self.keys)[:begun])
@@ -49,21 +64,25 @@ class EPrompts(nn.Module):
         return F.normalize(query, dim=1) @ F.normalize(torch.stack(keys, dim=1), dim=2).mT
 
     def of_tasks(self, tasks: Tensor, begun: int, reference_bug: bool = False) -> Tensor:
-        """Prompts (layers, B, 2, P, D) of the tasks (1 or layers, B) chosen for each image."""
+        """Prompts (layers, B, 2, P, D) of the tasks (1 or layers, B) chosen for each image.
+
+        reference_bug: with (layers, 2, B, ...) read as (layers, B, 2, ...), as in the ports.
+        """
         pool = torch.stack(list(self.prompts)[:begun], dim=1)  # (layers, begun, 2, P, D)
         layer = torch.arange(len(pool), device=tasks.device)[:, None]
         chosen = pool[layer, tasks]
-        if reference_bug:  # what the ports compute: (layers, 2, B, ...) read as (layers, B, 2, ...)
+        if reference_bug:
             return chosen.transpose(1, 2).reshape(chosen.shape)
         return chosen
 
 
 @register
 class DualPrompt(Method):
-    """g_layers, e_layers: prompted blocks; g_length, e_length: rows of keys and of values in each.
+    """g_layers, e_layers: prompted layers. g_length, e_length: rows of keys and of values in each.
 
-    form: `original` as above; `coda` as in GT-RIPL/CODA-Prompt models/zoo.py::DualPrompt: a key per task and layer, key loss
-    summed over images and layers as (1 - cosine), no copy of the previous prompt.
+    key_loss: lambda. init: uniform range of prompts and keys.
+    form: "original" as above. "coda" as in GT-RIPL/CODA-Prompt models/zoo.py::DualPrompt: a key per
+    task and layer, a key loss of (1 - cosine) summed over images and layers, no copied prompt.
     reference_bug: the ports' mixed axes, for the parity test only.
     """
 
@@ -100,12 +119,18 @@ class DualPrompt(Method):
         self.head = nn.Linear(self.width, classes)
         self.begun = 0  # tasks
 
+    @classmethod
+    def selection(cls, model: dict[str, Any]) -> str:
+        if str(model.get("reference_bug")) == "True":  # text where it was read from a table
+            return "prompts of different images mixed"
+        return super().selection(model)
+
     def begin_task(self, task: Task) -> None:
         self.begun = task.index + 1
         if task.index and not self.coda_form:
             self.e.prompts[task.index].data.copy_(self.e.prompts[task.index - 1].data)
 
-    def param_groups(self) -> list[dict]:
+    def param_groups(self) -> list[dict[str, Any]]:
         current = self.begun - 1
         prompts = [self.g_prompt, self.e.prompts[current], self.e.keys[current]]
         return [
@@ -114,16 +139,15 @@ class DualPrompt(Method):
         ]
 
     def layer_prompts(self) -> dict[int, Tensor]:
-        e_prompt = self.e.prompts[self.begun - 1]
-        return {
-            layer: prompt.flatten(0, 1)
-            for layer, prompt in zip(
-                (*self.g_layers, *self.e_layers), (*self.g_prompt, *e_prompt), strict=True
-            )
-        }
+        layers = (*self.g_layers, *self.e_layers)
+        prompts = (*self.g_prompt, *self.e.prompts[self.begun - 1])
+        return {layer: prompt.flatten(0, 1) for layer, prompt in zip(layers, prompts, strict=True)}
 
     def prefixes(self, query: Tensor, task: int | None = None) -> dict[int, Tensor]:
-        """layer -> (2, P, D), or (B, 2, P, D) where it differs per image. task: its prompt for all; None: by nearest key."""
+        """layer -> (2, P, D), or (B, 2, P, D) where images differ.
+
+        task: the E-prompt of this task for all images; None: that of each image's nearest key.
+        """
         if task is None:
             nearest = self.e.cosine(query, self.begun).argmax(dim=2)
             e_prompt = self.e.of_tasks(nearest, self.begun, self.reference_bug)
@@ -132,12 +156,11 @@ class DualPrompt(Method):
             e_prompt = self.e.of_tasks(same, self.begun, True)
         else:
             e_prompt = self.e.prompts[task]
-        return dict(zip(self.g_layers, self.g_prompt, strict=True)) | dict(
-            zip(self.e_layers, e_prompt, strict=True)
-        )
+        g_prefixes = dict(zip(self.g_layers, self.g_prompt, strict=True))
+        return g_prefixes | dict(zip(self.e_layers, e_prompt, strict=True))
 
     def key_term(self, query: Tensor, task: int) -> Tensor:
-        """What the keys add to the loss: minus the mean cosine, or in the coda form the summed (1 - cosine)."""
+        """The keys' term: minus the mean cosine, or in the form "coda" the summed (1 - cosine)."""
         cosine = self.e.cosine(query, self.begun, trained=task)[:, :, task]
         return (1 - cosine).sum() if self.coda_form else -cosine.mean()
 
@@ -147,4 +170,4 @@ class DualPrompt(Method):
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         logits = self.head(self.backbone.cls(images, self.prefixes(query, task.index)))
         loss, pull = self.cross_entropy(logits, labels, task), self.key_term(query, task.index)
-        return Loss(loss.total + self.key_loss * pull, {**loss.parts, "key": pull.detach()})
+        return Loss(loss.total + self.key_loss * pull, {**loss.terms, "key": pull.detach()})

@@ -1,4 +1,8 @@
-"""Finetune: the whole network trained task after task, nothing frozen. The lower reference: it forgets."""
+"""Fine-tuning: the whole network is trained task after task, and nothing is frozen.
+
+The lower reference: it forgets. With the masked loss it is the row FT++ of the CODA-Prompt paper,
+with the loss over all classes seen (train.loss_classes="seen") naive fine-tuning.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +16,7 @@ from bench.method import Method, register
 
 @register
 class Finetune(Method):
-    """A trainable copy of the backbone (the shared one stays frozen) and a head."""
+    """A trainable copy of the backbone, and a head. The shared backbone stays frozen."""
 
     def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
         super().__init__(backbone, classes, tasks)

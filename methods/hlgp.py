@@ -1,39 +1,46 @@
-"""HLGP: hierarchical layer-grouped prompt tuning (arXiv 2511.12090), reconstructed from its abstract.
+"""HLGP: hierarchical layer-grouped prompt tuning (arXiv 2511.12090), OUR RECONSTRUCTION.
 
-The paper's full text was not available and there is no official code. What follows is OUR RECONSTRUCTION:
+The paper's full text was not available, and no official code exists. Where each statement is from:
 
-| statement                                                                        | source               |
-|----------------------------------------------------------------------------------|----------------------|
-| the prompts of all tasks so far are added together into one final prompt           | abstract             |
-| layers of a group share roughly the same prompt, adjusted by a position encoding   | abstract             |
-| one task-specific root prompt generates the sub-prompt of every layer group        | abstract             |
-| the generator is a set of adapters; a position embedding; "soft task matching"     | secondary summary    |
-| weights the sub-prompts by inference dynamics; root and generator copied from t-1  | (likely, unverified) |
-| groups and their borders, prompted layers, adapter shape, form of the position     | our choice           |
-| encoding, formula of the weights, loss, optimiser, every number                    |                      |
+| statement                                                                  | source             |
+|----------------------------------------------------------------------------|--------------------|
+| the prompts of all tasks so far are added together into one final prompt   | abstract           |
+| a group's layers share roughly one prompt, adjusted by a position encoding | abstract           |
+| one task-specific root prompt generates the sub-prompt of each layer group | abstract           |
+| the generator is a set of adapters; a position embedding; "soft task       | secondary summary  |
+| matching" weights the sub-prompts by inference dynamics; root and          | (likely,           |
+| generator are copied from t-1                                              | unverified)        |
+| groups and their borders, prompted layers, adapter shape, form of the      | our choice         |
+| position encoding, formula of the weights, loss, optimiser, every number   |                    |
 
-Root R_t = (R_t^K, R_t^V), each P x D. Sub-prompt of group g: S_{t,g} = R_t + A_{t,g}(R_t), with A = LayerNorm,
-Linear D->r, GELU, Linear r->D whose last layer starts at zero, so that all groups start as the root. Layer prompt:
-p_{t,l} = S_{t,g(l)} + e_{t,l}, put before the layer's keys and values. Prompt of an image: P_l(x) = sum_{i<=t} w_i(x) p_{i,l},
-prompts of earlier tasks frozen. After a task its layer prompts are materialised; inference never runs a generator.
+Prompt. The root of task t is R_t = (R_t^K, R_t^V), each P x D. Group g has the sub-prompt
+S_{t,g} = R_t + A_{t,g}(R_t). A is LayerNorm, Linear D->r, GELU, Linear r->D; its last layer starts
+at zero, so that all groups start as the root. Layer l has p_{t,l} = S_{t,g(l)} + e_{t,l}, rows that
+are put before its keys and values. An image gets P_l(x) = sum_{i<=t} w_i(x) p_{i,l}. Prompts of
+earlier tasks are frozen: after a task its p_{t,l} are stored, and inference runs no generator.
 
-Weights w: `sum` (1: the abstract taken literally), `mean` (1/t), `soft` (a first pass with the mean prompt; the softmax
-over all seen classes, its mass per task; a second pass with these weights), `prototype` (our own variant: the softmax over
-the cosines of the frozen query to the mean query of every class seen, its mass per task; a mean per task would need a
-temperature at which it is hardly more than `mean`). `soft` is the default: see README.
-Cost: one forward more than the others where `soft`, the shared query where `prototype`, nothing where `sum` or `mean`.
+Weights w of the tasks:
+- sum: 1, the abstract taken literally. mean: 1/t.
+- soft (default, see README): a first pass with the mean prompt, the softmax over all seen classes,
+  its mass per task; a second pass with these weights. Costs one forward pass more than the others.
+- prototype (our own variant): the softmax over the cosines of the frozen query to the mean query of
+  each class seen, its mass per task. Costs the shared query. A mean per task instead of per class
+  would need a temperature at which it is hardly more than `mean`.
 """
 
 from __future__ import annotations
 
-import itertools
+import bisect
 from typing import Literal
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 
 from bench.backbone.vit import FrozenViT
 from bench.method import Method, Task, register
+
+INITIAL_STD = 0.02  # of a prompt's entries
 
 
 class Generator(nn.Module):
@@ -44,42 +51,46 @@ class Generator(nn.Module):
         self.norm = nn.LayerNorm(width)
         self.down = nn.Linear(width, bottleneck)
         self.up = nn.Linear(bottleneck, width)
-        nn.init.zeros_(self.up.weight)
-        nn.init.zeros_(self.up.bias)
 
     def forward(self, root: Tensor) -> Tensor:
-        return root + self.up(nn.functional.gelu(self.down(self.norm(root))))
+        return root + self.up(F.gelu(self.down(self.norm(root))))
 
 
 def sinusoidal(layers: int, width: int) -> Tensor:
-    """(layers, width) fixed encoding of the layer's number (Vaswani et al. 2017), scaled to a prompt's initial size."""
+    """Encoding (layers, width) of layer numbers (Vaswani et al., 2017), of a new prompt's size."""
     position = torch.arange(layers).float()[:, None]
     rate = 10000 ** (-torch.arange(0, width, 2).float() / width)
-    return (
-        0.02
-        * torch.stack([(position * rate).sin(), (position * rate).cos()], dim=2).flatten(1)[
-            :, :width
-        ]
-    )
+    waves = torch.stack([(position * rate).sin(), (position * rate).cos()], dim=2)
+    return INITIAL_STD * waves.flatten(1)[:, :width]
+
+
+def groups_of_layers(layers: int, groups: int, borders: tuple[int, ...]) -> list[int]:
+    """g(l), the group of each prompted layer. Raises ValueError for an impossible grouping."""
+    if not borders and layers % groups:
+        reason = f"does not divide the {layers} prompted layers (or give borders)"
+        raise ValueError(f"groups={groups} {reason}")
+    if sorted(set(borders)) != list(borders) or not set(borders) <= set(range(1, layers)):
+        raise ValueError(f"borders={borders}: rising positions within 1..{layers - 1} are expected")
+    starts = borders or range(layers // groups, layers, layers // groups)
+    return [bisect.bisect(starts, layer) for layer in range(layers)]
 
 
 @register
 class HLGP(Method):
     """The reconstruction above, with a switch for each of its parts.
 
-    groups: G, contiguous and of equal size, must divide the number of prompted layers; or borders: the positions among the
-    prompted layers at which a new group starts, e.g. (2, 5) for three groups.
-    length: P, rows of keys and of values. bottleneck: r. layers: prompted layers, empty = all.
-    generator=False: one independent prompt per layer and task, the control that the abstract argues against.
-    temperature: of the softmax over cosines, for weights='prototype'.
-    copy=False: root, generator and position encoding start anew in every task instead of as copies of task t-1.
+    groups: contiguous, of equal size; must divide the number of prompted layers. borders: instead,
+    positions among the prompted layers where a new group starts, as (2, 5) for three groups.
+    length: P, rows of keys and of values. bottleneck: r. layers: prompted, empty: all.
+    generator=False: an independent prompt per layer and task; the abstract argues against it.
+    temperature: of the softmax over cosines, for weights="prototype".
+    copy=False: in every task root, generator and position encoding start anew, not as copies.
     """
 
     counted = ("begun", "classes_seen")
     learned: Tensor
     task_of_class: Tensor
     group_of_layer: Tensor
-    position: Tensor
     prototypes: Tensor
     generators: list[Generator]
 
@@ -103,46 +114,26 @@ class HLGP(Method):
         super().__init__(backbone, classes, tasks)
         self.check_layers(*layers)
         self.layers = layers or tuple(range(backbone.depth))
-        count = len(self.layers)
         if min(groups, length, bottleneck) < 1 or temperature <= 0:
-            raise ValueError(
-                f"groups={groups}, length={length}, bottleneck={bottleneck}, temperature={temperature}: positive ones"
-            )
-        if not borders and count % groups:
-            raise ValueError(
-                f"groups={groups} does not divide the {count} prompted layers (or give borders)"
-            )
-        if sorted(set(borders)) != list(borders) or not set(borders) <= set(range(1, count)):
-            raise ValueError(
-                f"borders={borders}: rising positions within 1..{count - 1} are expected"
-            )
-        edges = [0, *(borders or range(count // groups, count, count // groups)), count]
-        self.group_sizes = [stop - start for start, stop in itertools.pairwise(edges)]
-        self.length, self.bottleneck, self.temperature = length, bottleneck, temperature
+            sizes = f"groups={groups}, length={length}, bottleneck={bottleneck}"
+            raise ValueError(f"{sizes}, temperature={temperature}: positive ones")
+        group_of_layer = groups_of_layers(len(self.layers), groups, borders)
+        self.temperature = temperature
         self.needs_query = weights == "prototype"
-        self.position_kind, self.generated, self.weights, self.copy = (
-            position,
-            generator,
-            weights,
-            copy,
-        )
+        self.position_kind, self.generated = position, generator
+        self.weights, self.copy = weights, copy
         self.head = nn.Linear(self.width, classes)
         shape = (len(self.layers), 2, length, self.width)
         self.register_buffer("learned", torch.zeros(tasks, *shape))  # p_{i,l} of finished tasks
         self.register_buffer("task_of_class", torch.zeros(classes, dtype=torch.long))
         self.begun = self.classes_seen = 0  # tasks begun, classes of them
-        group_of_layer = [
-            group for group, size in enumerate(self.group_sizes) for _ in range(size)
-        ]  # g(l)
         self.register_buffer("group_of_layer", torch.tensor(group_of_layer), persistent=False)
         if self.needs_query:
-            self.register_buffer(
-                "prototypes", torch.zeros(classes, self.width)
-            )  # mean query of each class seen, unit norm
+            self.register_buffer("prototypes", torch.zeros(classes, self.width))  # of unit norm
         if generator:
             self.root = nn.Parameter(torch.empty(2, length, self.width))  # R_t
-            parts = nn.ModuleList(Generator(self.width, bottleneck) for _ in self.group_sizes)
-            self.generators = parts  # type: ignore[assignment]
+            modules = nn.ModuleList(Generator(self.width, bottleneck) for _ in set(group_of_layer))
+            self.generators = modules  # type: ignore[assignment]
         else:
             self.independent = nn.Parameter(torch.empty(*shape))
         if position == "learned" and generator:
@@ -153,30 +144,28 @@ class HLGP(Method):
         self._start_prompts()
 
     def _start_prompts(self) -> None:
-        """Initial values: N(0, 0.02) for prompts, zero for the learned position encoding and the adapters' output."""
+        """Prompts from N(0, 0.02); learned position encoding and adapters' output zero."""
         if not self.generated:
-            nn.init.normal_(self.independent, std=0.02)
+            nn.init.normal_(self.independent, std=INITIAL_STD)
             return
-        nn.init.normal_(self.root, std=0.02)
+        nn.init.normal_(self.root, std=INITIAL_STD)
         for generator in self.generators:
-            for module in (generator.norm, generator.down):
-                module.reset_parameters()
+            generator.norm.reset_parameters()
+            generator.down.reset_parameters()
             nn.init.zeros_(generator.up.weight)
             nn.init.zeros_(generator.up.bias)
         if self.position_kind == "learned":
             nn.init.zeros_(self.position)
 
     def current_prompts(self) -> Tensor:
-        """p_{t,l} of the task in training, (layers, 2, P, D), through the generator."""
+        """p_{t,l} of the task in training, (layers, 2, P, D), made from S_{t,g}, (G, 2, P, D)."""
         if not self.generated:
             return self.independent
-        subs = torch.stack(
-            [generator(self.root) for generator in self.generators]
-        )  # S_{t,g}: (G, 2, P, D)
-        prompts = subs.index_select(0, self.group_of_layer)
-        return (
-            prompts if self.position_kind == "none" else prompts + self.position[:, None, None, :]
-        )
+        sub_prompts = torch.stack([generator(self.root) for generator in self.generators])
+        prompts = sub_prompts.index_select(0, self.group_of_layer)
+        if self.position_kind == "none":
+            return prompts
+        return prompts + self.position[:, None, None, :]
 
     def layer_prompts(self) -> dict[int, Tensor]:
         return dict(zip(self.layers, self.current_prompts().flatten(1, 2), strict=True))
@@ -189,9 +178,7 @@ class HLGP(Method):
         if self.needs_query:
             queries, labels = task.plain_queries()
             for label in range(task.start, task.stop):
-                self.prototypes[label] = nn.functional.normalize(
-                    queries[labels == label].mean(dim=0), dim=0
-                )
+                self.prototypes[label] = F.normalize(queries[labels == label].mean(dim=0), dim=0)
         self.training_task = True
 
     def end_task(self, task: Task) -> None:
@@ -200,13 +187,13 @@ class HLGP(Method):
         self.training_task = False
 
     def all_prompts(self) -> Tensor:
-        """(t, layers, 2, P, D): the finished tasks' prompts, and the current one's with its gradient."""
+        """(t, layers, 2, P, D): prompts of finished tasks, and the current one's with gradients."""
         if not self.training_task:
             return self.learned[: self.begun]
         return torch.cat([self.learned[: self.begun - 1], self.current_prompts()[None]])
 
     def features(self, images: Tensor, prompts: Tensor, weights: Tensor) -> Tensor:
-        """Class token under P_l = sum_i w_i p_{i,l}. weights: (t,) for the batch or (B, t) per image."""
+        """Class token (B, D) under P_l = sum_i w_i p_{i,l}. weights: (t,), or (B, t) per image."""
         mixed = torch.einsum("...t,tlkpd->l...kpd", weights, prompts)
         return self.backbone.cls(images, dict(zip(self.layers, mixed, strict=True)))
 
@@ -219,16 +206,13 @@ class HLGP(Method):
     def task_weights(self, images: Tensor, query: Tensor, prompts: Tensor) -> Tensor:
         """w: (t,) for sum and mean, (B, t) for soft and prototype."""
         count = len(prompts)
-        uniform = torch.full(
-            (count,), 1.0 if self.weights == "sum" else 1.0 / count, device=prompts.device
-        )
+        value = 1.0 if self.weights == "sum" else 1.0 / count
+        uniform = torch.full((count,), value, device=prompts.device)
         if count == 1 or self.weights in ("sum", "mean"):
             return uniform
         with torch.no_grad():
             if self.weights == "prototype":
-                return self.mass(
-                    nn.functional.normalize(query, dim=1) @ self.prototypes.T / self.temperature
-                )
+                return self.mass(F.normalize(query, dim=1) @ self.prototypes.T / self.temperature)
             return self.mass(self.head(self.features(images, prompts, uniform)))
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:

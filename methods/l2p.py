@@ -1,11 +1,15 @@
-"""L2P: Learning to Prompt for Continual Learning (Wang et al., CVPR 2022), with prepended prompt tokens.
+"""L2P: Learning to Prompt for Continual Learning (Wang et al., CVPR 2022), with prompt tokens.
 
-Numerics after google-research/l2p (models/prompt.py, models/vit.py): a pool of M prompts with keys; each image takes the
-N prompts whose keys are nearest (cosine) to its query; their tokens stand in front of [cls, patches] after the position
-embedding; the head reads the mean of the prompts' output tokens; loss = CE - lambda * sum of the chosen cosines.
+Official code: google-research/l2p, models/prompt.py and models/vit.py. The numbers follow it.
 
-Deviation: selection is per image, in training and at test. The official code lets a batch vote on N prompts for all its
-images; at test a batch holds one task only, so the vote leaks the task.
+Prompt. A pool holds M prompts with a key each. An image takes the N prompts whose keys are nearest
+(cosine) to its query. Their tokens are put in front of [cls, patches] after the position embedding.
+The head reads the mean of the prompts' output tokens.
+
+Loss. CE - lambda * sum of the chosen cosines, the mean over images.
+
+Deviation: selection is per image, in training and at test. The official code lets a batch vote on
+N prompts for all its images. At test a batch holds one task only, so the vote leaks the task.
 """
 
 from __future__ import annotations
@@ -19,7 +23,7 @@ from bench.method import Loss, Method, Task, register
 
 
 class PromptPool(nn.Module):
-    """M prompts of `length` tokens with a key each. Call with queries (B, D)."""
+    """M prompts of `length` tokens, with a key each."""
 
     def __init__(
         self, size: int, length: int, top_n: int, width: int, init: tuple[float, float]
@@ -30,11 +34,14 @@ class PromptPool(nn.Module):
         self.keys = nn.Parameter(torch.empty(size, width).uniform_(*init))
 
     def cosine(self, query: Tensor) -> Tensor:
-        """(B, M): of each query to every key."""
+        """Cosines (B, M) of each query to every key."""
         return F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
 
     def forward(self, query: Tensor, forced: Tensor | None = None) -> tuple[Tensor, Tensor]:
-        """Chosen prompts (B, N, length, D) and the cosines of their keys (B, N), best first; or those of forced (N,)."""
+        """Prompts (B, N, length, D) for queries (B, D), and their keys' cosines (B, N), best first.
+
+        forced: numbers (N,) of the prompts that all images take instead.
+        """
         cosine = self.cosine(query)
         if forced is not None:
             return self.prompts[forced].expand(len(query), -1, -1, -1), cosine[:, forced]
@@ -44,7 +51,10 @@ class PromptPool(nn.Module):
 
 @register
 class L2P(Method):
-    """pool M, length, top_n N, key_loss lambda as in the papers; init is the uniform range of prompts and keys."""
+    """pool: M. length: tokens of a prompt. top_n: N. key_loss: lambda.
+
+    init: uniform range of prompts and keys.
+    """
 
     needs_query = True
 
@@ -71,6 +81,7 @@ class L2P(Method):
         return {0: self.pool.prompts.flatten(0, 1)}
 
     def _run(self, images: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
+        """Logits (B, classes) and the chosen keys' cosines (B, N)."""
         prompts, cosine = self.pool(query)
         tokens = prompts.flatten(1, 2)  # (B, N * length, D)
         out = self.backbone(images, tokens=tokens, rows=tokens.shape[1])
@@ -83,4 +94,4 @@ class L2P(Method):
         logits, cosine = self._run(images, query)
         loss = self.cross_entropy(logits, labels, task)
         pull = cosine.sum(dim=1).mean()
-        return Loss(loss.total - self.key_loss * pull, {**loss.parts, "key_cosine": pull.detach()})
+        return Loss(loss.total - self.key_loss * pull, {**loss.terms, "key_cosine": pull.detach()})

@@ -1,11 +1,16 @@
-"""L2P++: the form of L2P in the CODA-Prompt repository (GT-RIPL/CODA-Prompt models/zoo.py::L2P).
+"""L2P++: the form of L2P in the CODA-Prompt repository (Smith et al., CVPR 2023).
 
-Prefix keys and values instead of tokens, in block 0 ("shallow") or blocks 0-4 ("deep", a pool and keys per block); per-image
-top-5 of 30 prompts whose first half goes to the keys and second half to the values; the head reads the class token;
-loss = CE + sum over the image's own chosen keys of (1 - cosine).
+Official code: GT-RIPL/CODA-Prompt, models/zoo.py::L2P. The numbers follow it.
 
-Deviation: the official indexing sums the key loss over every pair of images in the batch; ours over an image's own
-keys (only keys receive its gradient, so under Adam the prompts are unaffected). reference_bug=True gives the official sum.
+Prompt. Prefix keys and values instead of tokens, in layer 0 ("shallow") or layers 0-4 ("deep", with
+a pool and keys per layer). Each image takes the top 5 of 30 prompts: the first half of a prompt's
+rows goes to the keys, the second half to the values. The head reads the class token.
+
+Loss. CE + sum of (1 - cosine) over the image's own chosen keys.
+
+Deviation: the official indexing sums the key loss over every pair of images in the batch, ours over
+an image's own keys, as the paper says. Only keys get its gradient, so under Adam the prompts are
+unaffected. reference_bug=True gives the official sum.
 """
 
 from __future__ import annotations
@@ -20,7 +25,11 @@ from methods.l2p import PromptPool
 
 @register
 class L2PPlus(Method):
-    """layers: prompted blocks; pool M, length (half keys, half values), top_n N as in the repository's scripts."""
+    """layers: prompted. pool: prompts. length: rows of a prompt, half keys, half values.
+
+    top_n: prompts of an image. key_loss: weight of the key loss. init: range of prompts and keys.
+    reference_bug: the official sum of the key loss.
+    """
 
     needs_query = True
     pools: list[PromptPool]
@@ -43,16 +52,12 @@ class L2PPlus(Method):
         self.check_layers(*layers)
         if length % 2 or top_n > pool:
             raise ValueError(f"length={length} must be even and top_n={top_n} at most pool={pool}")
-        self.layers, self.rows, self.key_loss, self.reference_bug = (
-            layers,
-            length // 2,
-            key_loss,
-            reference_bug,
-        )
-        parts = nn.ModuleList(
+        self.layers, self.rows = layers, length // 2
+        self.key_loss, self.reference_bug = key_loss, reference_bug
+        modules = nn.ModuleList(
             PromptPool(pool, length, top_n, self.width, (init[0], init[1])) for _ in layers
         )
-        self.pools = parts  # type: ignore[assignment]
+        self.pools = modules  # type: ignore[assignment]
         self.head = nn.Linear(self.width, classes)
 
     def layer_prompts(self) -> dict[int, Tensor]:
@@ -62,16 +67,14 @@ class L2PPlus(Method):
         }
 
     def prefixes(self, query: Tensor) -> tuple[dict[int, Tensor], Tensor]:
-        """layer -> (B, 2, N * length / 2, D), and the summed (1 - cosine) of the images' own keys, a scalar."""
+        """layer -> (B, 2, N * length / 2, D), and the key loss, a scalar."""
         prefix, distance = {}, torch.zeros((), device=query.device)
         for layer, pool in zip(self.layers, self.pools, strict=True):
             chosen, cosine = pool(query)
-            keys, values = (
-                chosen[:, :, : self.rows].flatten(1, 2),
-                chosen[:, :, self.rows :].flatten(1, 2),
-            )
+            keys = chosen[:, :, : self.rows].flatten(1, 2)
+            values = chosen[:, :, self.rows :].flatten(1, 2)
             prefix[layer] = torch.stack([keys, values], dim=1)
-            if self.reference_bug:  # every image against the keys that every image has chosen
+            if self.reference_bug:  # each image against the chosen keys of every image
                 all_cosines = pool.cosine(query)
                 cosine = all_cosines[:, all_cosines.topk(pool.top_n, dim=1).indices]
             distance = distance + (1 - cosine).sum()
@@ -83,6 +86,5 @@ class L2PPlus(Method):
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         prefix, pull = self.prefixes(query)
         loss = self.cross_entropy(self.head(self.backbone.cls(images, prefix)), labels, task)
-        return Loss(
-            loss.total + self.key_loss * pull, {**loss.parts, "key_distance": pull.detach()}
-        )
+        terms = {**loss.terms, "key_distance": pull.detach()}
+        return Loss(loss.total + self.key_loss * pull, terms)

@@ -1,4 +1,7 @@
-"""Linear: a head on the frozen features, trained task after task. What a prompt method adds is measured from here."""
+"""Linear: a head on the frozen features, trained task after task.
+
+What a prompt method gains is measured against this row.
+"""
 
 from __future__ import annotations
 

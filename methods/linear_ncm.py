@@ -1,7 +1,8 @@
-"""Linear-NCM, the routing control: a sequential linear head whose task is chosen by the nearest class mean.
+"""Linear-NCM: the head of `linear`, its task chosen by the nearest class mean. A control.
 
-Prompt methods that select a prompt by task also, in effect, guess the task. This row guesses the task the cheap way and
-uses no prompt at all: what a prompt method gains over `linear` but not over this row is the gain of guessing.
+A method that selects a prompt by task also guesses the task. This row guesses the task in the
+cheap way and uses no prompt. What a prompt method gains over `linear`, but not over this row, is
+the gain of guessing.
 """
 
 from __future__ import annotations
@@ -13,12 +14,13 @@ from bench.backbone.vit import FrozenViT
 from bench.method import Loss, Method, Task, register
 from methods.ncm import ClassMeans
 
-ROUTED = 1e4  # added to the logits of the chosen task: above any logit, and the order within a task stays
+# Added to the logits of the chosen task: above any logit, and the order within the task stays.
+ROUTED_OFFSET = 1e4
 
 
 @register
 class LinearNCM(Method):
-    """The head of `linear`, with the classes of the nearest mean's task put first."""
+    """The head of `linear`, with the classes of the nearest class mean's task ranked first."""
 
     needs_query = True
     needs_images = False
@@ -39,6 +41,8 @@ class LinearNCM(Method):
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
         seen = self.task_of_class >= 0
-        nearest = self.class_means(query).masked_fill(~seen, -2.0).argmax(dim=1)
+        nearest = (
+            self.class_means(query).masked_fill(~seen, -2.0).argmax(dim=1)
+        )  # a cosine is above -2
         chosen = self.task_of_class[None, :] == self.task_of_class[nearest][:, None]
-        return self.head(query) + ROUTED * chosen
+        return self.head(query) + ROUTED_OFFSET * chosen

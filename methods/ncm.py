@@ -1,4 +1,7 @@
-"""NCM: nearest class mean of the frozen features by cosine (SimpleCIL in LAMDA-PILOT). Nothing is trained."""
+"""NCM: nearest class mean of the frozen features by cosine. Nothing is trained.
+
+The same as SimpleCIL (Zhou et al., IJCV 2024) in LAMDA-PILOT.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +14,7 @@ from bench.method import Method, Task, register
 
 
 class ClassMeans(nn.Module):
-    """Mean query of each class seen so far, from un-augmented training images."""
+    """Mean query of each class seen so far, from training images without augmentation."""
 
     means: Tensor
 

@@ -1,6 +1,10 @@
-"""OnePrompt: one prefix for all tasks, no query, no selection (jpmorganchase/ovor, without its regularisation).
+"""OnePrompt: one prefix for all tasks, without a query and without selection.
 
-What a user would try first. Trained on all classes at once (`joint`) it is the upper reference of what prompts can do.
+From OVOR (Huang et al., ICLR 2024). Official code: jpmorganchase/ovor. Deviation: without its
+regularisation by virtual outliers.
+
+The first thing to try with prompts. Trained on all classes at once (train.joint) it is the upper
+reference for prompts.
 """
 
 from __future__ import annotations
@@ -14,7 +18,7 @@ from bench.method import Method, register
 
 @register
 class OnePrompt(Method):
-    """layers: prompted blocks, empty = all; length: rows of keys and of values."""
+    """layers: prompted, empty: all. length: rows of keys and of values."""
 
     def __init__(
         self,
@@ -35,6 +39,5 @@ class OnePrompt(Method):
         return dict(zip(self.layers, self.prompt.flatten(1, 2), strict=True))
 
     def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(
-            self.backbone.cls(images, dict(zip(self.layers, self.prompt, strict=True)))
-        )
+        prefixes = dict(zip(self.layers, self.prompt, strict=True))
+        return self.head(self.backbone.cls(images, prefixes))

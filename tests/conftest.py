@@ -1,4 +1,7 @@
-"""Fixtures shared by all tests: one thread, a cache of their own, a tiny suite, and the command line as a user has it."""
+"""Fixtures shared by all tests.
+
+One thread, a cache of the tests' own, a tiny suite, and the command line as a user has it.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ def _own_cache(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def small_vit() -> FrozenViT:
-    """A random ViT of four blocks, 16 pixels: for shapes, invariances and gradients."""
+    """A random ViT of four blocks and 16 pixels, for shapes, invariances and gradients."""
     return load_backbone(
         BackboneSpec(
             name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=4, heads=2
@@ -52,12 +55,19 @@ def small_vit() -> FrozenViT:
 
 @pytest.fixture
 def tiny_spec() -> RunSpec:
-    """A cell of seconds: 6 glyph classes, 3 tasks, one epoch."""
+    """A cell that takes seconds: 6 glyph classes, 3 tasks, 2 epochs."""
     return RunSpec(
-        "tiny", "glyphs", "linear", "linear", 1, 1, {},
-        DataSpec(name="glyphs", classes=6, tasks=3, train_per_class=4, test_per_class=4),
-        BackboneSpec(), TrainSpec(epochs=2, batch_size=4, prompt_lr=0.01, head_lr=0.01),
-    )  # fmt: skip
+        suite="tiny",
+        benchmark="glyphs",
+        method="linear",
+        type="linear",
+        order_seed=1,
+        seed=1,
+        model={},
+        data=DataSpec(name="glyphs", classes=6, tasks=3, train_per_class=4, test_per_class=4),
+        backbone=BackboneSpec(),
+        train=TrainSpec(epochs=2, batch_size=4, prompt_lr=0.01, head_lr=0.01),
+    )
 
 
 @pytest.fixture
@@ -77,9 +87,13 @@ def command(tmp_path) -> Command:
 
     def go(*words: str, check: int | None = None, **env: str) -> subprocess.CompletedProcess:
         done = subprocess.run(
-            [sys.executable, "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=240,
+            [sys.executable, "-m", *words],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            timeout=240,
             env={**os.environ, "PYTHONPATH": str(ROOT), **env},
-        )  # fmt: skip
+        )
         if check is not None:
             assert done.returncode == check, done.stderr + done.stdout
         return done
@@ -89,7 +103,7 @@ def command(tmp_path) -> Command:
 
 @pytest.fixture(scope="session")
 def undisturbed(tmp_path_factory) -> Callable[[RunSpec], dict[str, bytes]]:
-    """The files of a cell that nothing happened to."""
+    """The files of a cell that ran without being disturbed."""
     known: dict[str, dict[str, bytes]] = {}
 
     def of(spec: RunSpec) -> dict[str, bytes]:
@@ -102,22 +116,18 @@ def undisturbed(tmp_path_factory) -> Callable[[RunSpec], dict[str, bytes]]:
     return of
 
 
-MODEL: dict[
-    str, dict
-] = {  # smaller pools, so that six classes are enough; everything else as by default
-    "l2p": {
-        "pool": 4,
-        "length": 2,
-        "top_n": 2,
-        "init": (-1.0, 1.0),
-    },  # far apart, so that images choose different ones
+# Settings for few classes: smaller pools, everything else as by default.
+MODEL: dict[str, dict] = {
+    # Prompts and keys far apart, so that images choose different ones.
+    "l2p": {"pool": 4, "length": 2, "top_n": 2, "init": (-1.0, 1.0)},
     "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
     "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
     "coda_prompt": {"pool": 6, "length": 4},
 }
 
 
-FORMS = {  # what a method does by another of its switches, as method names with a setting
+# A method under another of its switches: its name, a word for the switch, and the settings.
+FORMS = {
     "hlgp mean": {"weights": "mean"},
     "hlgp sum": {"weights": "sum"},
     "hlgp prototype": {"weights": "prototype"},
@@ -128,7 +138,7 @@ FORMS = {  # what a method does by another of its switches, as method names with
 
 
 def cell_of(spec: RunSpec, name: str) -> RunSpec:
-    """The same cell with another method, of a size for few classes."""
+    """The same cell with another method, with settings for few classes."""
     return with_method(spec, name, **MODEL.get(name, {}))
 
 
@@ -138,7 +148,7 @@ def with_method(spec: RunSpec, kind: str, **model: object) -> RunSpec:
 
 @pytest.fixture
 def data_command(tmp_path, monkeypatch, capfd) -> Callable[..., tuple[int, str, str]]:
-    """`python -m bench.data ...` without another interpreter's start: exit code, stdout, stderr."""
+    """`python -m bench.data ...` in this process: exit code, stdout, stderr."""
     from bench import cli
     from bench.data.__main__ import main
 

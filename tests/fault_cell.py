@@ -1,4 +1,4 @@
-"""What the tests of stopping and of broken files share: a cell in a process of its own, and what it must leave."""
+"""For the tests of stopping and of broken files: a cell in a process of its own, and its files."""
 
 from __future__ import annotations
 
@@ -22,9 +22,10 @@ forks.set_forkserver_preload(["bench.engine.run"])
 
 
 def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment: str) -> None:
-    """In this process. Exit code 0: done. 3: another status. 4: refused or the disk failed, with nothing invented.
+    """Run a cell in this process, and exit.
 
-    ready: is set when everything is loaded and the cell's own work begins.
+    Exit code 0: done. 3: another status. 4: refused, or the disk failed. ready: is set when
+    everything is loaded and the cell's own work begins.
     """
     os.environ.update(environment)
     torch.set_num_threads(1)
@@ -46,7 +47,7 @@ def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment:
 
 
 def process(spec: RunSpec, results: Path, **environment: str) -> int | None:
-    """In a process of its own: its exit code, negative for the signal that ended it."""
+    """Run a cell in a process of its own. Returns its exit code, negative for a signal."""
     child = forks.Process(target=run, args=(spec, results), kwargs=environment)
     child.start()
     child.join()
@@ -54,6 +55,6 @@ def process(spec: RunSpec, results: Path, **environment: str) -> int | None:
 
 
 def files_of(results: Path, spec: RunSpec) -> dict[str, bytes]:
-    """What a run leaves that must not depend on where it was stopped."""
+    """The files of a run that must not depend on where it was stopped."""
     folder = RunDir.of(results, spec).path
     return {name: (folder / f"{name}.csv").read_bytes() for name in TABLES.keys() - {"timing"}}

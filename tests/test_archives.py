@@ -1,4 +1,4 @@
-"""Unpacking: archives that mean harm, are damaged or too large, and extractions that were stopped."""
+"""Unpacking: archives that are harmful, damaged or too large, and stopped extractions."""
 
 import os
 import stat

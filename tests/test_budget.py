@@ -1,4 +1,4 @@
-"""What the dry run says a cell costs is what the cell does: every forward pass counted, FLOPs within a percent."""
+"""A cell costs what the dry run says: every forward pass is counted, FLOPs agree to a percent."""
 
 import re
 from dataclasses import replace
@@ -14,6 +14,7 @@ from bench.config.spec import BackboneSpec, RunSpec
 from bench.config.suite import load_suite
 from bench.cost import predicted as passes
 from bench.cost import suite as budget
+from bench.data import datasets
 from bench.engine import run as engine
 
 KINDS = (
@@ -113,7 +114,7 @@ def test_other_settings_are_predicted_too(change, tiny_spec, images, tmp_path):
 
 
 def test_query_features_are_shared(tiny_spec, images, tmp_path):
-    """Two methods, two orders, two seeds: training features once per seed and epoch, test features once."""
+    """Training features are computed once per seed and epoch, test features once."""
     cells = [
         replace(cell_of(tiny_spec, kind), order_seed=order, seed=seed)
         for kind in ("linear", "linear_ncm")
@@ -145,19 +146,22 @@ def test_flops_of_a_pass_are_those_of_the_counter(prefix, tokens, rows):
         layer: torch.zeros(2, length, 192, requires_grad=True) for layer, length in prefix.items()
     }
     front = torch.zeros(2, tokens, 192, requires_grad=True) if tokens else None
-    for descended in (False, bool(prefix or tokens)):
+    for backward in (False, bool(prefix or tokens)):
         with FlopCounterMode(display=False) as counter:
             out = backbone(images, inserted, front, rows)
-            if descended:
+            if backward:
                 out.square().sum().backward()
-        call = passes.Call(tuple(prefix.items()), tokens, rows, descended)
+        call = passes.Call(tuple(prefix.items()), tokens, rows, backward)
         assert passes.flops(passes.shape(SMALL), call) == pytest.approx(
             counter.get_total_flops() / 2, rel=0.01
         )
 
 
 def test_flops_of_a_vit_b_by_hand():
-    """12 blocks of width 768 on 197 tokens: 12 D^2 products per token and block, 2 x 197 D for attention, and the patches."""
+    """12 blocks of width 768 on 197 tokens, and the patches.
+
+    Products per token and block: 12 D^2, and 2 x 197 D for attention.
+    """
     s = passes.shape(BackboneSpec(name="vit_base_patch16_224.augreg_in21k", image_size=224))
     products = 12 * 197 * (12 * 768**2 + 2 * 197 * 768) + 196 * 768 * 768
     assert passes.flops(s, passes.Call()) == 2 * products
@@ -170,7 +174,7 @@ def test_flops_of_a_vit_b_by_hand():
 @pytest.mark.parametrize("suite", COSTED)
 def test_the_cost_in_a_docstring_is_the_dry_runs(suite, monkeypatch):
     monkeypatch.setattr(
-        budget, "_prepared", lambda root, split: None
+        datasets, "prepared_sizes", lambda root, split: None
     )  # whatever was prepared on this machine
     work = predicted(list(load_suite(suite).cells))
     text = (ROOT / "bench" / "suites" / f"{suite}.py").read_text()
@@ -224,8 +228,12 @@ def test_hours_are_flops_over_the_rate(tiny_spec):
 
 def test_a_prepared_split_is_counted(tiny_spec, tmp_path):
     """By its manifest, not by what is known of a dataset in full."""
-    lines = [f"{part}/{label}/{i}.jpg,{'0' * 64},{label},{part}" for label in "abcd" for part, n in (("train", 5), ("test", 2))
-             for i in range(n)]  # fmt: skip
+    lines = [
+        f"{part}/{label}/{i}.jpg,{'0' * 64},{label},{part}"
+        for label in "abcd"
+        for part, images in (("train", 5), ("test", 2))
+        for i in range(images)
+    ]
     (tmp_path / "split-pilot.csv").write_text("path,sha256,label,part\n" + "\n".join(lines) + "\n")
     data = replace(
         tiny_spec.data, name="folder", root=str(tmp_path), split="pilot", classes=0, tasks=2
@@ -237,7 +245,7 @@ def test_a_prepared_split_is_counted(tiny_spec, tmp_path):
 
 @pytest.mark.parametrize("root", ["mine", "/home/me/grocery", "own/imagenet-r"])
 def test_an_unknown_dataset_is_a_lower_bound(root, tiny_spec):
-    """A path leads to somebody's own folder, whatever its name; a known dataset goes by its bare name."""
+    """A known dataset goes by its bare name; a path leads to a folder of the user's."""
     cell = replace(
         cell_of(tiny_spec, "linear"),
         data=replace(tiny_spec.data, name="folder", root=root, classes=0),

@@ -69,7 +69,7 @@ def test_what_another_process_is_writing_stays(folder):
     young, old = (folder / "queries" / f".{name}.npy.x1" for name in ("young", "old"))
     for file in (young, old):
         file.write_bytes(b"half")
-    os.utime(old, (time.time() - 2 * cache.DAY,) * 2)
+    os.utime(old, (time.time() - 2 * cache.MAX_WRITING_SECONDS,) * 2)
     assert cache.trim(0) == 1
     assert list((folder / "queries").iterdir()) == [young]
 

@@ -1,6 +1,11 @@
-"""Broken files: named in one line, never used, and an earlier state where there is one; nothing that is read can run."""
+"""Broken files are named in one line and never used; an earlier state takes their place.
 
+Nothing that is read can run.
+"""
+
+import dataclasses
 import io
+import json
 import pickle
 import signal
 from dataclasses import replace
@@ -14,10 +19,12 @@ from fault_cell import files_of, process
 from bench.backbone import vit as backbone
 from bench.config.spec import BackboneSpec
 from bench.data import datasets
+from bench.engine import cell as cells
 from bench.engine import run as engine
-from bench.engine.checkpoint import FORMAT
+from bench.engine.checkpoint import AfterTask, Position, WithinTask
 from bench.errors import UsageError
-from bench.store.files import load_array, write_sealed
+from bench.store import formats
+from bench.store.files import check_seal, load_array, write_sealed
 from bench.store.rundir import RunDir
 
 
@@ -56,9 +63,8 @@ def test_a_broken_checkpoint_is_named_and_an_earlier_one_used(
     harm, names, tiny_spec, tmp_path, monkeypatch, undisturbed
 ):
     spec = cell_of(tiny_spec, "linear")
-    assert (
-        process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL
-    )  # in the second epoch of the third task
+    # In the second epoch of the third task.
+    assert process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL
     folder = RunDir.of(tmp_path, spec).path
     for name in names:
         file = folder / "ckpt" / name
@@ -81,7 +87,7 @@ def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(
     tiny_spec, tmp_path, monkeypatch, undisturbed
 ):
     spec = cell_of(tiny_spec, "linear")
-    monkeypatch.setattr("bench.engine.checkpoint.FORMAT", 99)
+    monkeypatch.setattr(formats, "CHECKPOINT", 99)
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
     monkeypatch.undo()
     folder = RunDir.of(tmp_path, spec).path
@@ -90,7 +96,8 @@ def test_a_checkpoint_of_a_newer_format_or_of_another_name_is_named(
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
     log = (folder / "log.txt").read_text()
     assert "task-3.pt: not used: torn or altered" in log
-    assert "task-2.pt: not used: format 99, this version reads 4" in log
+    expected = f"task-2.pt: not used: format 99, this version reads {formats.CHECKPOINT}"
+    assert expected in log
     assert files_of(tmp_path, spec) == undisturbed(spec)
 
 
@@ -112,6 +119,38 @@ def test_a_broken_cache_entry_is_named_and_made_again(
     assert files_of(tmp_path, spec) == undisturbed(spec)
 
 
+def test_the_fields_of_a_checkpoint_belong_to_its_format(tiny_spec, tmp_path):
+    """If this fails, raise formats.CHECKPOINT, then write the new names and the number here."""
+    fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (AfterTask, WithinTask)}
+    assert formats.CHECKPOINT == 5
+    assert fields[AfterTask] == {"finished", "method", "stream", "tables", "facts"}
+    assert fields[WithinTask] == {
+        "finished",
+        "method",
+        "optimiser",
+        "random",
+        "stream",
+        "position",
+        "losses",
+        "facts",
+    }
+    position = {"epoch", "step", "served", "seconds", "sums"}
+    assert {f.name for f in dataclasses.fields(Position)} == position
+
+    spec = cell_of(tiny_spec, "linear")
+    assert process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL
+    files = {"task-2.pt": AfterTask, "within.pt": WithinTask}
+    for name, kind in files.items():
+        file = RunDir.of(tmp_path, spec).path / "ckpt" / name
+        content = torch.load(io.BytesIO(file.read_bytes()[: check_seal(file)]), weights_only=True)
+        header = {"format", "spec_sha", "data_sha", "weights_sha", "precision"}
+        assert content.keys() == header | fields[kind]
+        plain = fields[kind] - {"method", "optimiser", "random"}
+        assert all(isinstance(content[key], str) for key in plain), "JSON text"
+    assert json.loads(content["position"]).keys() == position
+    assert json.loads(content["facts"]).keys() <= {"gflops_train", "gflops_infer"}
+
+
 @pytest.mark.parametrize("text", ["[]", "{}", "null", '{"status": 3}', "\xff"])
 def test_a_broken_state_is_as_none(text, tiny_spec, run):
     _, folder = run(tiny_spec)
@@ -122,22 +161,21 @@ def test_a_broken_state_is_as_none(text, tiny_spec, run):
     assert (folder / "metrics.csv").read_bytes() == expected
 
 
-def test_a_checkpoint_of_other_images_is_not_used(tiny_spec, run):
+def test_a_checkpoint_of_other_images_is_not_used(tiny_spec, run, monkeypatch):
     _, folder = run(tiny_spec)
     (folder / "DONE").unlink()
     (folder / "state.json").unlink()
-    other = replace(
-        tiny_spec, data=replace(tiny_spec.data, root="elsewhere")
-    )  # a path is no part of the spec's digest
-    assert other.run_id == tiny_spec.run_id
-    loader = datasets.LOADERS["glyphs"]
-    try:
-        datasets.LOADERS["glyphs"] = lambda spec, size: (
-            (raw := loader(spec, size)) and replace(raw, train=(255 - raw.train[0], raw.train[1]))
-        )
-        run(other)
-    finally:
-        datasets.LOADERS["glyphs"] = loader
+    source = datasets.source_of("glyphs")
+
+    def inverted(spec, image_size):
+        raw = source.load(spec, image_size)
+        return replace(raw, train=(255 - raw.train[0], raw.train[1]))
+
+    with monkeypatch.context() as patch:
+        patch.setitem(datasets.SOURCES, "glyphs", replace(source, load=inverted))
+        cells._dataset.cache_clear()
+        run(tiny_spec)
+    cells._dataset.cache_clear()
     assert "it was written with another data_sha" in (folder / "log.txt").read_text()
 
 
@@ -156,7 +194,7 @@ def test_altered_embedded_weights_are_named(tmp_path, monkeypatch):
         backbone.load_backbone(BackboneSpec())
 
 
-# --- nothing that is read can run ---------------------------------------------------------------------------------------
+# --- nothing that is read can run -------------------------------------------------------------
 
 
 class Payload:
@@ -191,7 +229,7 @@ def test_no_pickle_is_executed(tiny_spec, tmp_path, monkeypatch, capfd):
     spec = cell_of(tiny_spec, "linear")
     folder = RunDir.of(tmp_path, spec).path
     buffer = io.BytesIO()
-    torch.save({"method": poison, "format": FORMAT, "spec_sha": spec.sha}, buffer)
+    torch.save({"method": poison, "format": formats.CHECKPOINT, "spec_sha": spec.sha}, buffer)
     write_sealed(folder / "ckpt" / "task-1.pt", lambda stream: stream.write(buffer.getvalue()))
     assert engine.run_cell(spec, tmp_path)["status"] == "done"
     assert "task-1.pt: not used" in (folder / "log.txt").read_text()

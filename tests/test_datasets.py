@@ -1,4 +1,4 @@
-"""Folders, CIFAR-100's archive and the digits: read as they are distributed, and nothing in them is ever executed."""
+"""Folders, CIFAR-100's archive and the digits: read as distributed, and nothing in them runs."""
 
 import pickle
 import tarfile
@@ -14,7 +14,7 @@ from bench.config.spec import DataSpec
 from bench.data.datasets import load_dataset
 from bench.data.folder import load_folder
 from bench.data.prepare import archives
-from bench.data.views import Whole
+from bench.data.views import RaggedImages
 from bench.errors import UsageError
 from bench.paths import cache_dir
 
@@ -67,7 +67,7 @@ def test_decoding_is_the_documented_one(tmp_path):
 
 @pytest.mark.parametrize(("decode", "size"), [(0, (30, 40)), (20, (20, 27))])
 def test_training_crops_of_whole_images(decode, size, tmp_path):
-    """Of their own size or a shorter side that is named; the test view is the usual one of squares either way."""
+    """They have their own size or a given shorter side; the test view is that of squares."""
     root = good_folder(tmp_path / "p")
     spec = DataSpec(name="folder", root=str(root), decode=decode, crops_of="whole")
     whole, squares = (
@@ -84,7 +84,7 @@ def test_training_crops_of_whole_images(decode, size, tmp_path):
     again = load_dataset(spec, 16)
     assert np.array_equal(again.train.images.pixels, whole.train.images.pixels)
     held = load_dataset(replace(spec, evaluate="validation"), 16)
-    assert isinstance(held.test.images, Whole)
+    assert isinstance(held.test.images, RaggedImages)
     assert held.side == squares.side == 18
 
 
@@ -152,21 +152,23 @@ def test_decoded_images_are_cached_and_a_changed_file_is_noticed(tmp_path, monke
     assert not np.array_equal(load_folder(root, 16)[1][0], first)
 
 
-# --- CIFAR-100 --------------------------------------------------------------------------------------------------------
+# --- CIFAR-100 --------------------------------------------------------------------------------
 
 
 def write_cifar(folder, classes=4, per_class=3):
-    """A small archive in the official layout, unpacked as torchvision leaves it: ROOT/cifar-100-python/..."""
+    """A small archive in the official layout, unpacked: ROOT/cifar-100-python/..."""
     base = folder / "cifar-100-python"
     base.mkdir(parents=True)
     rng = np.random.default_rng(0)
     for part, count in (("train", per_class), ("test", 2)):
         labels = [label for label in range(classes) for _ in range(count)]
         content = {
-            "data": rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8), "fine_labels": labels,
-            "coarse_labels": [0] * len(labels), "filenames": [f"{i}.png" for i in range(len(labels))],
+            "data": rng.integers(0, 256, (len(labels), 3072), dtype=np.uint8),
+            "fine_labels": labels,
+            "coarse_labels": [0] * len(labels),
+            "filenames": [f"{i}.png" for i in range(len(labels))],
             "batch_label": "batch 1 of 1",
-        }  # fmt: skip
+        }
         (base / part).write_bytes(pickle.dumps(content, protocol=2))
     names = {
         "fine_label_names": [f"class{i}" for i in range(classes)],
@@ -191,7 +193,7 @@ def test_cifar_in_the_official_format(tmp_path):
 
 
 def test_torchvision_reads_the_same_archive(tmp_path, monkeypatch):
-    """Our reader refuses pickles that could run; on the official format it must agree with torchvision's."""
+    """Our reader refuses pickles that could run; on the official format both must agree."""
     from bench.backbone.torchvision_guard import ensure_torchvision
 
     ensure_torchvision()
@@ -228,7 +230,7 @@ def test_a_malicious_archive_does_not_run(tmp_path):
 @pytest.mark.parametrize(
     ("breaks", "says"),
     [
-        (lambda base: (base / "train").unlink(), "no 'train' file"),
+        (lambda base: (base / "train").unlink(), "no cifar-100-python/train"),
         (lambda base: (base / "test").write_bytes(b""), "not a readable CIFAR-100 file"),
         (
             lambda base: (base / "test").write_bytes(pickle.dumps({"x": 1})),
@@ -244,7 +246,7 @@ def test_a_broken_archive_is_named(breaks, says, tmp_path):
         load_dataset(DataSpec(name="cifar100", root=str(tmp_path / "c")), 32)
 
 
-# --- digits -----------------------------------------------------------------------------------------------------------
+# --- digits -----------------------------------------------------------------------------------
 
 
 def test_digits():
@@ -255,7 +257,7 @@ def test_digits():
     assert data.train.images.max() == 255
 
 
-# --- real photographs, where they are there ---------------------------------------------------------------------------
+# --- real photographs, where they are there ---------------------------------------------------
 
 
 @pytest.mark.shared

@@ -14,7 +14,7 @@ from conftest import ROOT, TINY, table
 from bench import hardware
 from bench.launch import pool
 from bench.store.collect import collect
-from bench.store.rundir import SAME
+from bench.store.rundir import FIXED_COLUMNS
 
 
 def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
@@ -94,7 +94,7 @@ def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkey
             made.append(self)
 
         def ask(self, do, spec, progress=None, limit=None):
-            same = dict.fromkeys(SAME, "")
+            same = dict.fromkeys(FIXED_COLUMNS, "")
             return {
                 "status": "done" if do == "run" else "ok",
                 "reason": "",

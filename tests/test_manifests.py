@@ -113,7 +113,7 @@ def test_verify_says_one_line_per_kind(vtab, ask):
     ]
 
 
-# --- loading ----------------------------------------------------------------------------------------------------------
+# --- loading ----------------------------------------------------------------------------------
 
 
 def spec_of(root, split="pilot", **more):
@@ -172,9 +172,10 @@ def test_a_split_that_is_not_as_its_manifest_says(breaks, says, vtab):
 
 
 def test_one_cell_end_to_end(vtab, command, tmp_path, monkeypatch, capfd):
-    words = ("bench.grid", str(ROOT / "tests" / "tiny_suite.py"), "--methods", "linear", "--order-seeds", "1", "--jobs", "1",
-             "--name", "own", "--set", "data.root=vtab", "data.decode=36", "data.train_per_class=0", "data.test_per_class=0",
-             "data.classes=4")  # fmt: skip
+    words = ["bench.grid", str(ROOT / "tests" / "tiny_suite.py"), "--name", "own"]
+    words += ["--methods", "linear", "--order-seeds", "1", "--jobs", "1"]
+    words += ["--set", "data.root=vtab", "data.decode=36", "data.classes=4"]
+    words += ["data.train_per_class=0", "data.test_per_class=0"]
     env = {"BENCH_DATA": str(vtab.parent)}
     command(*words, "data.split=pilot", check=0, **env)
     with (tmp_path / "results" / "own" / "metrics.csv").open() as stream:
@@ -212,7 +213,7 @@ def test_a_split_of_what_has_none(tmp_path):
         load_dataset(DataSpec(name="glyphs", split="coda"), 16)
 
 
-# --- real photographs, where they are there ---------------------------------------------------------------------------
+# --- real photographs, where they are there ---------------------------------------------------
 
 
 @pytest.mark.slow

@@ -1,9 +1,11 @@
-"""Each method's formulas against the slow, literal form of the paper."""
+"""Each method's formulas against the slow, literal form in its paper."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
+from bench.backbone.vit import load_backbone
+from bench.config.spec import BackboneSpec
 from bench.errors import UsageError
 from bench.method import Task, build_method
 from methods.coda_prompt import Components, orthogonal_rows
@@ -23,7 +25,7 @@ def batch():
     return torch.randn(5, 3, 16, 16), torch.randn(5, 24)
 
 
-# --- losses: the cross-entropy over the task's classes, and what each paper adds to it ---------------------------------
+# --- losses: the cross-entropy over the task's classes, and what each paper adds to it --------
 
 SMALL = {  # for a network of four blocks
     "l2p": {"pool": 6, "length": 2, "top_n": 2, "init": (-1.0, 1.0), "key_loss": 0.5},
@@ -43,16 +45,11 @@ SMALL = {  # for a network of four blocks
 
 
 def added(name, method, query):
-    """The term beside the cross-entropy, in the second of three tasks, written out."""
-    if (
-        name == "l2p"
-    ):  # google-research/l2p: minus lambda times the mean over images of their chosen cosines' sum
-        return (
-            -0.5
-            * torch.stack(
-                [F.cosine_similarity(q[None], method.pool.keys).topk(2).values.sum() for q in query]
-            ).mean()
-        )
+    """The term that a paper adds to the cross-entropy, in the second of three tasks."""
+    if name == "l2p":
+        # google-research/l2p: minus lambda times the sum of an image's chosen cosines, the mean.
+        chosen = [F.cosine_similarity(q[None], method.pool.keys).topk(2).values for q in query]
+        return -0.5 * torch.stack([cosine.sum() for cosine in chosen]).mean()
     if name == "l2p_plus":  # GT-RIPL/CODA-Prompt, over an image's own keys
         chosen = [
             F.cosine_similarity(q[None], pool.keys).topk(2).values
@@ -68,9 +65,11 @@ def added(name, method, query):
         )
     if name == "coda_prompt":
         total = 0
-        for part in method.components:
+        for components in method.components:
             for kind in ("prompt", "key", "attention"):
-                t = torch.cat([getattr(part, f"old_{kind}")[:2], getattr(part, kind)]).flatten(1)
+                t = torch.cat(
+                    [getattr(components, f"old_{kind}")[:2], getattr(components, kind)]
+                ).flatten(1)
                 total = total + ((t @ t.T - torch.eye(4)) ** 2).mean()
         return 0.5 * total
     return 0.0
@@ -86,10 +85,11 @@ def test_the_loss_is_the_papers(name, small_vit, batch):
         method.begin_task(now)
         if index == 0:
             method.end_task(now)
-    with torch.no_grad():  # trained rows are not orthogonal any more, the keys of two tasks are nearest to some image each
+    # As after training: rows are not orthogonal, and each task's key is nearest to some image.
+    with torch.no_grad():
         for parameter in method.parameters():
             parameter.add_(0.1 * torch.randn_like(parameter))
-    if name.startswith("dualprompt"):  # in training the task's own prompt, whichever key is nearest
+    if name.startswith("dualprompt"):  # in training an image gets the task's own prompt
         e = method.e.prompts[1]
         prefix = {0: method.g_prompt[0], 1: e[0], 2: e[1]}
         logits = method.head(small_vit.cls(images, prefix))
@@ -105,7 +105,7 @@ def test_the_loss_is_the_papers(name, small_vit, batch):
 
 
 def test_soft_weights_are_constants_of_the_loss(small_vit, batch):
-    """No gradient flows through HLGP's first pass: it has the loss's gradient with the weights held fixed."""
+    """No gradient flows through HLGP's first pass: its weights count as fixed."""
     images, query = batch
     method = build_method("hlgp", small_vit, 6, 3, {"groups": 2}, 0)
     first, now = task(0, 0, 2), task(1, 2, 4)
@@ -127,27 +127,26 @@ def test_soft_weights_are_constants_of_the_loss(small_vit, batch):
     assert not found["head.weight"][:2].any(), "what was learned of the first task's classes stays"
 
 
-# --- CODA-Prompt ------------------------------------------------------------------------------------------------------
+# --- CODA-Prompt ------------------------------------------------------------------------------
 
 
 def test_coda_weights_are_the_cosine_of_the_attended_query():
     torch.manual_seed(0)
-    parts = Components(per_task=4, tasks=3, length=2, width=24)
-    parts.begin(0)
-    parts.end(0)
-    parts.begin(4)
+    components = Components(per_task=4, tasks=3, length=2, width=24)
+    components.begin(0)
+    components.end(0)
+    components.begin(4)
     query = torch.randn(5, 24)
-    key, attention = parts.rows("key", 4, True), parts.rows("attention", 4, True)
+    key, attention = components.rows("key", 4, True), components.rows("attention", 4, True)
     alpha = F.cosine_similarity(query[:, None] * attention[None], key[None], dim=2)
-    expected = torch.einsum("bm,mld->bld", alpha, parts.rows("prompt", 4, True))
-    torch.testing.assert_close(parts(query, 4, True), expected, rtol=1e-5, atol=1e-6)
+    expected = torch.einsum("bm,mld->bld", alpha, components.rows("prompt", 4, True))
+    torch.testing.assert_close(components(query, 4, True), expected, rtol=1e-5, atol=1e-6)
 
 
 def test_coda_rows_are_orthogonal_even_to_rows_that_were_trained_apart():
     torch.manual_seed(0)
-    earlier = torch.randn(
-        5, 24
-    )  # trained rows are neither orthogonal to each other nor of unit norm
+    # Trained rows are neither orthogonal to each other nor of unit norm.
+    earlier = torch.randn(5, 24)
     before = earlier.clone()
     fresh = orthogonal_rows(earlier, 6)
     assert torch.equal(earlier, before)
@@ -162,19 +161,19 @@ def test_coda_components_of_a_task_are_orthogonal_to_all_before(small_vit):
     )
     for index in range(3):
         method.begin_task(task(index, 2 * index, 2 * index + 2))
-        for part in method.components:
+        for components in method.components:
             for kind in ("prompt", "key", "attention"):
                 rows, before = (
-                    getattr(part, kind).detach().flatten(1),
-                    getattr(part, f"old_{kind}").flatten(1),
+                    getattr(components, kind).detach().flatten(1),
+                    getattr(components, f"old_{kind}").flatten(1),
                 )
                 torch.testing.assert_close(rows @ rows.T, torch.eye(3), rtol=0, atol=1e-5)
                 assert (rows @ before.T).abs().max() < 1e-4
                 assert not before[3 * index :].any(), "rows of later tasks do not exist"
-                with torch.no_grad():
-                    getattr(part, kind).add_(
-                        0.3 * torch.randn_like(getattr(part, kind))
-                    )  # training
+                with torch.no_grad():  # as training would move them
+                    getattr(components, kind).add_(
+                        0.3 * torch.randn_like(getattr(components, kind))
+                    )
         method.end_task(task(index, 2 * index, 2 * index + 2))
 
 
@@ -198,18 +197,18 @@ def test_coda_at_test_uses_each_finished_component_once(small_vit, batch):
         method.begin_task(task(index, 2 * index, 2 * index + 2))
         method.end_task(task(index, 2 * index, 2 * index + 2))
     images, query = batch
-    parts = method.components[0]
+    components = method.components[0]
     alpha = F.cosine_similarity(
-        query[:, None] * parts.old_attention[None, :4], parts.old_key[None, :4], dim=2
+        query[:, None] * components.old_attention[None, :4], components.old_key[None, :4], dim=2
     )
-    prompt = torch.einsum("bm,mld->bld", alpha, parts.old_prompt[:4])
+    prompt = torch.einsum("bm,mld->bld", alpha, components.old_prompt[:4])
     prefix = {0: torch.stack([prompt[:, :2], prompt[:, 2:]], dim=1)}
     torch.testing.assert_close(
         method(images, query), method.head(small_vit.cls(images, prefix)), rtol=1e-4, atol=1e-5
     )
 
 
-# --- L2P --------------------------------------------------------------------------------------------------------------
+# --- L2P --------------------------------------------------------------------------------------
 
 
 def test_l2p_chooses_per_image():
@@ -232,11 +231,11 @@ def test_l2p_reads_the_prompt_tokens(small_vit, batch):
     torch.testing.assert_close(method(images, query), expected)
 
 
-# --- DualPrompt -------------------------------------------------------------------------------------------------------
+# --- DualPrompt -------------------------------------------------------------------------------
 
 
 def test_dualprompt_gives_each_image_its_own_prompt(small_vit, batch):
-    """The trap of the ports: keys and values of different images mixed by a reshape without permutation."""
+    """The ports mix keys and values of different images by a reshape without a permutation."""
     model = {"g_layers": (0,), "e_layers": (1, 2), "e_length": 3, "init": (-1.0, 1.0)}
     method = build_method("dualprompt", small_vit, 6, 3, model, 0)
     for index in range(3):
@@ -277,7 +276,7 @@ def test_dualprompt_of_the_coda_repository_copies_nothing(small_vit):
     assert torch.equal(method.e.prompts[1], own)
 
 
-# --- HLGP -------------------------------------------------------------------------------------------------------------
+# --- HLGP -------------------------------------------------------------------------------------
 
 
 def hlgp(vit, **model):
@@ -304,7 +303,7 @@ def test_hlgp_position_is_added_per_layer(small_vit):
 
 
 def shaken(method):
-    """With parameters that are nowhere zero, so that no part of it is the identity."""
+    """With parameters that are nowhere zero, so that no components of it is the identity."""
     with torch.no_grad():
         for name, parameter in method.named_parameters():
             if not name.startswith("head"):
@@ -316,12 +315,13 @@ def test_hlgp_prompts_by_the_formula(small_vit):
     """p_l = R + Up(GELU(Down(LayerNorm(R)))) + e_l, keys and values alike."""
     method = shaken(hlgp(small_vit))
     for layer, prompt in enumerate(method.current_prompts()):
-        part = method.generators[layer // 2]
+        generator = method.generators[layer // 2]
         inner = (
-            F.layer_norm(method.root, (24,), part.norm.weight, part.norm.bias) @ part.down.weight.T
-            + part.down.bias
+            F.layer_norm(method.root, (24,), generator.norm.weight, generator.norm.bias)
+            @ generator.down.weight.T
+            + generator.down.bias
         )
-        adapted = F.gelu(inner) @ part.up.weight.T + part.up.bias
+        adapted = F.gelu(inner) @ generator.up.weight.T + generator.up.bias
         for kind in (0, 1):
             expected = method.root[kind] + adapted[kind] + method.position[layer]
             torch.testing.assert_close(prompt[kind], expected, rtol=1e-5, atol=1e-5)
@@ -375,9 +375,8 @@ def test_hlgp_prototype_weights_are_the_mass_of_each_tasks_nearest_means(small_v
     means = torch.nn.functional.normalize(torch.randn(4, small_vit.width), dim=1)
     for index in (0, 1):
         labels = torch.tensor([2 * index, 2 * index + 1]).repeat_interleave(2)
-        near = (
-            means[labels] * torch.tensor([1.5, 0.5, 0.25, 1.75])[:, None]
-        )  # means along the prototypes
+        # Their means have the directions of the prototypes.
+        near = means[labels] * torch.tensor([1.5, 0.5, 0.25, 1.75])[:, None]
         method.begin_task(
             Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=near, y=labels: (q, y))
         )
@@ -404,7 +403,7 @@ def test_hlgp_borders_are_groups_of_any_size(small_vit):
 
 
 def test_hlgp_copy_switch(small_vit):
-    """Root, generators and position encoding go on from the task before, or all start anew."""
+    """Root, generators and position encoding continue from the task before, or all start anew."""
     for copy in (True, False):
         method = hlgp(small_vit, copy=copy)
         method.begin_task(task(0, 0, 3))
@@ -424,10 +423,7 @@ def test_hlgp_copy_switch(small_vit):
 
 
 def test_hlgp_has_fewer_parameters_than_independent_prompts():
-    """At ViT-B's size with a bottleneck of 8. The default of 16 has a few more than they: sharing alone saves nothing there."""
-    from bench.backbone.vit import load_backbone
-    from bench.config.spec import BackboneSpec
-
+    """At the size of ViT-B with a bottleneck of 8. The default of 16 has a few more."""
     vit = load_backbone(
         BackboneSpec(
             name="vit", checkpoint="random", image_size=16, patch=16, width=768, depth=12, heads=12
@@ -441,7 +437,7 @@ def test_hlgp_has_fewer_parameters_than_independent_prompts():
     assert prompts(bottleneck=8) < prompts(generator=False) < prompts()
 
 
-# --- Linear-NCM -------------------------------------------------------------------------------------------------------
+# --- Linear-NCM -------------------------------------------------------------------------------
 
 
 def test_linear_ncm_answers_within_the_task_of_the_nearest_mean(small_vit):
@@ -449,9 +445,9 @@ def test_linear_ncm_answers_within_the_task_of_the_nearest_mean(small_vit):
     means = torch.eye(4, 24)
     for index in (0, 1):
         labels = torch.tensor([2 * index, 2 * index + 1])
-        part = Task(index, 2 * index, 2 * index + 2, 2 * index, lambda y=labels: (means[y], y))
-        method.begin_task(part)
-        method.end_task(part)
+        now = Task(index, 2 * index, 2 * index + 2, 2 * index, lambda y=labels: (means[y], y))
+        method.begin_task(now)
+        method.end_task(now)
     with torch.no_grad():
         method.head.weight.zero_()
         method.head.bias.copy_(torch.tensor([1.0, 5.0, 9.0, 2.0]))

@@ -1,8 +1,9 @@
-"""The contract, over every registered method: what fairness and forgetting studies silently rely on."""
+"""The contract, over every registered method: studies of fairness and forgetting rely on it."""
 
 import contextlib
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from conftest import FORMS, MODEL, with_method
@@ -12,7 +13,7 @@ from bench.config.spec import BackboneSpec
 from bench.engine import run as engine
 from bench.engine import task as training
 from bench.engine.cell import inputs
-from bench.method import Task, build_method, method_names
+from bench.method import Task, build_method, method_class, method_names
 
 METHODS = method_names()
 WITH_FORMS = [*METHODS, *FORMS]
@@ -21,7 +22,7 @@ TRAINED = [name for name in METHODS if name != "ncm"]
 
 
 def prepared(spec, name, **model):
-    """name: a method, or one of FORMS."""
+    """A cell with this method, or this one of FORMS."""
     kind = name.split()[0]
     return engine.build_cell(
         with_method(spec, kind, **{**MODEL.get(kind, {}), **FORMS.get(name, {}), **model})
@@ -30,8 +31,8 @@ def prepared(spec, name, **model):
 
 def trained(spec, name, tasks=None, **model):
     cell = prepared(spec, name, **model)
-    for part in cell.stream.tasks[:tasks]:
-        engine.train_task(cell, part, lambda line: None)
+    for task_slice in cell.stream.tasks[:tasks]:
+        engine.train_task(cell, task_slice, lambda line: None)
     return cell
 
 
@@ -48,11 +49,21 @@ def test_the_methods_are_all_there():
     assert {"linear", "ncm", "linear_ncm", "finetune"} <= set(METHODS)
 
 
+def test_only_the_known_bug_selects_prompts_in_another_way():
+    for name in METHODS:
+        assert method_class(name).selection({}) == "per image, task unknown"
+        mixed = method_class(name).selection({"reference_bug": True}) != "per image, task unknown"
+        assert mixed == (name == "dualprompt")
+    dualprompt = method_class("dualprompt")
+    for value in (True, "True"):  # as a suite has it, and as protocol.csv has it
+        selection = dualprompt.selection({"reference_bug": value})
+        assert selection == "prompts of different images mixed"
+    assert dualprompt.selection({"reference_bug": "False"}) == "per image, task unknown"
+
+
 @pytest.mark.parametrize("name", WITH_FORMS)
 def test_logits_do_not_depend_on_the_batch(name, tiny_spec):
     cell = trained(tiny_spec, name)
-    import numpy as np
-
     rows = np.arange(12)
     together = logits_of(cell, rows)
     assert together.shape == (12, 6)
@@ -69,7 +80,7 @@ def test_logits_do_not_depend_on_the_batch(name, tiny_spec):
 def test_only_declared_parameters_move_and_nothing_frozen_has_a_gradient(name, tiny_spec):
     cell = prepared(tiny_spec, name)
     before_backbone = weights_digest(cell.backbone.vit)
-    for part in cell.stream.tasks:
+    for task_slice in cell.stream.tasks:
         seen = {}
         begin = cell.method.begin_task
 
@@ -79,7 +90,7 @@ def test_only_declared_parameters_move_and_nothing_frozen_has_a_gradient(name, t
             seen["before"] = {n: p.detach().clone() for n, p in cell.method.named_parameters()}
 
         cell.method.begin_task = watch
-        engine.train_task(cell, part, lambda line: None)
+        engine.train_task(cell, task_slice, lambda line: None)
         cell.method.begin_task = begin
         for key, parameter in cell.method.named_parameters():
             if id(parameter) not in seen["declared"]:
@@ -96,13 +107,13 @@ def test_only_declared_parameters_move_and_nothing_frozen_has_a_gradient(name, t
 
 @pytest.mark.parametrize("name", [n for n in TRAINED if n not in ("linear", "linear_ncm")])
 def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
-    """A prompt method whose prompts are not inserted is a linear head in disguise."""
+    """A prompt method whose prompts do not reach the network is a linear head in disguise."""
     cell = prepared(tiny_spec, name)
-    part = cell.stream.tasks[0]
+    task_slice = cell.stream.tasks[0]
     torch.manual_seed(0)
-    task = training.contract_task(cell, part)
+    task = training.contract_task(cell, task_slice)
     cell.method.begin_task(task)
-    batch = next(iter(cell.stream.batches(part, 0)))
+    batch = next(iter(cell.stream.batches(task_slice, 0)))
     images = cell.backbone.normalise(batch.images)
     query = torch.from_numpy(cell.queries.train(0)[batch.rows]) if cell.method.needs_query else None
     cell.method.loss(images, query, batch.labels, task).total.backward()
@@ -117,13 +128,13 @@ def test_prompts_are_trained_and_reach_the_logits(name, tiny_spec):
 
 @pytest.mark.parametrize("name", [n for n in WITH_FORMS if n.split()[0] in TRAINED])
 def test_gradients_reach_only_what_is_trained(name, tiny_spec):
-    """A gradient that no optimiser owns is work for nothing, and adds up: nobody clears it."""
+    """A gradient that no optimiser owns is wasted work, and it adds up: nothing clears it."""
     cell = trained(tiny_spec, name, tasks=1)
-    part = cell.stream.tasks[1]
-    task = training.contract_task(cell, part)
+    task_slice = cell.stream.tasks[1]
+    task = training.contract_task(cell, task_slice)
     cell.method.train()
     cell.method.begin_task(task)
-    batch = next(iter(cell.stream.batches(part, 0)))
+    batch = next(iter(cell.stream.batches(task_slice, 0)))
     images, query, labels = inputs(
         cell, batch, cell.queries.train(0) if cell.method.needs_query else None
     )
@@ -138,7 +149,10 @@ def test_gradients_reach_only_what_is_trained(name, tiny_spec):
 
 @pytest.mark.parametrize("name", WITH_FORMS)
 def test_the_old_stays_as_it_was(name, tiny_spec):
-    """Prompts, keys and components of a finished task are bit-identical after the next one; so is HLGP's head."""
+    """Prompts, keys and components of a finished task keep every bit in the next one.
+
+    So do the rows of HLGP's head.
+    """
     kept = {
         "hlgp": lambda m: [m.learned[0], m.head.weight[:2], m.head.bias[:2]],
         "dualprompt": lambda m: [m.e.prompts[0], m.e.keys[0]],
@@ -157,15 +171,13 @@ def test_the_old_stays_as_it_was(name, tiny_spec):
     cell = trained(tiny_spec, name, tasks=1)
     before = [t.detach().clone() for t in kept[kind](cell.method)]
     assert any(t.abs().sum() > 0 for t in before)
-    for part in cell.stream.tasks[1:]:
-        engine.train_task(cell, part, lambda line: None)
+    for task_slice in cell.stream.tasks[1:]:
+        engine.train_task(cell, task_slice, lambda line: None)
     assert all(torch.equal(a, b) for a, b in zip(before, kept[kind](cell.method), strict=True))
 
 
 @pytest.mark.parametrize("name", WITH_FORMS)
 def test_state_round_trips(name, tiny_spec):
-    import numpy as np
-
     cell = trained(tiny_spec, name)
     other = prepared(replace(tiny_spec, seed=9), name)
     other.method.load_state_dict(cell.method.state_dict())
@@ -210,10 +222,9 @@ def test_one_task_uneven_tasks_and_many_tasks(name, classes, tasks, tiny_spec):
 
 @pytest.mark.parametrize("name", [name for name in WITH_FORMS if name != "ncm"])
 def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
-    """On the meta device tensors have no values: whatever a GPU would be waited for raises there."""
-    monkeypatch.setattr(
-        torch, "autocast", lambda *given, **how: contextlib.nullcontext()
-    )  # it does not know that device
+    """A tensor on the meta device has no values: reading one, for which a GPU must wait, raises."""
+    # autocast does not know that device.
+    monkeypatch.setattr(torch, "autocast", lambda *given, **how: contextlib.nullcontext())
     kind = name.split()[0]
     vit = load_backbone(
         BackboneSpec(
@@ -227,13 +238,11 @@ def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
         method.begin_task(task)
         if index == 0:
             method.end_task(task)
-    nowhere = torch.device("meta")
-    vit.to(nowhere)
-    method.to(nowhere)
-    images, query = torch.zeros(3, 3, 16, 16, device=nowhere), torch.zeros(3, 24, device=nowhere)
-    method.loss(
-        images, query, torch.zeros(3, dtype=torch.long, device=nowhere), task
-    ).total.backward()
+    meta = torch.device("meta")
+    vit.to(meta)
+    method.to(meta)
+    images, query = torch.zeros(3, 3, 16, 16, device=meta), torch.zeros(3, 24, device=meta)
+    method.loss(images, query, torch.zeros(3, dtype=torch.long, device=meta), task).total.backward()
     assert method(images, query).shape == (3, 6)
 
 

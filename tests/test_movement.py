@@ -1,4 +1,4 @@
-"""The log of what training moved: what is measured is what it says, and measuring changes nothing."""
+"""The log of movement: it measures what it says, and measuring changes nothing."""
 
 import csv
 
@@ -62,14 +62,14 @@ def test_movement_of_every_method(name, tiny_spec, run):
     drift = [float(row["feature_drift"]) for row in rows if row["feature_drift"]]
     assert (max(drift, default=0.0) > 0) == (name in WITH_PROMPTS or name == "finetune")
     assert {row["task"] for row in rows if row["feature_drift"]} <= {"2", "3"}, (
-        "before the first task nothing is old"
+        "before the first task there are no earlier ones"
     )
 
 
 def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
     spec = with_method(tiny_spec, "hlgp")
     _, with_it = run(spec, "with")
-    monkeypatch.setattr(training, "_old_features", lambda cell, part: None)
+    monkeypatch.setattr(training, "_old_features", lambda cell, task_slice: None)
     _, without = run(spec, "without")
     assert (with_it / "metrics.csv").read_bytes() == (without / "metrics.csv").read_bytes()
 
@@ -84,14 +84,14 @@ def test_change_and_drift_by_hand():
     }
     old = torch.tensor([[[1.0, 0.0], [0.0, 2.0]]])  # one layer, two images
     new = torch.tensor([[[1.0, 1.0], [0.0, 1.0]]])
-    rows = movement.table(2, {}, old, new)
+    rows = movement.table(2, {}, movement.feature_drift(old, new))
     assert rows == [
         {"task": 2, "layer": 0, "feature_drift": pytest.approx((1 - 0.5**0.5) / 2, abs=1e-5)}
     ]
 
 
 def test_drift_is_from_before_the_task_begins_to_after_it_has_ended(tiny_spec, monkeypatch):
-    """Beginning a task changes what is inferred in some methods: that is drift as well."""
+    """In some methods the beginning of a task changes the features: that is drift as well."""
     cell, said = prepared(tiny_spec, "hlgp"), []
     for where, name in (
         (training, "_old_features"),

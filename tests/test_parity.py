@@ -1,7 +1,7 @@
-"""Parity with the official code: tensors that it computed, reproduced by this project's own modules, with gradients.
+"""Parity with the official code: this project's modules reproduce tensors that it computed.
 
-tests/golden/README.md says which commit of which repository made them; they are never made again from this code.
-fp32, atol 1e-5, rtol 1e-4 as that file asks.
+Gradients are compared too, in fp32, with atol 1e-5 and rtol 1e-4. tests/golden/README.md says which
+commit of which repository made the tensors. They are never made again from this project's code.
 """
 
 from pathlib import Path
@@ -35,7 +35,7 @@ def same(ours: Tensor, official: Tensor, what: str) -> None:
 
 @pytest.fixture(scope="module")
 def vit():
-    """From the configuration, without weights, at the size the tensors were made with."""
+    """A random ViT of the size with which the tensors were made."""
     return load_backbone(
         BackboneSpec(
             name="vit",
@@ -60,12 +60,12 @@ def begin(method, index: int) -> Task:
 
 
 def gradient(parameter: Tensor) -> Tensor:
-    """Zero where there is none."""
+    """A parameter's gradient; zero if it has none."""
     return torch.zeros_like(parameter) if parameter.grad is None else parameter.grad
 
 
 def halves(rows: Tensor) -> Tensor:
-    """(..., 2P, D) as the CODA repository stores a prompt, to (..., 2, P, D): first half keys, second half values."""
+    """A prompt of the CODA repository, (..., 2P, D), as (..., 2, P, D): keys, then values."""
     return rows.unflatten(-2, (2, rows.shape[-2] // 2))
 
 
@@ -78,38 +78,41 @@ def test_coda_prompt(vit, mode):
     task = begin(method, int(g.task))
     rows = slice(0, int(g.pool) // int(g.n_tasks))
     with torch.no_grad():
-        for layer, part in zip((0, 3), method.components, strict=True):
+        for layer, components in zip((0, 3), method.components, strict=True):
             for name, short in (("prompt", "p"), ("key", "k"), ("attention", "a")):
-                getattr(part, name).copy_(getattr(g, f"e_{short}_{layer}")[rows])
+                getattr(components, name).copy_(getattr(g, f"e_{short}_{layer}")[rows])
     if mode == "eval":
         method.end_task(task)
-        for part in method.components:
+        for components in method.components:
             for name in ("prompt", "key", "attention"):
-                getattr(part, f"old_{name}").requires_grad_(True)
+                getattr(components, f"old_{name}").requires_grad_(True)
     prefix = method.prefixes(g.query)
     assert set(prefix) == {0, 3}
     assert bool(g.l7_is_none), "the official code has no prompt in layer 7 either"
     objective = torch.zeros(())
-    for layer, part in zip((0, 3), method.components, strict=True):
+    for layer, components in zip((0, 3), method.components, strict=True):
         keys, values = prefix[layer].unbind(1)
         same(keys, getattr(g, f"l{layer}_Ek"), f"Ek of layer {layer}")
         same(values, getattr(g, f"l{layer}_Ev"), f"Ev of layer {layer}")
-        penalty = method.mu * part.orthogonality(0) if mode == "train" else torch.zeros(())
+        penalty = method.mu * components.orthogonality(0) if mode == "train" else torch.zeros(())
         same(penalty, getattr(g, f"l{layer}_loss"), "penalty")
         objective = objective + (keys * g.w + values * g.w * 0.5).sum() + penalty
     same(objective, g.objective, "objective")
     objective.backward()
-    for layer, part in zip((0, 3), method.components, strict=True):
+    for layer, components in zip((0, 3), method.components, strict=True):
         for name, short in (("prompt", "p"), ("key", "k"), ("attention", "a")):
             official = getattr(g, f"grad_e_{short}_{layer}")
-            ours = getattr(part, name if mode == "train" else f"old_{name}").grad
+            ours = getattr(components, name if mode == "train" else f"old_{name}").grad
             same(ours[rows], official[rows], f"gradient of {name} {layer}")
             assert not official[rows.stop :].any(), "rows of later tasks have no gradient"
 
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_dualprompt_of_the_coda_repository(vit, mode):
-    """GT-RIPL/CODA-Prompt models/zoo.py::DualPrompt, task 2 of 5. At test it lets keys of later tasks compete."""
+    """GT-RIPL/CODA-Prompt models/zoo.py::DualPrompt, task 2 of 5.
+
+    At test it lets keys of later tasks compete.
+    """
     g = golden(f"dual_codarepo_{mode}")
     model = {"g_length": 2, "e_length": 3, "form": "coda"}
     method = build_method("dualprompt", vit, 10, TASKS, model, 0)
@@ -155,7 +158,7 @@ def test_dualprompt_of_the_coda_repository(vit, mode):
 
 @pytest.mark.parametrize("mode", ["train", "eval"])
 def test_l2p_plus(vit, mode):
-    """GT-RIPL/CODA-Prompt models/zoo.py::L2P, the official key loss over all pairs behind reference_bug."""
+    """GT-RIPL/CODA-Prompt models/zoo.py::L2P, with its key loss over all pairs."""
     g = golden(f"l2ppp_codarepo_{mode}")
     model = {"pool": 8, "length": 4, "top_n": int(g.top_k), "reference_bug": True}
     method = build_method("l2p_plus", vit, 10, TASKS, model, 0)
@@ -186,7 +189,7 @@ def test_l2p_plus(vit, mode):
 
 @pytest.mark.parametrize("mask", [0, 1])
 def test_l2p_of_the_port(vit, mask):
-    """JH-LEE-KR/l2p-pytorch prompt.py::Prompt; mask 1: the training mask that forces prompts 3..5 in task 1."""
+    """JH-LEE-KR/l2p-pytorch prompt.py::Prompt; mask 1 forces prompts 3..5, as in task 1."""
     g = golden(f"l2p_batchwise0_mask{mask}")
     pool = build_method("l2p", vit, 10, TASKS, {"pool": 8, "length": 3, "top_n": 3}, 0).pool
     with torch.no_grad():
@@ -213,7 +216,7 @@ def test_l2p_of_the_port(vit, mask):
 
 @pytest.mark.parametrize("mode", ["eval", "traintask2"])
 def test_dualprompt_of_the_port(vit, mode):
-    """JH-LEE-KR/dualprompt-pytorch prompt.py::EPrompt: its mixed axes behind reference_bug, the right ones by default."""
+    """JH-LEE-KR/dualprompt-pytorch prompt.py::EPrompt; reference_bug: its mixed axes."""
     g = golden(f"dual_eprompt_batchwise0_{mode}")
     methods = {}
     for bug in (True, False):
@@ -222,9 +225,8 @@ def test_dualprompt_of_the_port(vit, mode):
         begin(method, TASKS - 1)
         with torch.no_grad():
             for t in range(TASKS):
-                method.e.prompts[t].copy_(
-                    g.prompt[:, :, t].flatten(-2)
-                )  # heads x head width is the width
+                # Heads x head width is the width.
+                method.e.prompts[t].copy_(g.prompt[:, :, t].flatten(-2))
                 method.e.keys[t].copy_(g.prompt_key[t][None])
     method, forced = methods[True], 2 if mode == "traintask2" else None
     cosine = method.e.cosine(g.cls_features, TASKS)[0]
@@ -295,9 +297,14 @@ def test_block_with_prefix(fused):
 
 
 def test_every_golden_file_is_used():
-    """A file that no test reads would only look like proof."""
+    """A file that no test reads proves nothing."""
     text = Path(__file__).read_text()
     stems = {f.stem for f in GOLDEN.glob("*.npz")}
-    used = {s for s in stems if any(f'golden("{s}")' in text or f'golden(f"{s.rsplit(tail, 1)[0]}{{' in text
-                                    for tail in ("train", "eval", "traintask2", "0", "1"))}  # fmt: skip
-    assert used == stems
+    tails = ("train", "eval", "traintask2", "0", "1")  # what tests put into the braces of a name
+
+    def is_used(stem: str) -> bool:
+        if f'golden("{stem}")' in text:
+            return True
+        return any(f'golden(f"{stem.rsplit(tail, 1)[0]}{{' in text for tail in tails)
+
+    assert {stem for stem in stems if is_used(stem)} == stems

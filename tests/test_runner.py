@@ -1,5 +1,10 @@
-"""The runner's promises: same spec same bytes, nothing run twice, an interrupted cell continues, a failure is no number."""
+"""What the runner promises.
 
+The same spec gives the same bytes, nothing runs twice, an interrupted cell continues, and a failed
+cell leaves no numbers.
+"""
+
+import inspect
 import json
 from dataclasses import replace
 
@@ -17,7 +22,7 @@ from bench.errors import UsageError
 from bench.hardware import not_repeatable
 from bench.method import Method
 from bench.store.collect import collect
-from bench.store.rundir import SAME, RunDir
+from bench.store.rundir import FIXED_COLUMNS, RunDir
 from bench.store.tables import TABLES
 from methods.hlgp import HLGP
 
@@ -25,20 +30,20 @@ CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune"
 
 
 def checkpoints(folder):
-    """Of a run directory, and what they say of files that cannot be used."""
+    """The checkpoints of a run directory, and a list that collects what they say."""
     said = []
     spec = spec_from_json((folder / "spec.json").read_text())
     state = json.loads((folder / "state.json").read_text())
-    same = {key: state[key] for key in SAME}
+    same = {key: state[key] for key in FIXED_COLUMNS}
     return Checkpoints(RunDir(folder), spec, same, said.append), said
 
 
 def trained_state(folder):
-    return next(checkpoints(folder)[0].tasks())["method"]
+    return next(checkpoints(folder)[0].after()).method
 
 
 def assert_same_weights(first, second):
-    """Counts on a few images hide much: the trained tensors themselves must be equal."""
+    """Counts on a few images could agree by chance: compare the trained tensors themselves."""
     one, two = trained_state(first), trained_state(second)
     assert one.keys() == two.keys()
     assert all(torch.equal(one[key], two[key]) for key in one)
@@ -65,12 +70,12 @@ def test_all_methods_were_served_the_same_stream(tiny_spec, run):
 
 
 def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
-    """Not only the same digest: the bytes themselves."""
+    """The bytes themselves, not only their digest."""
     served: dict[str, list[bytes]] = {}
     batches = TaskStream.batches
 
-    def spy(self, part, epoch, with_images=True, skip=0):
-        for batch in batches(self, part, epoch, True):
+    def spy(self, task_slice, epoch, with_images=True, skip=0):
+        for batch in batches(self, task_slice, epoch, True):
             served.setdefault(current, []).append(
                 batch.images.numpy().tobytes() + batch.labels.numpy().tobytes()
             )
@@ -79,8 +84,8 @@ def test_all_methods_were_served_the_same_pixels(tiny_spec, monkeypatch):
     monkeypatch.setattr(TaskStream, "batches", spy)
     for current in ("hlgp", "l2p", "finetune"):
         cell = engine.build_cell(cell_of(tiny_spec, current))
-        for part in cell.stream.tasks:
-            engine.train_task(cell, part, lambda line: None)
+        for task_slice in cell.stream.tasks:
+            engine.train_task(cell, task_slice, lambda line: None)
     assert served["hlgp"] == served["l2p"] == served["finetune"]
     assert len(served["hlgp"]) == 3 * 2 * 2, "three tasks, two epochs, two batches"
 
@@ -100,7 +105,7 @@ def test_altered_results_are_noticed(tiny_spec, run):
 
 
 def test_other_files_under_a_finished_cell_are_noticed(tmp_path, command):
-    """The spec does not hold paths: a folder whose images changed is another dataset under the same run_id."""
+    """A spec holds no paths: a folder with other images has the same run_id."""
     words = (
         "bench.grid",
         str(TINY),
@@ -144,18 +149,18 @@ def test_stopped_after_a_task_it_continues_to_the_same_bytes(
     _, whole = run(spec, "whole")
     evaluate, calls = engine.evaluate, []
 
-    def stop_at_second(cell, part):
-        calls.append(part.index)
-        if part.index == 1:
+    def stop_at_second(cell, task_slice):
+        calls.append(task_slice.index)
+        if task_slice.index == 1:
             raise KeyboardInterrupt
-        return evaluate(cell, part)
+        return evaluate(cell, task_slice)
 
     monkeypatch.setattr(engine, "evaluate", stop_at_second)
     with pytest.raises(KeyboardInterrupt):
         run(spec, "stopped")
     assert RunDir.of(tmp_path / "stopped", spec).state()["status"] == "interrupted"
     monkeypatch.setattr(
-        engine, "evaluate", lambda cell, part: calls.append(part.index) or evaluate(cell, part)
+        engine, "evaluate", lambda cell, now: calls.append(now.index) or evaluate(cell, now)
     )
     state, folder = run(spec, "stopped")
     assert calls == [0, 1, 1, 2], "task 1 was not trained again"
@@ -174,10 +179,10 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(tiny_spec, run
     evaluate = engine.evaluate
     _, whole = run(tiny_spec, "whole")
 
-    def stop(cell, part):
-        if part.index == 2:
+    def stop(cell, task_slice):
+        if task_slice.index == 2:
             raise KeyboardInterrupt
-        return evaluate(cell, part)
+        return evaluate(cell, task_slice)
 
     monkeypatch.setattr(engine, "evaluate", stop)
     with pytest.raises(KeyboardInterrupt):
@@ -196,7 +201,7 @@ def test_a_corrupt_checkpoint_is_named_and_the_one_before_it_used(tiny_spec, run
 
 
 def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tmp_path):
-    """A method that was changed between two runs: what fits of its old state must not be where training starts."""
+    """A method was changed between two runs: training must not start from half of its old state."""
     _, folder = run(tiny_spec)
     cell = engine.build_cell(tiny_spec)
     fresh = {key: value.clone() for key, value in cell.method.state_dict().items()}
@@ -216,13 +221,13 @@ def test_a_checkpoint_that_does_not_fit_leaves_nothing_behind(tiny_spec, run, tm
 def test_states_within_a_task_that_take_long_to_write_are_written_less_often(
     seconds, written, tiny_spec, monkeypatch
 ):
-    """All weights of a large network after every short epoch would take longer than the epochs."""
+    """Writing all weights of a large network would take longer than a short epoch."""
     cell = engine.build_cell(replace(tiny_spec, train=replace(tiny_spec.train, epochs=4)))
     saves, clock = [], [0.0]
 
     class Slow:
-        def save_within(self, finished, content):
-            saves.append(finished)
+        def save_within(self, state):
+            saves.append(state.finished)
             clock[0] += seconds
 
         def within(self, finished):
@@ -233,7 +238,7 @@ def test_states_within_a_task_that_take_long_to_write_are_written_less_often(
     assert len(saves) == written
 
 
-def test_divergence_is_a_status_with_its_place_and_no_numbers(tiny_spec, run, tmp_path):
+def test_divergence_is_a_status_that_says_where_and_leaves_no_numbers(tiny_spec, run, tmp_path):
     wild = replace(tiny_spec.train, prompt_lr=1e30, optimiser="sgd")
     spec = replace(tiny_spec, method="finetune", type="finetune", train=wild)
     state, folder = run(spec)
@@ -262,15 +267,13 @@ def test_failures_are_told_apart(error, status, tiny_spec, run, monkeypatch):
 
 
 def test_evaluating_needs_no_task_identity(tiny_spec):
-    """In the class scenario the test batch holds all tasks, and the method gets images and queries only."""
-    import inspect
-
+    """The test batch holds images of all tasks, and the method gets images and queries only."""
     for cls in (HLGP, Method):
         assert list(inspect.signature(cls.forward).parameters) == ["self", "images", "query"]
 
 
 def test_classes_that_have_not_come_yet_are_no_answers(tiny_spec):
-    """However large their logits are; after the last task there are none, so that final accuracies would not tell."""
+    """However large their logits are. After the last task this would not show."""
     cell = engine.build_cell(with_method(tiny_spec, "linear"))
     first = cell.stream.tasks[0]
     train_task(cell, first, lambda line: None)

@@ -1,4 +1,6 @@
-"""Stop it anywhere, lose nothing: real processes, real signals, and a disk that fails at any step of writing.
+"""A run that is stopped anywhere loses nothing.
+
+The tests use real processes, real signals, and a disk that fails at any step of writing.
 
 The ordinary tests run a selection; `pytest -m fault` runs every method, every point and every kind.
 """
@@ -50,7 +52,10 @@ every = pytest.mark.fault
 
 
 def killed_at(point, spec, folder, expected):
-    """True if the process came to the point. It is killed there, and the next one must end as if nothing had happened."""
+    """Kill a process at this point; the next one must end with the files of an undisturbed run.
+
+    Returns True if the process came to the point.
+    """
     code = process(spec, folder, BENCH_CRASH_AT=point)
     assert code in (0, -signal.SIGKILL)
     assert process(spec, folder) == 0
@@ -71,7 +76,7 @@ def test_killed_at_a_point_it_continues_to_the_same_bytes(
     ["hlgp", pytest.param("finetune", marks=every), pytest.param("coda_prompt", marks=every)],
 )
 def test_a_copied_folder_is_continued_elsewhere(name, tiny_spec, tmp_path, undisturbed):
-    """As by another machine: nothing but the results folder comes along, and its cache is empty."""
+    """As on another machine: only the results folder is copied, and the cache is empty."""
     spec = cell_of(tiny_spec, name)
     assert process(spec, tmp_path / "here", BENCH_CRASH_AT="step:7") == -signal.SIGKILL
     shutil.copytree(tmp_path / "here", tmp_path / "there")
@@ -93,7 +98,7 @@ def test_killed_at_each_point_every_method_continues_to_the_same_bytes(
 
 
 def at_work(spec, folder):
-    """A process that has everything loaded, or has ended since the cell was done already."""
+    """A process with everything loaded, or one that has ended because the cell was already done."""
     ready = forks.Event()
     child = forks.Process(target=run_here, args=(spec, folder, ready))
     child.start()
@@ -103,7 +108,10 @@ def at_work(spec, folder):
 
 
 def killed_at_random(spec, folder, kills, expected, generator, span):
-    """Start, kill at a random instant of the cell's own work, start again, until a run ends by itself: how many were killed."""
+    """Start and kill at random instants of the cell's own work, until a run ends by itself.
+
+    Returns how many processes were killed.
+    """
     done = 0
     while True:
         child = at_work(spec, folder)
@@ -127,7 +135,10 @@ def seconds_of_work(spec, folder):
 
 
 def kill_often(name, spec, folder, kills, expected):
-    """So many kills at instants all over a cell, in as many rounds as that takes; some must have left work behind."""
+    """Kill so many processes at instants all over a cell, in as many rounds as that takes.
+
+    Returns in how many rounds a killed process left work to continue from.
+    """
     generator, span = random.Random(name), seconds_of_work(spec, folder / "whole")
     done = round_ = left_work = 0
     while done < kills:
@@ -156,7 +167,10 @@ def test_killed_at_twenty_random_instants(name, tiny_spec, tmp_path, undisturbed
 
 
 def failing_io(kind, spec, folder, expected, stride=1):
-    """Fail the first step of writing, then the second, ... until a run comes through: how many were tried."""
+    """Fail the first step of writing, then the second, ... until a run has fewer steps.
+
+    Returns how many failures were tried.
+    """
     tried = 0
     for number in range(1, 10_000, stride):
         results = folder / f"{kind}{number}"
@@ -196,7 +210,7 @@ def test_a_failing_disk_at_every_step_of_writing(name, kind, tiny_spec, tmp_path
 
 
 def test_a_disk_that_is_full_is_named(command, tmp_path):
-    """A real one does not say itself which file it was."""
+    """A real disk does not say which file it was."""
 
     def full(stream):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
@@ -221,26 +235,30 @@ def test_a_disk_that_is_full_is_named(command, tmp_path):
     assert "spec.json" in done.stderr
 
 
-# --- signals ----------------------------------------------------------------------------------------------------------
+# --- signals ----------------------------------------------------------------------------------
 
-LONG = ("--set", "data.classes=12", "data.tasks=6", "train.epochs=12")
+LONG_RUN = ("--set", "data.classes=12", "data.tasks=6", "train.epochs=12")
 
 
 def start(*words, cwd, program=(sys.executable, "-m")):
     return subprocess.Popen(
-        [*program, *words], cwd=cwd, env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable},
-        stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-    )  # fmt: skip
+        [*program, *words],
+        cwd=cwd,
+        env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
 
 
 def end_of(process, seconds=240):
-    """Its exit code and what it said."""
+    """The exit code and the output of a process."""
     said, _ = process.communicate(timeout=seconds)
     return process.returncode, said
 
 
 def wait_for(folder, pattern, text="", seconds=90):
-    """Until a file is there, with that text in it."""
+    """Wait for a file with that text in it, and return it."""
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         for file in folder.glob(pattern):
@@ -261,7 +279,7 @@ def test_a_signal_stops_at_the_next_step_with_everything_saved(number, code, tmp
         "hlgp",
         "--benchmark",
         "glyphs",
-        *LONG,
+        *LONG_RUN,
         "--name",
         "s",
     )
@@ -293,7 +311,7 @@ def test_run_all_passes_the_signal_on_and_continues_to_the_report(tmp_path):
         "results",
         "--report",
         "reports",
-        *LONG,
+        *LONG_RUN,
         "--name",
         "g",
         "--jobs",
@@ -318,7 +336,7 @@ def test_a_stopped_grid_has_collected_what_is_done_and_kept_what_was_there(tmp_p
     words = (
         "bench.grid",
         str(TINY),
-        *LONG,
+        *LONG_RUN,
         "--name",
         "g",
         "--jobs",
@@ -350,7 +368,7 @@ def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_pa
     words = (
         "bench.grid",
         str(TINY),
-        *LONG,
+        *LONG_RUN,
         "--name",
         "t",
         "--methods",
@@ -370,7 +388,7 @@ def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_pa
         raise AssertionError("it never came to an end")
 
 
-# --- two at once ------------------------------------------------------------------------------------------------------
+# --- two at once ------------------------------------------------------------------------------
 
 
 @every
@@ -408,7 +426,7 @@ def test_a_cell_that_another_process_runs_is_left_alone(tiny_spec, tmp_path, com
     command(*words, check=0)  # the lock of a process that is gone is no lock
 
 
-# --- what must not matter -----------------------------------------------------------------------------------------------
+# --- what must not matter ---------------------------------------------------------------------
 
 
 @every

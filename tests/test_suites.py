@@ -1,4 +1,4 @@
-"""Suites and what `--set` makes of them: valid, or refused in one line that names the file or the key."""
+"""Suites and `--set`: valid, or refused in one line that names the file or the key."""
 
 import argparse
 import importlib
@@ -9,8 +9,9 @@ from conftest import TINY
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bench.config.arguments import add_suite_arguments
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, make
-from bench.config.suite import add_suite_arguments, load_suite, suite_names
+from bench.config.suite import load_suite, suite_names
 from bench.errors import UsageError
 from bench.method import method_class
 
@@ -112,9 +113,12 @@ def test_paths_are_taken_as_they_stand():
     ]
     words += ["data.split=2024"]
     assert parser.parse_args(words).overrides == {
-        "data.root": "/a b/c, d", "backbone.checkpoint": "1e3", "data.class_order": [2, 0, 1], "train.epochs": 3,
+        "data.root": "/a b/c, d",
+        "backbone.checkpoint": "1e3",
+        "data.class_order": [2, 0, 1],
+        "train.epochs": 3,
         "data.split": "2024",
-    }  # fmt: skip
+    }
 
 
 def test_an_explicit_class_order_from_a_file(tmp_path):
@@ -148,6 +152,32 @@ def test_seeds_are_different_whole_numbers(tmp_path):
             file.write_text(TINY.read_text() + f"\n{key} = {seeds}\n")
             with pytest.raises(UsageError, match="different whole numbers"):
                 load_suite(str(file))
+
+
+def test_every_suite_begins_with_a_sentence():
+    docs = {name: load_suite(name).doc for name in suite_names()}
+    assert all(doc.endswith((".", "?")) and len(doc) < 200 for doc in docs.values())
+    assert docs["mini"].startswith("The embedded benchmarks")
+    assert docs["imagenet_r_pilot"].startswith("Split ImageNet-R (Hendrycks et al. 2021), 10 tasks")
+
+
+def test_what_the_report_of_a_suite_shows(tmp_path):
+    mini, ablation = load_suite("mini"), load_suite("ablation")
+    assert (mini.reference, mini.beside, mini.figure_rows) == ("hlgp", ("references",), ())
+    assert ablation.beside == (), "it does not inherit that of mini"
+    assert ablation.figure_rows == ("hlgp", "generator@*", "groups@*")
+    file = tmp_path / "mine.py"
+    file.write_text(TINY.read_text())
+    assert load_suite(str(file)).reference == "linear", "the first row"
+    assert load_suite(str(file)).doc == "A suite of seconds for the tests."
+    for line, says in (
+        ("reference = 'hlpg'", "reference: unknown 'hlpg'; did you mean 'hlgp'"),
+        ("beside = 'mini'", "beside='mini': a list of names"),
+        ("figure_rows = [1]", r"figure_rows=\[1\]: a list of names"),
+    ):
+        file.write_text(f"{TINY.read_text()}\n{line}\n")
+        with pytest.raises(UsageError, match=f"mine.py: {says}"):
+            load_suite(str(file))
 
 
 def test_a_suite_with_a_mistake_names_its_file(tmp_path):

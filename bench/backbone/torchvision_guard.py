@@ -1,8 +1,8 @@
-"""Make `import torchvision` (hence `import timm`) work beside a torchvision built for other hardware.
+"""Make `import torchvision` (and so `import timm`) work with a torchvision for other hardware.
 
-A CPU-built torch with the registry's CUDA-built torchvision fails on import with "operator torchvision::nms does
-not exist", because the compiled operators do not load. Nothing here uses them: declaring their signatures is
-enough for the import. A matched installation never gets that far.
+With a CPU build of torch, the registry's CUDA build of torchvision fails on import: "operator
+torchvision::nms does not exist". Its compiled operators do not load. Nothing here uses them, so it
+is enough to declare their signatures. With a matching torchvision nothing is declared.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import sys
 
 import torch
 
-_declared: torch.library.Library | None = None  # kept alive: the declarations go with the object
+_declared: torch.library.Library | None = None  # kept: the declarations end with the object
 
 
 def ensure_torchvision() -> None:

@@ -1,8 +1,9 @@
-"""ONE frozen timm ViT for every method, with prompts inserted from outside: no forked backbone.
+"""One frozen timm ViT for every method, with prompts inserted from outside: no forked backbone.
 
-Prompts enter in two ways. *Prefix*: key and value rows put before a layer's own keys and values, after the qkv
-projection, K' = [P^K; K], V' = [P^V; V] (CODA-Prompt models/vit.py::Attention.forward, DualPrompt's prefix
-tuning). *Tokens*: rows put in front of [cls, patches] after the position embedding (L2P, google-research/l2p).
+Prompts enter in two ways. *Prefix*: key and value rows before a layer's own keys and values, after
+the qkv projection, K' = [P^K; K], V' = [P^V; V] (CODA-Prompt models/vit.py::Attention.forward,
+DualPrompt's prefix tuning). *Tokens*: rows before [cls, patches], after the position embedding
+(L2P, google-research/l2p).
 """
 
 from __future__ import annotations
@@ -32,13 +33,17 @@ GLYPH_WEIGHTS = Path(__file__).parent.parent / "assets" / "vit_glyphs.safetensor
 
 
 def build_vit(spec: BackboneSpec) -> VisionTransformer:
-    """The network of a spec, without weights. Raises UsageError for names and sizes that do not exist."""
+    """The network of a spec, without weights.
+
+    Raises UsageError for names and sizes that do not exist.
+    """
     if spec.name == "vit_glyphs":
         vit = _plain_vit(spec.image_size or 32, patch=8, width=96, depth=12, heads=3)
     elif spec.name == "vit":  # any size, from the configuration
         if spec.width % spec.heads:
             raise UsageError(
-                f"backbone.width={spec.width}: a multiple of backbone.heads={spec.heads} is expected"
+                f"backbone.width={spec.width}: a multiple of backbone.heads={spec.heads} "
+                "is expected"
             )
         vit = _plain_vit(spec.image_size, spec.patch, spec.width, spec.depth, spec.heads)
     else:
@@ -61,7 +66,7 @@ def _plain_vit(size: int, patch: int, width: int, depth: int, heads: int) -> Vis
 
 
 def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
-    """A timm model by its full tag, without head; UsageError unless it is a plain ViT."""
+    """A timm model by its full tag, without head. Raises UsageError unless it is a plain ViT."""
     if not timm.is_model(spec.name):
         raise UsageError.unknown(
             "backbone.name", spec.name, ["vit_glyphs", "vit", *timm.list_models("*vit*")]
@@ -71,20 +76,15 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
             f"backbone.name={spec.name}: not a plain ViT (timm's vision_transformer or deit)"
         )
     options: dict[str, Any] = {"img_size": spec.image_size} if spec.image_size else {}
-    if pretrained and (
-        file := pretrained_file(spec.name)
-    ):  # timm would ask the network whether it is the newest
-        options["pretrained_cfg_overlay"] = {
-            "file": str(file),
-            "custom_load": False,
-        }  # of an npz, which this is not
+    file = pretrained_file(spec.name) if pretrained else None
+    if file is not None:  # else timm would ask the hub whether the file is the newest
+        # custom_load is for .npz files; this file is none.
+        options["pretrained_cfg_overlay"] = {"file": str(file), "custom_load": False}
     try:
         vit: Any = timm.create_model(
             spec.name, pretrained=pretrained, num_classes=0, global_pool="token", **options
         )
-    except (
-        Exception
-    ) as error:  # sizes, network, cache and hub errors are many; each means: no such network here
+    except Exception as error:  # timm, the hub and the cache raise many types
         reason = (str(error).splitlines() or [type(error).__name__])[0]
         hint = "; give backbone.checkpoint=FILE" if pretrained else ""
         raise UsageError(
@@ -99,9 +99,10 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
 
 
 def pretrained_file(tag: str) -> Path | None:
-    """The weights of a full timm tag in Hugging Face's cache, None where timm has to fetch them or does not know the tag.
+    """The file in Hugging Face's cache with the weights of a full timm tag.
 
-    Raises UsageError where they are not there and the network is off.
+    None: timm has to fetch them, or it does not know the tag. Raises UsageError if they are not in
+    the cache and the network is off.
     """
     config = timm.models.get_pretrained_cfg(tag) if timm.models.is_model_pretrained(tag) else None
     if config is None or not config.hf_hub_id:
@@ -117,8 +118,9 @@ def attend(
 ) -> Tensor:
     """A timm Attention with optional prefix keys and values.
 
-    x: (B, T, D). prefix: (2, P, D) for the whole batch or (B, 2, P, D) per sample, keys first. rows: how many tokens'
-    outputs are wanted, from the first; None = all. Returns (B, rows, D).
+    x: (B, T, D). prefix: (2, P, D) for the batch or (B, 2, P, D) per sample, keys first.
+    fused: use torch's fused kernel. rows: the number of tokens, from the first, whose outputs are
+    computed; None = all. Returns (B, rows, D).
     """
     batch, length, _ = x.shape
     heads, size = attn.num_heads, attn.head_dim
@@ -129,13 +131,12 @@ def attend(
         prefix = prefix.to(k.dtype)
         if prefix.dim() == 3:
             prefix = prefix.unsqueeze(0).expand(batch, -1, -1, -1)
-        pk, pv = (
-            prefix.unflatten(-1, (heads, size)).transpose(2, 3).unbind(1)
-        )  # (B, H, P, size) each
+        # (B, H, P, size) each
+        pk, pv = prefix.unflatten(-1, (heads, size)).transpose(2, 3).unbind(1)
         k, v = torch.cat([pk, k], dim=2), torch.cat([pv, v], dim=2)
     if fused:
         out = nn.functional.scaled_dot_product_attention(q, k, v, scale=attn.scale)
-    else:  # on a CPU the fused kernel gains little in fp32 (3% of a step), and a step in bf16 is slower with it
+    else:  # on a CPU the fused kernel saves 3% of a step in fp32, and a step in bf16 gets slower
         out = ((q * attn.scale) @ k.transpose(-2, -1)).softmax(dim=-1) @ v
     out = attn.norm(out.transpose(1, 2).reshape(batch, -1, attn.attn_dim))
     if attn.gate is not None:
@@ -161,10 +162,10 @@ def run_vit(
 ) -> Tensor:
     """Token features after the final norm.
 
-    images: (B, 3, H, W) float. prefix: layer -> (2, P, D) or (B, 2, P, D). tokens: (B, P, D) put in front.
-    Returns (B, P + 1 + registers + patches, D) float32: tokens, then the class token, then the rest; with rows only the
-    first of them, which spares the last block the others. With precision 'bf16' the network runs under autocast; what
-    goes in and comes out stays fp32, and so do prompts and heads.
+    images: (B, 3, H, W) float. prefix: layer -> (2, P, D) or (B, 2, P, D). tokens: (B, P, D).
+    rows: how many features to return, from the first; the last block then computes no others.
+    Returns (B, P + 1 + registers + patches, D) float32: tokens, the class token, the rest. With
+    precision 'bf16' the network runs under autocast; inputs, outputs, prompts and heads stay fp32.
     """
     prefix = prefix or {}
     last = len(vit.blocks) - 1
@@ -178,14 +179,15 @@ def run_vit(
 
 
 def pretrained_config(vit: nn.Module) -> dict:
-    """What timm states about a model's weights (mean, std, ...); empty for networks built from the configuration."""
+    """What timm states of a model's weights (mean, std, ...); empty for other networks."""
     return getattr(vit, "pretrained_cfg", None) or {}
 
 
 class FrozenViT(nn.Module):
     """A pretrained ViT whose weights never change and never have a gradient.
 
-    Attributes: width D, depth, heads, image_size, sha256 (of the weights as loaded, names and fp32 bytes).
+    Attributes: width D, depth, heads, image_size (pixels), sha256 (of the loaded weights: names and
+    fp32 bytes).
     """
 
     _scale: Tensor
@@ -203,25 +205,23 @@ class FrozenViT(nn.Module):
         mean = (0.0,) * 3 if plain else config["mean"]
         std = (1.0,) * 3 if plain else config["std"]
         # One multiply-add from uint8: (x / 255 - mean) / std
-        self.register_buffer(
-            "_scale", (1 / (255 * torch.tensor(std))).view(1, 3, 1, 1), persistent=False
-        )
-        self.register_buffer(
-            "_shift", (-torch.tensor(mean) / torch.tensor(std)).view(1, 3, 1, 1), persistent=False
-        )
+        scale, shift = 1 / (255 * torch.tensor(std)), -torch.tensor(mean) / torch.tensor(std)
+        self.register_buffer("_scale", scale.view(1, 3, 1, 1), persistent=False)
+        self.register_buffer("_shift", shift.view(1, 3, 1, 1), persistent=False)
         self.sha256 = weights_digest(vit)
-        # Autocast would cast frozen weights again in every pass; in a list, so that the twin is no second submodule.
+        # Autocast would cast the frozen weights again in every pass; the twin is cast once. It is
+        # in a list, so that torch does not take it for a submodule.
         self._used = [bf16_twin(vit) if precision == "bf16" else vit]
 
     def _apply(self, fn: Any, recurse: bool = True) -> FrozenViT:
-        """Moving to a device moves the twin as well."""
+        """torch calls this to move a module: the twin moves as well."""
         super()._apply(fn, recurse)
         if self._used[0] is not self.vit:
             self._used = [self._used[0]._apply(fn)]
         return self
 
     def train(self, mode: bool = True) -> FrozenViT:
-        """Stays in evaluation mode: a frozen network has no training mode."""
+        """The network stays in evaluation mode: a frozen network has no training mode."""
         return super().train(False)
 
     @property
@@ -234,14 +234,12 @@ class FrozenViT(nn.Module):
         return self._used[0]
 
     def normalise(self, images: Tensor) -> Tensor:
-        """(B, H, W, 3) uint8 to the (B, 3, H, W) float input of the network, normalised as the spec says."""
-        batch, high, wide, colours = images.shape
-        lines = images.reshape(
-            batch, high, wide * colours
-        ).float()  # rows of pixels: three numbers are too short to be fast
-        lines = lines.mul_(self._scale.flatten().repeat(wide)).add_(
-            self._shift.flatten().repeat(wide)
-        )
+        """(B, H, W, 3) uint8 to the network's input (B, 3, H, W) float, as the spec normalises."""
+        batch, height, width, colours = images.shape
+        # Line by line: vectors of three colours would be slow.
+        lines = images.reshape(batch, height, width * colours).float()
+        lines = lines.mul_(self._scale.flatten().repeat(width))
+        lines = lines.add_(self._shift.flatten().repeat(width))
         return lines.view(images.shape).permute(0, 3, 1, 2)
 
     def forward(
@@ -251,16 +249,16 @@ class FrozenViT(nn.Module):
         tokens: Tensor | None = None,
         rows: int | None = None,
     ) -> Tensor:
-        """run_vit on the frozen weights."""
+        """run_vit with the frozen weights."""
         return run_vit(self.network, images, prefix, tokens, self.precision, rows)
 
     def cls(self, images: Tensor, prefix: Mapping[int, Tensor] | None = None) -> Tensor:
-        """The class token after the final norm, (B, D) float32. Without prefix this is the query q(x)."""
+        """The class token after the final norm, (B, D) float32; without prefix the query q(x)."""
         return self(images, prefix, rows=1)[:, 0]
 
 
 def bf16_twin(vit: Any) -> Any:
-    """A copy whose matrices are bf16 already, as autocast would make them; norms and embeddings stay fp32."""
+    """A copy with bf16 matrices, as autocast makes them. Norms and embeddings stay fp32."""
     twin = copy.deepcopy(vit)
     for module in twin.modules():
         if isinstance(module, nn.Linear | nn.Conv2d):
@@ -269,7 +267,7 @@ def bf16_twin(vit: Any) -> Any:
 
 
 def weights_digest(vit: nn.Module) -> str:
-    """sha256 over parameter names and their fp32 bytes in order: the same weights in any file format."""
+    """sha256 over parameter names and their fp32 bytes, sorted: equal for all file formats."""
     digest = hashlib.sha256()
     for name, value in sorted(vit.state_dict().items()):
         digest.update(name.encode())
@@ -278,14 +276,13 @@ def weights_digest(vit: nn.Module) -> str:
 
 
 def _check_glyph_weights(spec: BackboneSpec) -> None:
-    """Raises UsageError unless they have the digest of their recipe: at their own size, for another one resizes positions."""
+    """Raises UsageError if the file's weights do not have the digest of their recipe."""
+    # Read at the file's own image size: at another size its positions would be resized.
     own = build_vit(replace(spec, image_size=0))
     read_weights(GLYPH_WEIGHTS, own)
     try:
-        intact = (
-            weights_digest(own)
-            == json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())["weights_sha256"]
-        )
+        recipe = json.loads(GLYPH_WEIGHTS.with_suffix(".json").read_text())
+        intact = weights_digest(own) == recipe["weights_sha256"]
     except (OSError, ValueError, KeyError):
         intact = False
     if not intact:
@@ -295,18 +292,19 @@ def _check_glyph_weights(spec: BackboneSpec) -> None:
 
 
 def _require_tag(name: str) -> None:
-    """Raises UsageError for a name without the tag that says which weights: what timm fetches for it has changed before."""
+    """Raises UsageError for a name without a tag: timm has changed which weights it fetches."""
     tags = timm.list_models(f"{name}.*", pretrained=True)
     if tags:
         raise UsageError(
-            f"backbone.name={name}: which weights? Give the full tag ({', '.join(tags)}) or backbone.checkpoint=FILE"
+            f"backbone.name={name}: which weights? Give the full tag ({', '.join(tags)}) "
+            "or backbone.checkpoint=FILE"
         )
 
 
 def load_backbone(spec: BackboneSpec, precision: str = "fp32") -> FrozenViT:
     """Build a spec's backbone with its weights. Raises UsageError with what is wrong and where."""
     vit = build_vit(spec)
-    if spec.checkpoint == "random":  # for tests of shapes and parity: deterministic, never a result
+    if spec.checkpoint == "random":  # repeatable; for tests and bench.speed, never for a result
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)
             for parameter in vit.parameters():

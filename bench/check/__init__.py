@@ -1,1 +1,1 @@
-"""Measured against expected and against published values."""
+"""Comparison of results with expected and with published values."""

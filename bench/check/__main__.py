@@ -1,13 +1,14 @@
-"""Compare results with expected values (`bench.check smoke`) or with published ones (`bench.check paper`).
+"""Compare results with expected values (`bench.check smoke`) or with published ones.
 
-Where there is an expected/SUITE.csv the suite is run again and compared with it (regression.py).
-For every other suite or folder of results, each published value gets a verdict (published.py), and
-so does each claim of the abstract (claims.py).
+A suite with an expected/SUITE.csv is run again and compared with it (regression.py). For every
+other suite or folder of results, as in `bench.check paper`, each published value gets a verdict
+(published.py), and so does each claim of the abstract (claims.py).
 """
 
 from __future__ import annotations
 
 import argparse
+import sys
 import tempfile
 from pathlib import Path
 
@@ -21,7 +22,8 @@ from bench.check.regression import expect, measure, run_suite, verdicts
 from bench.config.suite import load_suite
 from bench.errors import UsageError
 from bench.hardware import cores
-from bench.report.tables import markdown
+from bench.paths import REFERENCE, find_results, results_names
+from bench.report.table_files import markdown
 from bench.store.files import write_text
 
 VERDICTS = ("differs", "reproduced", "inconclusive", "missing", "not comparable")
@@ -37,77 +39,111 @@ COLUMNS = [
     "verdict",
     "detail",
 ]
+RESULTS = Path("results")
+MIN_SEEDS = 10  # for a margin
+FIRST_SEED = 101  # of those that a margin is measured with: no suite uses them
 
 
 def report(suite: str, folder: Path) -> int:
-    """Print a verdict per published value and per claim; 1 if anything differs, 0 if anything was reproduced, else 3."""
+    """Print a verdict per published value and per claim.
+
+    Returns 1 if anything differs, else 0 if anything was reproduced, else 3.
+    """
     protocol, results = gather(suite, folder)
     rows = compare(protocol, results)
     if results is None and all(row["method"] == "all" for row in rows):
         raise UsageError(
-            f"no expected values for suite '{suite}' (bench/expected: no {suite}.csv, none of its datasets published)"
+            f"no expected values for suite '{suite}' (bench/check/expected: no {suite}.csv, "
+            "none of its datasets published)"
         )
-    table = pd.DataFrame(
-        [dict.fromkeys(COLUMNS, "") | row for row in rows + claimed(protocol, results)],
-        columns=COLUMNS,
-    )
-    table = table.sort_values(
-        "verdict", key=lambda column: column.map(VERDICTS.index), kind="stable"
-    )
-    print(markdown(table))
+    rows = [dict.fromkeys(COLUMNS, "") | row for row in rows + claimed(protocol, results)]
+    table = pd.DataFrame(rows, columns=COLUMNS)
+    by_verdict = table.sort_values("verdict", key=lambda v: v.map(VERDICTS.index), kind="stable")
+    print(markdown(by_verdict))
     counts = table["verdict"].value_counts()
+    said = ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
+    print(f"{suite}: {said}")
     print(
-        f"{suite}: "
-        + ", ".join(f"{counts[verdict]} {verdict}" for verdict in VERDICTS if verdict in counts)
-    )
-    print(
-        f"reproduced: the same within {MARGIN:g} points, by two one-sided tests at 5%; no correction for the number of rows"
+        f"reproduced: the same within {MARGIN:g} points, by two one-sided tests at 5%; "
+        "no correction for the number of rows"
     )
     if "differs" in counts:
         return cli.CHECK_FAILED
     return cli.FINE if "reproduced" in counts else cli.UNFINISHED
 
 
-def main() -> int:
+def folder_of(results: Path, suite: str) -> Path:
+    """The suite's results, the user's own or else the published ones; it may have none."""
+    if results != RESULTS and not results.is_dir():
+        raise UsageError(f"--results {results}: no such folder")
+    if suite not in results_names(results):
+        return results / suite
+    folder = find_results(results, suite)
+    if folder.parent.name == REFERENCE:
+        print(f"{suite}: the published results ({folder})", file=sys.stderr)
+    return folder
+
+
+def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
         prog="python -m bench.check",
         description=__doc__.split("\n\n")[0],
-        epilog="Exit code: 0 all within the margins, or something reproduced and nothing that differs; 1 something differs; "
-        "3 nothing is decided yet (missing, inconclusive or not comparable).",
+        epilog="Exit code: 0 all within the margins, or something reproduced and nothing that "
+        "differs; 1 something differs; 3 nothing is decided yet (missing, inconclusive or not "
+        "comparable).",
     )
     parser.add_argument("suite", nargs="?", default="smoke")
     parser.add_argument(
         "--results",
         type=Path,
-        default=Path("results"),
+        default=RESULTS,
         help="of runs to compare with published values",
     )
     parser.add_argument("--jobs", type=cli.positive, default=cores())
-    parser.add_argument("--measure", type=int, metavar="SEEDS", help="run this many seeds (at least 10) and write the "
-                        "expected values anew instead of comparing")  # fmt: skip
+    parser.add_argument(
+        "--measure",
+        type=int,
+        metavar="SEEDS",
+        help=f"run this many seeds (at least {MIN_SEEDS}) and write the expected values anew "
+        "instead of comparing",
+    )
     args = parser.parse_args()
+    if args.measure is not None and args.measure < MIN_SEEDS:
+        raise UsageError(
+            f"--measure {args.measure}: at least {MIN_SEEDS} seeds are needed for a margin"
+        )
+    return args
+
+
+def main() -> int:
+    args = parse()
     file = EXPECTED / f"{args.suite}.csv"
     if args.measure is None and not file.is_file():
-        if args.results != parser.get_default("results") and not args.results.is_dir():
-            raise UsageError(f"--results {args.results}: no such folder")
-        return report(args.suite, args.results / Path(args.suite).stem)
-    if args.measure is not None and args.measure < 10:
-        raise UsageError(f"--measure {args.measure}: at least 10 seeds are needed for a margin")
+        return report(args.suite, folder_of(args.results, Path(args.suite).stem))
+    seeds = list(range(FIRST_SEED, FIRST_SEED + (args.measure or 0)))
     with tempfile.TemporaryDirectory() as folder:
-        seeds = list(range(101, 101 + args.measure)) if args.measure else []
-        results = run_suite(args.suite, Path(folder), seeds, args.jobs)
-        measured = measure(results)
+        measured = measure(run_suite(args.suite, Path(folder), seeds, args.jobs))
     if args.measure:
-        suite = load_suite(args.suite)
-        table = expect(measured, len({(cell.order_seed, cell.seed) for cell in suite.cells}))
-        write_text(file, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
-        print(markdown(table.round(2)))
-        return cli.FINE
+        return write_expected(args.suite, file, measured)
+    return compare_with_expected(args.suite, file, measured)
+
+
+def write_expected(suite: str, file: Path, measured: pd.DataFrame) -> int:
+    """Write expected/SUITE.csv from many seeds, for the runs that the suite itself has."""
+    repeats = len({(cell.order_seed, cell.seed) for cell in load_suite(suite).cells})
+    table = expect(measured, repeats)
+    write_text(file, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
+    print(markdown(table.round(2)))
+    return cli.FINE
+
+
+def compare_with_expected(suite: str, file: Path, measured: pd.DataFrame) -> int:
+    """Print a verdict per expected value; 1 if any is outside its margin, else 0."""
     table = verdicts(measured, pd.read_csv(file))
     print(markdown(table.round(2)))
-    bad = int((table["verdict"] != "ok").sum())
-    print(f"{args.suite}: {len(table) - bad} of {len(table)} values within their margins")
-    return cli.CHECK_FAILED if bad else cli.FINE
+    outside = int((table["verdict"] != "ok").sum())
+    print(f"{suite}: {len(table) - outside} of {len(table)} values within their margins")
+    return cli.CHECK_FAILED if outside else cli.FINE
 
 
 if __name__ == "__main__":

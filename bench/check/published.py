@@ -1,8 +1,10 @@
 """Measured against published values: a verdict for each.
 
-expected/published.csv holds every published number with what it was measured with. An empty field is unknown and is not
-compared. A result stands beside a published number only if it was run with the same: otherwise the first fields that differ are
-named and no number is shown. Two one-sided tests then say whether both are the same within MARGIN (bench/stats.py).
+expected/published.csv holds every published number with what it was measured with. An empty field
+is unknown and is not compared; `type` is the registered method that a row is compared with. A
+result is shown beside a published number only if it was run with the same: otherwise the first
+fields that differ are named and no number is shown. Two one-sided tests then say whether both are
+the same within MARGIN (bench/stats.py).
 """
 
 from __future__ import annotations
@@ -21,9 +23,11 @@ from bench.report.tables import select
 from bench.stats import Decision, equivalence
 
 EXPECTED = Path(__file__).parent / "expected"
-# Points. Neighbours in the CODA table stand two points apart on ImageNet-R (L2P++ and DualPrompt): half of that, so that a
-# reproduced value cannot be its neighbour's.
+# In points. Neighbours in the CODA table are two points apart on ImageNet-R (L2P++ and DualPrompt):
+# half of that, so that a reproduced value cannot be its neighbour's.
 MARGIN = 1.0
+OPTIONAL_COLUMNS = {"type", "form", "selection"}  # empty if a row has no such thing
+Verdict = dict[str, Any]  # a row of the table of verdicts, without its empty columns
 
 
 def published() -> pd.DataFrame:
@@ -36,91 +40,88 @@ def dataset_of(benchmark: str) -> str:
     return re.sub(r"-\d+$", "", benchmark)
 
 
-def compare(protocol: Protocol, results: Results | None) -> list[dict[str, Any]]:
-    """A verdict for each published value of the datasets that the suite holds, and a line for each dataset without any."""
+def not_comparable(reason: str) -> Verdict:
+    return {"verdict": "not comparable", "detail": reason}
+
+
+def compare(protocol: Protocol, results: Results | None) -> list[Verdict]:
+    """A verdict for each published value of the suite's datasets.
+
+    And one for each benchmark whose dataset has no published values.
+    """
     table = published()
     benchmarks = list(dict.fromkeys(benchmark for benchmark, _ in protocol))
     rows = []
     for entry in table.to_dict("records"):
-        there = [name for name in benchmarks if dataset_of(name) == entry["dataset"]]
-        if there:
-            rows.append(_compared(entry, there, protocol, results))
+        candidates = [name for name in benchmarks if dataset_of(name) == entry["dataset"]]
+        if candidates:
+            rows.append(_compared(entry, candidates, protocol, results))
     names = ", ".join(dict.fromkeys(table["dataset"]))
     for benchmark in benchmarks:
         if dataset_of(benchmark) not in set(table["dataset"]):
-            detail = f"dataset: {dataset_of(benchmark)}, published for {names}"
-            rows.append(
-                {
-                    "what": "published",
-                    "benchmark": benchmark,
-                    "method": "all",
-                    "verdict": "not comparable",
-                    "detail": detail,
-                }
-            )
+            row = {"what": "published", "benchmark": benchmark, "method": "all"}
+            reason = f"dataset: {dataset_of(benchmark)}, published for {names}"
+            rows.append(row | not_comparable(reason))
     return rows
 
 
 def _compared(
     entry: dict[str, str], benchmarks: list[str], protocol: Protocol, results: Results | None
-) -> dict[str, Any]:
+) -> Verdict:
     """One published value against the benchmark that was run most like it."""
     method = entry["method"]
-    row: dict[str, Any] = {
+    row: Verdict = {
         "what": f"published ({entry['line']})",
+        "benchmark": f"{entry['dataset']}-{entry['tasks']}",
         "method": method,
         "metric": entry["metric"],
     }
-    row |= {"benchmark": f"{entry['dataset']}-{entry['tasks']}", "published": _shown(entry)}
-    with_row = [name for name in benchmarks if (name, method) in protocol]
     if not entry["value"]:
-        return row | {"verdict": "not comparable", "detail": "no published value"}
-    if not with_row:
-        return row | {
-            "published": "",
-            "verdict": "not comparable",
-            "detail": f"method: no row '{method}' in this suite",
-        }
-    others = {name: differing(protocol[name, method], entry) for name in with_row}
+        return row | not_comparable("no published value")
+    others = {
+        name: differing(protocol[name, method], entry)
+        for name in benchmarks
+        if (name, method) in protocol
+    }
+    if not others:
+        return row | not_comparable(f"method: no row '{method}' in this suite")
     nearest = min(others, key=lambda name: len(others[name]))
     if others[nearest]:
-        return row | {
-            "published": "",
-            "verdict": "not comparable",
-            "detail": "; ".join(others[nearest][:3]),
-        }
-    cells = cells_of(results, nearest, method)
+        return row | not_comparable("; ".join(others[nearest][:3]))
+    run, cells = protocol[nearest, method], cells_of(results, nearest, method)
     values = cells[entry["metric"]].dropna().to_numpy() if len(cells) else np.array([])
+    if len(values) and (
+        partial := partial_test(cells, entry["dataset"], run.get("data.split", ""))
+    ):
+        return row | not_comparable(partial)
+    row["published"] = _shown(entry)
     if not len(values):
         return row | {"verdict": "missing", "detail": ""}
-    if partial := partial_test(
-        cells, entry["dataset"], protocol[nearest, method].get("data.split", "")
-    ):
-        return row | {"published": "", "verdict": "not comparable", "detail": partial}
     std = float(entry["std"] or "nan")
     decision = equivalence(values, float(entry["value"]), MARGIN, std, int(entry["n"] or 1))
-    unknown = sorted(
-        {column for column in FIELDS.values() if not entry[column]} - {"form", "selection"}
-    )
-    notes = [
-        needed_runs(decision),
-        f"not known of the published: {', '.join(unknown)}" if unknown else "",
-    ]
-    if protocol[nearest, method].get("weights from") == "a file":
+    detail = "; ".join(filter(None, [needed_runs(decision), *_notes(entry, run)]))
+    return row | decided(decision, values.mean(), len(values), 2) | {"detail": detail}
+
+
+def _notes(entry: dict[str, str], run: dict[str, str]) -> list[str]:
+    """What a comparison takes for granted."""
+    unknown = sorted({name for name in FIELDS.values() if not entry[name]} - OPTIONAL_COLUMNS)
+    notes = [f"not known of the published: {', '.join(unknown)}"] if unknown else []
+    if run.get("weights from") == "a file":
         notes.append(f"weights from a file, taken for those of {entry['backbone']}")
-    return (
-        row
-        | decided(decision, values.mean(), len(values), 2)
-        | {"detail": "; ".join(note for note in notes if note)}
-    )
+    return notes
 
 
 def cells_of(results: Results | None, benchmark: str, method: str) -> pd.DataFrame:
+    """A row's finished cells, class-incremental; an empty frame without results."""
     return select(results, benchmark, method, "class") if results else pd.DataFrame()
 
 
 def partial_test(cells: pd.DataFrame, dataset: str, split: str) -> str:
-    """Says so where the test images were not all of a known split's: a part of a dataset keeps the split's name."""
+    """Says so if only a part of a known split's test images was tested on.
+
+    A part of a dataset keeps the split's name, so their number is all that tells.
+    """
     if not len(cells):
         return ""
     known = next((one.test for one in CATALOGUE[dataset].splits if split in ("", one.name)), None)
@@ -129,25 +130,21 @@ def partial_test(cells: pd.DataFrame, dataset: str, split: str) -> str:
 
 
 def _shown(entry: dict[str, str]) -> str:
-    n = entry["n"] or "?"
-    return (
-        f"{entry['value']}{' ± ' + entry['std'] if entry['std'] else ''} (n={n})"
-        if entry["value"]
-        else ""
-    )
+    spread = f" ± {entry['std']}" if entry["std"] else ""
+    return f"{entry['value']}{spread} (n={entry['n'] or '?'})"
 
 
 def needed_runs(decision: Decision) -> str:
+    """How many runs would decide an inconclusive comparison."""
     if decision.verdict != "inconclusive":
         return ""
-    return (
-        f"needs n={decision.needed}"
-        if decision.needed
-        else "no number of runs that can be named would decide"
-    )
+    if decision.needed:
+        return f"needs n={decision.needed}"
+    return "no number of runs that can be named would decide"
 
 
-def decided(decision: Decision, measured: float, n: int, digits: int) -> dict[str, Any]:
+def decided(decision: Decision, measured: float, n: int, digits: int) -> Verdict:
+    """A decision as columns of the table."""
     half = "" if np.isnan(decision.half_width) else f" ± {decision.half_width:.{digits}f}"
     return {
         "measured": f"{measured:.{digits}f}",

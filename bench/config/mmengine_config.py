@@ -1,8 +1,9 @@
-"""mmengine's Config, imported so that processes which start at once cannot break each other.
+"""mmengine's Config, imported so that processes that start together cannot break each other.
 
-mmengine imports yapf to print configs (nothing here does), and yapf 0.43 keeps two grammars in the user's cache: renamed into
-place before they are written (yapf_third_party/_ylib2to3/pgen2/grammar.py, Grammar.dump). Whatever is imported meanwhile, by
-another cell of a fresh machine or cluster, ends with "EOFError: Ran out of input"; after a full disk, every later import.
+mmengine imports yapf to print configs, which nothing here does. yapf 0.43 keeps two grammars in the
+user's cache and renames them to their final names before they are written
+(yapf_third_party/_ylib2to3/pgen2/grammar.py, Grammar.dump). Another process on a fresh machine that
+imports yapf meanwhile ends with "EOFError: Ran out of input"; after a full disk, every later one.
 """
 
 from __future__ import annotations
@@ -12,9 +13,8 @@ import os
 import platformdirs
 
 _user_cache_dir = platformdirs.user_cache_dir
-platformdirs.user_cache_dir = lambda *_, **__: (
-    os.devnull
-)  # no folder: yapf makes its grammars anew (20 ms) and keeps none
+# This is no folder, so yapf makes its grammars anew (20 ms) and keeps none.
+platformdirs.user_cache_dir = lambda *_, **__: os.devnull
 try:
     from mmengine.config import Config, DictAction
 finally:

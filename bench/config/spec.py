@@ -1,8 +1,8 @@
 """The frozen description of one cell (RunSpec), its checks, its canonical JSON and its run_id.
 
-A cell is one method on one benchmark with one class order and one seed. Everything that can change a number is a
-field here; where a file lies on this machine is not (that is `data.root` and `backbone.checkpoint`, whose contents
-are identified by digest in the run directory instead).
+A cell is one method on one benchmark with one class order and one seed. Every setting that can
+change a number is a field here. The paths `data.root` and `backbone.checkpoint` are fields too, but
+no part of the canonical JSON: the run directory holds the digests of their contents instead.
 """
 
 from __future__ import annotations
@@ -10,15 +10,15 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import types
 import typing
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from bench.errors import UsageError
 
-SEEDS = 2**32  # seeds are below it: numpy's and so LAMDA-PILOT's orders take no larger ones
-STEEP = 1e18  # largest rate: nothing trains with it, but fp32 still holds what an optimiser makes of it, the product of two too
+SEED_LIMIT = 2**32  # seeds are below it: numpy, and so LAMDA-PILOT's orders, take no larger ones
+# Nothing trains at this rate, but fp32 still holds the products of two rates in an optimiser.
+MAX_LEARNING_RATE = 1e18
 
 
 def ranged(default: Any, low: float | None = None, high: float | None = None, doc: str = "") -> Any:
@@ -27,25 +27,27 @@ def ranged(default: Any, low: float | None = None, high: float | None = None, do
 
 
 def later(default: Any, doc: str) -> Any:
-    """A field that came after results had been published: at its default it is left out of the spec's text, so that
-    those cells keep their digests. Its default must be what was done before it came."""
+    """A field that was added after results had been published.
+
+    At its default it is left out of the spec's text, so that published cells keep their digests.
+    The default must be what was done before the field existed.
+    """
     return field(default=default, metadata={"later": True, "doc": doc})
 
 
 @dataclass(frozen=True)
 class DataSpec:
-    """What is learned, in which order and from which views."""
+    """The data, the order of its classes, and the training views."""
 
     name: str = "glyphs"  # a registered dataset; 'folder' for any folder of images
-    root: str = ""  # where a folder dataset lies: a path or a name under $BENCH_DATA
+    root: str = ""  # folder of a dataset on disk: a path or a name under $BENCH_DATA
     classes: int = ranged(0, 0, doc="the first n classes of the dataset; 0 = all")
     tasks: int = ranged(
         5, 1, doc="classes are dealt out evenly; a remainder goes to the first tasks"
     )
     order: Literal["coda", "pilot", "natural"] = "coda"  # how order_seed makes a class order
-    class_order: tuple[
-        int, ...
-    ] = ()  # explicit, instead: every class once; in a suite also the name of a file with it
+    # An explicit order instead: every class once; in a suite also the name of a file that holds it.
+    class_order: tuple[int, ...] = ()
     evaluate: Literal["test", "validation"] = "test"  # every choice is made on validation images
     train_per_class: int = ranged(0, 0, doc="0 = all")
     test_per_class: int = ranged(0, 0, doc="0 = all")
@@ -53,7 +55,7 @@ class DataSpec:
         0,
         0,
         4096,
-        doc="files are decoded to squares of this side: shorter side resized, centre cut",
+        doc="side of the squares to which files are decoded: shorter side resized, centre cut",
     )
     crop_low: float = ranged(
         0.6, 0.01, 1.0, doc="training crops cover at least this share of the area"
@@ -61,11 +63,12 @@ class DataSpec:
     flip: bool = False  # mirror half of the training views
     crops_of: Literal["square", "whole"] = later(
         "square",
-        "training crops come from the decoded square, or from the whole image: of shorter side `decode`; 0 = original",
+        "training crops come from the decoded square, or from the whole image, resized to the "
+        "shorter side `decode` (0 = not resized)",
     )
     split: str = later(
         "",
-        "name of a split manifest in the root, instead of its folders (python -m bench.data prepare)",
+        "name of a split manifest in the root, which is read instead of its folders",
     )
 
 
@@ -74,9 +77,7 @@ class BackboneSpec:
     """The frozen network. Sizes are read for name='vit' only; timm names bring their own."""
 
     name: str = "vit_glyphs"
-    checkpoint: str = (
-        ""  # file; empty: the embedded weights, or timm's download; 'random': tests only
-    )
+    checkpoint: str = ""  # file; "": embedded weights, or timm's download; "random": tests only
     image_size: int = ranged(32, 0, 4096, doc="pixels; 0 = the network's own")
     normalise: Literal["zero_one", "timm"] = "zero_one"
     patch: int = ranged(8, 1)
@@ -87,21 +88,20 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class TrainSpec:
-    """How every method is trained, unless a suite says otherwise for a method."""
+    """How a method is trained; a suite may set it for each method."""
 
     epochs: int = ranged(5, 1)
     batch_size: int = ranged(32, 1)
     optimiser: Literal["adam", "adamw", "sgd"] = "adam"
-    prompt_lr: float = ranged(1e-3, 0.0, STEEP, doc="everything but the head")
-    head_lr: float = ranged(1e-3, 0.0, STEEP)
-    weight_decay: float = ranged(0.0, 0.0, STEEP)
+    prompt_lr: float = ranged(1e-3, 0.0, MAX_LEARNING_RATE, doc="everything but the head")
+    head_lr: float = ranged(1e-3, 0.0, MAX_LEARNING_RATE)
+    weight_decay: float = ranged(0.0, 0.0, MAX_LEARNING_RATE)
     schedule: Literal["constant", "cosine", "cosine_step", "coda"] = "constant"
     clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
     loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy
     joint: bool = False  # all classes as one task: the upper reference
-    precision: Literal["fp32", "bf16", "auto"] = (
-        "fp32"  # auto: bf16 where the hardware has it, else fp32; recorded per cell
-    )
+    # auto: bf16 if the hardware has it, else fp32; recorded per cell.
+    precision: Literal["fp32", "bf16", "auto"] = "fp32"
     threads: int = ranged(
         1, 1, 1024, doc="1 and 2 threads give other last bits, so this is part of the spec"
     )
@@ -117,15 +117,13 @@ class RunSpec:
     type: str  # the registered method it runs
     order_seed: int = ranged(0, 0)
     seed: int = ranged(0, 0)
-    model: dict[str, Any] = field(
-        default_factory=dict
-    )  # keyword arguments of the method's constructor
+    model: dict[str, Any] = field(default_factory=dict)  # arguments of the method's constructor
     data: DataSpec = field(default_factory=DataSpec)
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
 
     def described(self) -> dict[str, Any]:
-        """All that can change a number: no paths, and no later field that is at its default."""
+        """All settings that can change a number, without later fields at their defaults."""
         tree = dataclasses.asdict(self)
         del tree["data"]["root"], tree["backbone"]["checkpoint"]
         for name, section in SECTIONS.items():
@@ -135,7 +133,7 @@ class RunSpec:
         return tree
 
     def canonical(self) -> str:
-        """That as JSON with sorted keys: equal specs on two machines are equal text."""
+        """The described settings as JSON with sorted keys: the same text on every machine."""
         return json.dumps(self.described(), sort_keys=True, separators=(",", ":"))
 
     @property
@@ -144,7 +142,7 @@ class RunSpec:
 
     @property
     def run_id(self) -> str:
-        """Readable and unique: method, benchmark, order, seed and twelve digits of the spec's digest."""
+        """Method, benchmark, order, seed and twelve digits of the spec's digest."""
         return f"{self.method}--{self.benchmark}--o{self.order_seed}--s{self.seed}--{self.sha[:12]}"
 
 
@@ -157,16 +155,18 @@ def plain(spec: RunSpec) -> dict[str, Any]:
 
 
 def spec_from_json(text: str) -> RunSpec:
-    """The inverse of json.dumps(asdict(spec)), and of a run's spec.json; checked like any other input."""
+    """The spec in the JSON of `plain`, or in a run's spec.json; checked like any other input."""
     tree = json.loads(text)
     tree.pop("resolved", None)
-    return RunSpec(
-        **{**tree, **{name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}}
-    )
+    sections = {name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}
+    return RunSpec(**{**tree, **sections})
 
 
 def make(cls: type, values: dict[str, Any], where: str) -> Any:
-    """Build a section from plain values; UsageError for an unknown key, a wrong type or a value out of range."""
+    """Build a section from plain values.
+
+    Raises UsageError for an unknown key, a wrong type or a value out of range.
+    """
     known = {f.name: f for f in dataclasses.fields(cls)}
     hints = typing.get_type_hints(cls)
     checked = {}
@@ -190,36 +190,26 @@ def _check_range(where: str, value: Any, limits: typing.Mapping[str, Any]) -> No
 
 
 def coerce(where: str, value: Any, hint: Any) -> Any:
-    """Check value against a type hint; ints pass as floats and lists as tuples, nothing else is converted."""
+    """Check a value against a type hint and return it. Raises UsageError for another type.
+
+    Hints are plain types, Literal, and tuple[X, ...]. An int becomes a float and a list a tuple;
+    nothing else is converted.
+    """
     origin = typing.get_origin(hint)
     if origin is Literal:
         options = typing.get_args(hint)
         if value not in options:
             raise UsageError.unknown(where, value, [str(option) for option in options])
         return value
-    if origin in (typing.Union, types.UnionType):
-        failures = []
-        for option in typing.get_args(hint):
-            try:
-                return coerce(where, value, option)
-            except UsageError as error:
-                failures.append(error)
-        raise failures[0]
-    if origin in (tuple, list):
+    if origin is tuple:
         if not isinstance(value, list | tuple):
             raise UsageError(f"{where}={value!r}: a list is expected")
         inner = typing.get_args(hint)[0]
         return tuple(coerce(f"{where}[{i}]", item, inner) for i, item in enumerate(value))
-    if hint is type(None) or hint is None:
-        if value is None:
-            return None
-        raise UsageError(f"{where}={value!r}: None is expected")
-    if hint is float and isinstance(value, int) and not isinstance(value, bool):
+    boolean = isinstance(value, bool)
+    if hint is float and isinstance(value, int) and not boolean:
         return float(value)
-    if hint is Any or (
-        isinstance(value, hint) and not (hint in (int, float) and isinstance(value, bool))
-    ):
+    if isinstance(value, hint) and not (boolean and hint in (int, float)):
         return value
-    raise UsageError(
-        f"{where}={value!r}: {getattr(hint, '__name__', hint)} is expected, not {type(value).__name__}"
-    )
+    expected = getattr(hint, "__name__", hint)
+    raise UsageError(f"{where}={value!r}: {expected} is expected, not {type(value).__name__}")

@@ -1,12 +1,16 @@
 """Suites: mmengine config files that name benchmarks and methods, expanded into cells (RunSpec).
 
-A cell's values come from, each over the one before: the defaults in spec.py, the suite's `data` / `backbone` / `train`, its
-benchmark's entry, its method's entry, `--set` on the command line.
+A cell's values come from these sources, each over the one before: the defaults in spec.py, the
+suite's `data` / `backbone` / `train`, its benchmark's entry, its method's entry, `--set` on the
+command line.
+
+`reference`, `beside` and `figure_rows` say how the report shows the rows of a file. They belong to
+the file that holds them: a suite does not inherit them from `_base_`.
 """
 
 from __future__ import annotations
 
-import argparse
+import ast
 import copy
 import hashlib
 import json
@@ -16,22 +20,28 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bench.config.mmengine_config import Config, DictAction
-from bench.config.spec import SECTIONS, SEEDS, RunSpec, make
+from bench.config.mmengine_config import Config
+from bench.config.spec import SECTIONS, SEED_LIMIT, RunSpec, make
 from bench.errors import UsageError
 
 SUITES = Path(__file__).parent.parent / "suites"
-ON_DISK = ("folder", "cifar100")  # data.name of what is read from data.root
-TOP = ("order_seeds", "seeds", "benchmarks", "methods", *SECTIONS)
+REPORT_KEYS = ("reference", "beside", "figure_rows")
+TOP_KEYS = ("order_seeds", "seeds", "benchmarks", "methods", *SECTIONS, *REPORT_KEYS)
+
+Tree = dict[str, Any]
 
 
 @dataclass(frozen=True)
 class Suite:
-    """A loaded suite: its results folder's name and all of its cells, in the order in which they are run."""
+    """A loaded suite."""
 
-    name: str
-    doc: str
-    cells: tuple[RunSpec, ...]
+    name: str  # of its results folder
+    doc: str  # the first sentence of the file's docstring
+    cells: tuple[RunSpec, ...]  # in the order in which they are run
+    reference: str  # the row that others are compared with in the report; default: the first
+    beside: tuple[str, ...] = ()  # suites whose rows the report shows too
+    # Rows, or patterns of their names (fnmatch), that are drawn if all are too many for a figure.
+    figure_rows: tuple[str, ...] = ()
 
     def select(
         self,
@@ -40,7 +50,7 @@ class Suite:
         order_seeds: Iterable[int] = (),
         seeds: Iterable[int] = (),
     ) -> list[RunSpec]:
-        """Cells that match; an empty choice means all. Raises UsageError for a name that no cell has."""
+        """Cells that match; an empty choice means all. Raises UsageError for an unknown name."""
         chosen = list(self.cells)
         for option, wanted, attribute in (
             ("--methods", list(methods), "method"),
@@ -48,11 +58,11 @@ class Suite:
             ("--order-seeds", list(order_seeds), "order_seed"),
             ("--seeds", list(seeds), "seed"),
         ):
-            there = list(dict.fromkeys(getattr(cell, attribute) for cell in self.cells))
+            known = list(dict.fromkeys(getattr(cell, attribute) for cell in self.cells))
             for name in wanted:
-                if name not in there:
+                if name not in known:
                     raise UsageError.unknown(
-                        f"{option} of suite {self.name}", str(name), map(str, there)
+                        f"{option} of suite {self.name}", str(name), map(str, known)
                     )
             if wanted:
                 chosen = [cell for cell in chosen if getattr(cell, attribute) in wanted]
@@ -60,14 +70,14 @@ class Suite:
 
 
 def suite_names() -> list[str]:
-    return sorted(f.stem for f in SUITES.glob("*.py") if not f.stem.startswith("_"))
+    return sorted(file.stem for file in SUITES.glob("*.py") if not file.stem.startswith("_"))
 
 
 def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name: str = "") -> Suite:
-    """Read a suite by name or by path (.py) and expand it, with `--set` overrides applied.
+    """Read a suite by name or by path (.py), apply `--set` overrides and expand it into cells.
 
-    Overridden cells answer another question, so they get a results folder of their own: NAME-<digest of the
-    overrides>, unless results_name says otherwise.
+    Overridden cells answer another question, so they get a results folder of their own:
+    NAME-<digest of the overrides>, unless results_name is given.
     """
     file = Path(name) if name.endswith(".py") else SUITES / f"{name}.py"
     if not file.is_file():
@@ -82,19 +92,21 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name:
         text = json.dumps(overrides, sort_keys=True, default=str)
         label += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
     cells = tuple(_expand(label, tree, final))
-    return Suite(label, tree.get("doc", ""), cells)
+    doc, own_keys = _own_text(file)
+    shown = {key: tree[key] for key in REPORT_KEYS if key in own_keys and key in tree}
+    return Suite(label, doc, cells, **_report_choices(file.name, shown, list(tree["methods"])))
 
 
-def _read(file: Path) -> dict[str, Any]:
-    """The config as plain dicts. Raises UsageError for a file that does not run or has unknown top-level keys."""
+def _read(file: Path) -> Tree:
+    """The config as plain dicts. Raises UsageError if it does not run or has unknown keys."""
     try:
         config = Config.fromfile(str(file), lazy_import=False)
-    except Exception as error:  # the file is python: anything may go wrong in it, and its name is what the user needs
+    except Exception as error:  # the file is Python: anything may go wrong in it
         raise UsageError(f"suite {file}: {type(error).__name__}: {error}") from error
     tree = config.to_dict()
     for key in tree:
-        if key not in TOP:
-            raise UsageError.unknown(f"suite {file.name}", key, TOP)
+        if key not in TOP_KEYS:
+            raise UsageError.unknown(f"suite {file.name}", key, TOP_KEYS)
     for key in ("benchmarks", "methods"):
         if not isinstance(tree.get(key), dict) or not tree[key]:
             raise UsageError(f"suite {file.name}: '{key}' must be a non-empty dict")
@@ -106,112 +118,153 @@ def _read(file: Path) -> dict[str, Any]:
     return tree
 
 
-def _apply(tree: dict[str, Any], overrides: dict[str, Any]) -> dict[str, dict[str, Any]]:
-    """Put `--set` values for methods and benchmarks into the tree; return those that go over every cell."""
-    final: dict[str, dict[str, Any]] = {name: {} for name in SECTIONS}
+# --- what the report shows --------------------------------------------------------------------
+
+
+def _own_text(file: Path) -> tuple[str, set[str]]:
+    """The first sentence of a file's docstring, and the names that the file itself assigns."""
+    module = ast.parse(file.read_text(encoding="utf-8"))
+    text = " ".join((ast.get_docstring(module) or "").split())
+    # A sentence ends before a capital letter or a quotation mark: not after "et al." (2021).
+    sentence = re.match(r".*?[.?!](?= +[A-Z\"'`(]|$)", text)
+    assignments = [node for node in module.body if isinstance(node, ast.Assign)]
+    targets = [target for node in assignments for target in node.targets]
+    names = {target.id for target in targets if isinstance(target, ast.Name)}
+    return sentence.group() if sentence else text, names
+
+
+def _report_choices(where: str, given: Tree, rows: list[str]) -> Tree:
+    """The fields of Suite that are for the report. Raises UsageError for other kinds of values."""
+    reference = given.get("reference", rows[0])
+    if reference not in rows:
+        raise UsageError.unknown(f"suite {where}: reference", reference, rows)
+    lists = {}
+    for key in ("beside", "figure_rows"):
+        names = given.get(key, [])
+        if not isinstance(names, list | tuple) or not all(isinstance(n, str) for n in names):
+            raise UsageError(f"suite {where}: {key}={names!r}: a list of names is expected")
+        lists[key] = tuple(names)
+    return {"reference": reference, **lists}
+
+
+# --- overrides --------------------------------------------------------------------------------
+
+
+def _apply(tree: Tree, overrides: Tree) -> dict[str, Tree]:
+    """Put `--set` values of methods and benchmarks into the tree; return those of every cell."""
+    final: dict[str, Tree] = {name: {} for name in SECTIONS}
     for path, value in overrides.items():
         head, _, rest = path.partition(".")
         if head in SECTIONS and rest:
             final[head][rest] = value
-        elif head in ("methods", "benchmarks") and rest.count(".") >= 1:
-            name, _, inner = rest.partition(".")
-            if name not in tree[head]:
-                raise UsageError.unknown(f"--set {path}", name, tree[head])
-            keys = inner.split(".")
-            node = tree[head][name]
-            for key in keys[:-1]:
-                node = node.setdefault(key, {})
-                if not isinstance(node, dict):
-                    raise UsageError(f"--set {path}: '{key}' has no keys")
-            node[keys[-1]] = value
+        elif head in ("methods", "benchmarks") and "." in rest:
+            _set_entry(tree[head], path, rest, value)
         else:
-            accepted = [f"{s}.KEY" for s in SECTIONS] + [
-                "methods.NAME.model.KEY",
-                "benchmarks.NAME.data.KEY",
-            ]
+            accepted = [f"{section}.KEY" for section in SECTIONS]
+            accepted += ["methods.NAME.model.KEY", "benchmarks.NAME.data.KEY"]
             raise UsageError.unknown("--set", path, accepted)
     if "root" in final["data"] or "name" in final["data"]:
         _replace_benchmarks(tree, final["data"])
     return final
 
 
-def _replace_benchmarks(tree: dict[str, Any], data: dict[str, Any]) -> None:
-    """The user's data are the benchmark, instead of the suite's; a suite on disk keeps its benchmarks, on the other files."""
-    own = tree.get("data", {}).get("name")
-    data.setdefault("name", own if own in ON_DISK else "folder")
+def _set_entry(entries: Tree, path: str, rest: str, value: Any) -> None:
+    """Set NAME.KEY...=value, where path is the whole key for messages."""
+    name, _, inner = rest.partition(".")
+    if name not in entries:
+        raise UsageError.unknown(f"--set {path}", name, entries)
+    *parents, last = inner.split(".")
+    node = entries[name]
+    for key in parents:
+        node = node.setdefault(key, {})
+        if not isinstance(node, dict):
+            raise UsageError(f"--set {path}: '{key}' has no keys")
+    node[last] = value
+
+
+def _replace_benchmarks(tree: Tree, data: Tree) -> None:
+    """Make the user's data the benchmark, instead of the suite's benchmarks.
+
+    A suite whose own data has a root, so is on disk, keeps its benchmarks, on the user's files.
+    """
+    own = tree.get("data", {})
+    own_on_disk = bool(own.get("root"))
+    data.setdefault("name", own.get("name", "folder") if own_on_disk else "folder")
     name = Path(str(data["root"])).resolve().name if "root" in data else str(data["name"])
     name = re.sub(r"[^A-Za-z0-9._@+-]+", "_", name).lstrip("._@+-") or "folder"
-    kept = tree["benchmarks"] if own in ON_DISK else {name: {}}
+    kept = tree["benchmarks"] if own_on_disk else {name: {}}
     if len(kept) == 1:
         (only,) = kept.values()
         tree["benchmarks"] = {name: only}
     else:
-        tree["benchmarks"] = {f"{name}-{old}": how for old, how in kept.items()}
+        tree["benchmarks"] = {f"{name}-{old}": entry for old, entry in kept.items()}
 
 
-def _expand(
-    label: str, tree: dict[str, Any], final: dict[str, dict[str, Any]]
-) -> Iterable[RunSpec]:
+# --- cells ------------------------------------------------------------------------------------
+
+
+def _expand(label: str, tree: Tree, final: dict[str, Tree]) -> Iterable[RunSpec]:
     _check_name("name of the results folder", label)
     order_seeds = _seeds(tree, "order_seeds")
     for benchmark, on in tree["benchmarks"].items():
         _check_keys(f"benchmarks.{benchmark}", on, (*SECTIONS, "methods", "seeds"))
-        seeds = _seeds(
-            {**tree, **on}, "seeds"
-        )  # a benchmark with one fixed order may have more seeds than the others
+        # A benchmark with one fixed order may have more seeds than the others.
+        seeds = _seeds({**tree, **on}, "seeds")
         _check_keys(f"benchmarks.{benchmark}.methods", on.get("methods", {}), tree["methods"])
-        for method, how in tree["methods"].items():
-            _check_keys(f"methods.{method}", how, ("type", "model", *SECTIONS))
+        for method, row in tree["methods"].items():
+            _check_keys(f"methods.{method}", row, ("type", "model", *SECTIONS))
             special = on.get("methods", {}).get(method, {})
             _check_keys(f"benchmarks.{benchmark}.methods.{method}", special, ("model", *SECTIONS))
-            values = {name: _merge(name, tree, on, how, special, final) for name in SECTIONS}
-            if isinstance(values["data"].get("class_order"), str):
-                values["data"]["class_order"] = _read_order(Path(values["data"]["class_order"]))
-            named = _named_order(values["data"])
+            sources = (tree, on, row, special, final)
+            values = {name: _merge(name, *sources) for name in SECTIONS}
+            orders = _take_order_seeds(values["data"], order_seeds)
             sections = {name: make(cls, values[name], name) for name, cls in SECTIONS.items()}
-            if len(sections["data"].root) and sections["data"].name not in ON_DISK:
-                raise UsageError(
-                    f"data.root is for data.name=folder or cifar100, not '{sections['data'].name}'"
-                )
-            model = _merge("model", how, special)
-            _check_plain(f"methods.{method}.model", model)
-            if not isinstance(how.get("type", ""), str):
-                raise UsageError(
-                    f"methods.{method}.type={how['type']!r}: a method's name is expected"
-                )
-            fixed = sections["data"].order == "natural" or sections["data"].class_order
-            for order_seed in named or (
-                order_seeds[:1] if fixed else order_seeds
-            ):  # one order is not several replicates
+            model = _merge("model", row, special)
+            _check_row(method, row, model)
+            kind = row.get("type", method)
+            for order_seed in orders:
                 for seed in seeds:
+                    settings = copy.deepcopy(model)
                     yield RunSpec(
-                        label,
-                        benchmark,
-                        method,
-                        how.get("type", method),
-                        order_seed,
-                        seed,
-                        copy.deepcopy(model),
-                        **sections,
+                        label, benchmark, method, kind, order_seed, seed, settings, **sections
                     )
 
 
-def _seeds(tree: dict[str, Any], key: str) -> list[int]:
-    """A suite's seeds: different whole numbers, or cells would repeat each other."""
+def _check_row(method: str, row: Tree, model: Tree) -> None:
+    _check_plain(f"methods.{method}.model", model)
+    if not isinstance(row.get("type", ""), str):
+        raise UsageError(f"methods.{method}.type={row['type']!r}: a method's name is expected")
+
+
+def _take_order_seeds(data: Tree, order_seeds: list[int]) -> list[int]:
+    """The order seeds of a cell; a file of a class order and a named order in `data` are read.
+
+    One fixed order is no replicate of itself, so it has one order seed.
+    """
+    if isinstance(data.get("class_order"), str):
+        data["class_order"] = _read_order(Path(data["class_order"]))
+    named = _named_order(data)
+    fixed = data.get("order") == "natural" or data.get("class_order")
+    return named or (order_seeds[:1] if fixed else order_seeds)
+
+
+def _seeds(tree: Tree, key: str) -> list[int]:
+    """A suite's seeds. Raises UsageError for equal ones: their cells would be the same."""
     values = tree.get(key, [0])
-    whole = isinstance(values, list | tuple) and all(
-        type(v) is int and 0 <= v < SEEDS for v in values
+    integers = isinstance(values, list | tuple) and all(
+        type(value) is int and 0 <= value < SEED_LIMIT for value in values
     )
-    if not whole or not values or len(set(values)) < len(values):
+    if not integers or not values or len(set(values)) < len(values):
         raise UsageError(
-            f"{key}={values!r}: a list of different whole numbers from 0, below {SEEDS}, is expected"
+            f"{key}={values!r}: "
+            f"a list of different whole numbers from 0, below {SEED_LIMIT}, is expected"
         )
     return list(values)
 
 
-def _merge(name: str, *sources: dict[str, Any]) -> dict[str, Any]:
+def _merge(name: str, *sources: Tree) -> Tree:
     """The keys of one section, each source over the one before."""
-    merged: dict[str, Any] = {}
+    merged: Tree = {}
     for source in sources:
         if not isinstance(source.get(name, {}), dict):
             raise UsageError(f"{name}={source[name]!r}: a dict of its keys is expected")
@@ -219,32 +272,34 @@ def _merge(name: str, *sources: dict[str, Any]) -> dict[str, Any]:
     return merged
 
 
-def _named_order(data: dict[str, Any]) -> list[int]:
-    """The order seed that data.order names, as 'pilot:1993' does, and data.order without it; [] where it names none."""
+def _named_order(data: Tree) -> list[int]:
+    """The order seed in data.order=pilot:1993, which becomes data.order=pilot; [] without one."""
     kind, colon, seed = str(data.get("order", "")).partition(":")
     if not colon:
         return []
-    if kind not in ("coda", "pilot") or not re.fullmatch("[0-9]{1,10}", seed) or int(seed) >= SEEDS:
+    known = kind in ("coda", "pilot")
+    if not known or not re.fullmatch("[0-9]{1,10}", seed) or int(seed) >= SEED_LIMIT:
         raise UsageError(
-            f"data.order={data['order']}: coda:SEED or pilot:SEED, with a seed below {SEEDS}, is expected"
+            f"data.order={data['order']}: "
+            f"coda:SEED or pilot:SEED, with a seed below {SEED_LIMIT}, is expected"
         )
     data["order"] = kind
     return [int(seed)]
 
 
 def _read_order(file: Path) -> list[int]:
-    """A class order from a file: whole numbers between anything else (commas, brackets, line ends)."""
+    """A class order from a file: whole numbers between blanks, commas, brackets or line ends."""
+    expected = f"data.class_order={file}: a file of whole numbers is expected"
     try:
         numbers = [int(word) for word in re.findall(r"[^\s,;\[\]()]+", file.read_text())]
     except (OSError, ValueError) as error:
-        raise UsageError(
-            f"data.class_order={file}: a file of whole numbers is expected ({error})"
-        ) from error
+        raise UsageError(f"{expected} ({error})") from error
     if not numbers:
-        raise UsageError(
-            f"data.class_order={file}: a file of whole numbers is expected, there are none in it"
-        )
+        raise UsageError(f"{expected}, there are none in it")
     return numbers
+
+
+# --- checks -----------------------------------------------------------------------------------
 
 
 def _check_name(where: str, name: Any) -> None:
@@ -265,7 +320,7 @@ def _check_dict(where: str, values: Any) -> None:
         raise UsageError(f"{where}={values!r}: a dict is expected")
 
 
-def _check_plain(where: str, model: dict[str, Any]) -> None:
+def _check_plain(where: str, model: Tree) -> None:
     """A method's settings are part of the cell's identity, as JSON."""
     try:
         json.dumps(model, sort_keys=True)
@@ -273,46 +328,3 @@ def _check_plain(where: str, model: dict[str, Any]) -> None:
         raise UsageError(
             f"{where}={model!r}: names, numbers and lists of them are expected ({error})"
         ) from error
-
-
-# --- the command line, the same for every command that takes a suite ------------------------------------------------
-
-
-def assignment(text: str) -> str:
-    """argparse type of one `--set` item."""
-    key, equals, _ = text.partition("=")
-    if not equals or not key:
-        raise argparse.ArgumentTypeError(f"'{text}': KEY=VALUE is expected")
-    return text
-
-
-class SetAction(DictAction):
-    """mmengine's KEY=VALUE, but paths and names stay as they are: DictAction drops blanks and splits at commas."""
-
-    def __call__(
-        self, parser: Any, namespace: Any, values: Any, option_string: str | None = None
-    ) -> None:
-        options = dict(getattr(namespace, self.dest) or {})
-        for item in values:
-            key, _, text = item.partition("=")
-            try:
-                verbatim = key.endswith(("data.root", "data.split", "backbone.checkpoint"))
-                options[key] = text if verbatim else self._parse_iterable(text)
-            except AssertionError:  # brackets that do not match
-                parser.error(f"argument --set: '{item}': a value that can be read is expected")
-        setattr(namespace, self.dest, options)
-
-
-def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
-    """SUITE, --set, --name and --results."""
-    parser.add_argument(
-        "suite", nargs="?", default="mini", help="a name in bench/suites, or a config file (.py)"
-    )
-    parser.add_argument("--set", nargs="+", action=SetAction, type=assignment, default={}, metavar="KEY=VALUE",
-                        dest="overrides", help="e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6")  # fmt: skip
-    parser.add_argument(
-        "--name", default="", help="name of the results folder (default: the suite's)"
-    )
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of results (default: results)"
-    )

@@ -1,1 +1,1 @@
-"""What an image costs: counted in a run, predicted without one, and added up over a suite."""
+"""The cost of an image: counted in a run, predicted without one, and added up over a suite."""

@@ -1,4 +1,4 @@
-"""What an image costs: FLOPs per image in training and at test, counted in a cell's last task on two images."""
+"""FLOPs per image in training and at test, counted on two images of a cell's last task."""
 
 from __future__ import annotations
 
@@ -10,6 +10,9 @@ from torch import Tensor
 
 from bench.method import Method, Task
 
+COUNTED_IMAGES = 2  # FLOPs are counted on so many images
+DRIFT_IMAGES = 64  # the drift of features is measured on at most so many; enough for a mean
+
 
 def _count_gflops(work: Callable[[], object]) -> float:
     from torch.utils.flop_counter import FlopCounterMode
@@ -20,36 +23,37 @@ def _count_gflops(work: Callable[[], object]) -> float:
 
 
 def _query_gflops(method: Method, device: torch.device) -> float:
-    """The pass that a query costs, counted even though it is shared."""
+    """The pass of a query, per image; it is counted although it is shared through the cache."""
     if not method.needs_query:
         return 0.0
-    pixels = torch.zeros(
-        2, 3, method.backbone.image_size, method.backbone.image_size, device=device
-    )
+    side = method.backbone.image_size
+    pixels = torch.zeros(2, 3, side, side, device=device)
     with torch.no_grad():
         return _count_gflops(lambda: method.backbone.cls(pixels)) / 2
 
 
-def _two(value: Tensor | None) -> Any:
-    return None if value is None else value[:2]
+def _first(value: Tensor | None) -> Any:
+    return None if value is None else value[:COUNTED_IMAGES]
 
 
 def training_gflops(method: Method, images: Any, query: Any, labels: Tensor, task: Task) -> float:
-    """Per image: forward, backward and the query's own forward. Gradients are thrown away."""
-    two = labels[:2]
-    flops = _count_gflops(
-        lambda: method.loss(_two(images), _two(query), two, task).total.backward()
-    ) / len(two)
+    """GFLOPs per image: forward, backward and the query's forward. Gradients are dropped."""
+    first = _first(labels)
+
+    def step() -> None:
+        method.loss(_first(images), _first(query), first, task).total.backward()
+
+    flops = _count_gflops(step) / len(first)
     for parameter in method.parameters():
         parameter.grad = None
     return round(flops + _query_gflops(method, labels.device), 6)
 
 
 def inference_gflops(method: Method, images: Any, query: Any) -> float:
-    """Per image: forward and the query's own forward."""
-    # The counter follows gradient graphs, which inference mode does not make; nothing runs backward here.
+    """GFLOPs per image: forward and the query's forward."""
+    # The counter needs gradient graphs, which inference mode does not build; no backward runs.
     with torch.inference_mode(False), torch.enable_grad():
-        images, query = (None if x is None else x[:2].clone() for x in (images, query))
+        images, query = (None if x is None else _first(x).clone() for x in (images, query))
         some = query if images is None else images
         flops = _count_gflops(lambda: method(images, query)) / len(some)
         return round(flops + _query_gflops(method, some.device), 6)

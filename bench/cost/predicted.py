@@ -1,9 +1,10 @@
-"""What one image costs in a method: its passes through the network, observed, and their FLOPs, by the network's sizes.
+"""What one image costs in a method: its passes through the network, and their FLOPs.
 
-A method is built at its real width on a network of one patch with zero weights, and its calls of the backbone are recorded
-in its first and its second task: no list of methods, no weights, no data. FLOPs are those of the matrix products, 2 per
-multiply-add, as torch's FlopCounterMode counts them; a method's own small products (keys, mixing of prompts) are left out,
-about 0.1% at the papers' scale.
+The passes are observed: a method is built at its real width on a network of one patch with zero
+weights, and its calls of the backbone are recorded in its first and its second task. That needs no
+list of methods, no weights and no data. The FLOPs follow from the network's sizes. They are those
+of the matrix products, 2 per multiply-add, as torch's FlopCounterMode counts them. A method's own
+small products (keys, mixing of prompts) are left out, about 0.1% at the papers' scale.
 """
 
 from __future__ import annotations
@@ -24,25 +25,25 @@ from bench.method import Task, build_method
 
 @dataclass(frozen=True)
 class Call:
-    """One pass through a network: prompt rows per layer, tokens in front, rows wanted of the last block; is it descended?"""
+    """One pass of an image through a network."""
 
-    prefix: tuple[tuple[int, int], ...] = ()
-    tokens: int = 0
-    rows: int | None = None
-    descended: bool = False
-    own_network: bool = False  # all of whose weights are trained
+    prefix: tuple[tuple[int, int], ...] = ()  # layer, prompt rows there
+    tokens: int = 0  # prompt tokens in front
+    rows: int | None = None  # rows that are computed in the last block; None: all
+    backward: bool = False  # gradients flow back through the pass
+    own_network: bool = False  # the method's network, all of whose weights are trained
 
 
 @dataclass
 class Trace:
-    """Calls per image in the first task and in later ones."""
+    """What a method does with an image in its first task (index 0) and in later ones (1)."""
 
     needs_images: bool
     needs_query: bool
     trains: bool
-    plain_queries: bool = False  # un-augmented training features are asked for
-    loss: list[list[Call]] = field(default_factory=list)
-    test: list[list[Call]] = field(default_factory=list)
+    plain_queries: bool = False  # it asks for features of training images without augmentation
+    loss: list[list[Call]] = field(default_factory=list)  # calls of a training step
+    test: list[list[Call]] = field(default_factory=list)  # calls at test
 
 
 class _Recorder(FrozenViT):
@@ -57,16 +58,15 @@ class _Recorder(FrozenViT):
             (layer, prompt.shape[-2]) for layer, prompt in sorted((prefix or {}).items())
         )
         count = 0 if tokens is None else tokens.shape[1]
-        self.calls.append(
-            Call(lengths, count, rows, torch.is_grad_enabled() and (bool(lengths) or count > 0))
-        )
+        backward = torch.is_grad_enabled() and (bool(lengths) or count > 0)
+        self.calls.append(Call(lengths, count, rows, backward))
         return super().forward(images, prefix, tokens, rows)
 
 
 @functools.lru_cache(maxsize=4)
 def _toy(width: int, depth: int) -> _Recorder:
-    """A network of one patch, all weights zero: of a real one it has the width and depth, which methods build on."""
-    torch.set_num_threads(1)  # its products are too small for two
+    """A network of one patch with zero weights, and with the width and depth of a real one."""
+    torch.set_num_threads(1)  # its products are too small for two threads
     with torch.device("meta"):
         vit = VisionTransformer(
             img_size=8,
@@ -85,7 +85,10 @@ def _toy(width: int, depth: int) -> _Recorder:
 
 @functools.lru_cache(maxsize=256)
 def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -> Trace:
-    """The calls of a method; model: its arguments as JSON. Raises UsageError for a method or arguments that cannot be."""
+    """The calls of a method; `model` holds its arguments as JSON.
+
+    Raises UsageError for an unknown method or arguments that it refuses.
+    """
     real = shape(spec)
     backbone = _toy(real.width, real.depth)
     backbone.calls = []
@@ -94,7 +97,7 @@ def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -
     if method.network is not backbone.network:
         method.network.norm.register_forward_hook(
             lambda module, given, out: backbone.calls.append(
-                Call(rows=out.shape[1], descended=torch.is_grad_enabled(), own_network=True)
+                Call(rows=out.shape[1], backward=torch.is_grad_enabled(), own_network=True)
             )
         )
     start = 0
@@ -111,7 +114,7 @@ def _queries(found: Trace, width: int, start: int, count: int) -> tuple[Tensor, 
 
 
 def _observe(method: Any, backbone: _Recorder, task: Task, found: Trace) -> None:
-    """One image of a task in training, and at test after it."""
+    """Record the calls for one image of a task in training, and at test after it."""
     calls = backbone.calls
     images = torch.zeros(1, 3, 8, 8) if method.needs_images else None
     query = torch.ones(1, method.width) if method.needs_query else None
@@ -130,24 +133,24 @@ def _observe(method: Any, backbone: _Recorder, task: Task, found: Trace) -> None
     calls.clear()
 
 
-# --- FLOPs ----------------------------------------------------------------------------------------------------------
+# --- FLOPs ------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Shape:
-    """A ViT's sizes; tokens: class token and registers, without patches."""
+    """A ViT's sizes."""
 
     width: int
     depth: int
-    hidden: int
-    tokens: int
+    hidden: int  # width inside the MLP
+    tokens: int  # class token and registers
     patches: int
-    pixels: int  # of a patch, all channels
+    pixels: int  # values of a patch, all channels
 
 
 @functools.lru_cache(maxsize=64)
 def shape(spec: BackboneSpec) -> Shape:
-    """Of the network that a spec names; no memory is taken for its weights."""
+    """The sizes of the network that a spec names; its weights take no memory."""
     with torch.device("meta"):
         vit: Any = build_vit(spec)
     embed, hidden = vit.patch_embed, vit.blocks[0].mlp.fc1.out_features
@@ -158,27 +161,27 @@ def shape(spec: BackboneSpec) -> Shape:
 
 
 def flops(s: Shape, call: Call) -> int:
-    """Of one image's pass and, where it is descended, the way back: to weights only in a network that is trained."""
+    """FLOPs of one image's pass, with the backward pass if gradients flow back.
+
+    Gradients of weights are computed only in a network that is trained.
+    """
     length = s.tokens + s.patches + call.tokens
     prefix = dict(call.prefix)
     patches = 2 * s.patches * s.pixels * s.width
-    total = patches * (1 + call.own_network * call.descended)
-    first = (
-        -1 if call.tokens or call.own_network else min(prefix, default=s.depth)
-    )  # the block whose input has no gradient yet
+    total = patches * (1 + call.own_network * call.backward)
+    # The first block with a prompt: its input has no gradient.
+    first = -1 if call.tokens or call.own_network else min(prefix, default=s.depth)
     for layer in range(s.depth):
         rows = call.rows if layer == s.depth - 1 and call.rows else length
         keys = length + prefix.get(layer, 0)
-        qkv, attention = (
-            6 * length * s.width**2,
-            2 * rows * keys * s.width,
-        )  # the latter twice: scores, and values
+        qkv = 6 * length * s.width**2
+        attention = 2 * rows * keys * s.width  # needed twice: for the scores and for the values
         after = 2 * rows * s.width**2 + 4 * rows * s.width * s.hidden
         total += qkv + 2 * attention + after
-        if call.descended and call.own_network:
+        if call.backward and call.own_network:
             total += 2 * (qkv + 2 * attention + after)
-        elif call.descended and layer > first:
+        elif call.backward and layer > first:
             total += qkv + 4 * attention + after
-        elif call.descended and layer == first:  # of the scores only keys have a gradient
+        elif call.backward and layer == first:  # of the scores only the keys have a gradient
             total += 3 * attention + after
     return total

@@ -1,138 +1,103 @@
-"""What a suite costs before anything of it is run: images, forward passes and FLOPs, without data and without weights.
+"""The cost of a suite before it is run: images, forward passes and FLOPs, without data or weights.
 
-Where a split was prepared its manifest is counted; else what is known of the dataset.
+The images of a prepared split are counted from its manifest; else from what its dataset declares.
 
-Counts follow the engine: one training step per image and epoch, one pass over the test images of all classes seen after each
-task, the passes that measure feature drift and FLOPs, and frozen query features once per (seed, epoch) and once for the
-test images, shared by all methods and orders through the cache (taken as empty). What an image costs a method: passes.py.
+The counts follow the engine: one training step per image and epoch; after each task one pass over
+the test images of all classes seen; the passes that measure feature drift and FLOPs; and frozen
+query features, once per (seed, epoch) and once for the test images, which all methods and orders
+share through the cache (assumed to be empty). predicted.py says what an image costs a method.
 """
 
 from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, replace
 
 from tabulate import tabulate
 
-from bench.config.spec import DataSpec, RunSpec
+from bench.config.spec import BackboneSpec, DataSpec, RunSpec
+from bench.cost.counted import COUNTED_IMAGES, DRIFT_IMAGES
 from bench.cost.predicted import Call, Shape, Trace, flops, shape, trace
-from bench.data import manifest
-from bench.data.catalogue import CATALOGUE
-from bench.data.datasets import GLYPH_SETS, HELD_OUT, TEST_IMAGES, TRAIN_IMAGES, VALIDATION_IMAGES
+from bench.data.datasets import HELD_OUT_EVERY, source_of
 from bench.data.orders import task_sizes
-from bench.engine.movement import IMAGES
-from bench.errors import UsageError
-from bench.paths import find_data
 
-COUNTED = 2  # images on which bench/cost.py counts the FLOPs of a cell's last task
-OTHERS = {
-    "grocery": (81, 2_640, 2_485),
-    "digits": (10, 1_258, 539),
-}  # classes, training and test images
-GLYPH_CLASSES = 60  # of each embedded benchmark; suites that use the tuning set name their number
-
-
-# --- images ---------------------------------------------------------------------------------------------------------
+# --- images -----------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
 class Counts:
-    """Images of each class, alike for all (an even share where classes differ in size); known=False: some are not counted."""
+    """Classes of a cell's dataset, and images of each class (the mean where classes differ)."""
 
     classes: int
     train: float
     test: float
-    known: bool = True
+    known: bool = True  # False: the images of some part are unknown and counted as 0
 
 
 def counts(data: DataSpec) -> Counts:
-    """What a cell's dataset holds: by the manifest of its split where that was prepared, else by what is known of it."""
-    if data.name in GLYPH_SETS:
-        classes = data.classes or GLYPH_CLASSES
-        held = VALIDATION_IMAGES if data.evaluate == "validation" else TEST_IMAGES
-        return _limited(data, Counts(classes, TRAIN_IMAGES, held))
-    place = (
-        data.root if data.name == "folder" else data.name
-    )  # by its bare name: what a path leads to is somebody's own
-    prepared = _prepared(data.root, data.split) if data.split else None
-    found = prepared or OTHERS.get(place) or _known(place, data.split)
-    total, train, test = found or (data.classes or 2 * data.tasks, None, None)
-    known = train is not None and test is not None
-    each = Counts(data.classes or total, (train or 0) / total, (test or 0) / total, known)
-    if data.evaluate == "validation":
-        kept = each.train - each.train // HELD_OUT
-        each = Counts(each.classes, kept, each.train - kept, known)
-    return _limited(data, each)
-
-
-@functools.cache
-def _prepared(root: str, split: str) -> tuple[int, int, int] | None:
-    """Classes, training and test images by a split's manifest; None where there is none that can be read."""
-    try:
-        rows = manifest.read(manifest.find(find_data(root), split))
-    except UsageError:
-        return None
-    train = sum(row.part == "train" for row in rows)
-    return len({row.label for row in rows}), train, len(rows) - train
-
-
-def _known(place: str, split: str) -> tuple[int, int | None, int | None] | None:
-    """By the catalogue; a split's default is its dataset's first."""
-    for known in CATALOGUE[place].splits if place in CATALOGUE else ():
-        if split in ("", known.name) and known.classes:
-            return known.classes, known.train, known.test
-    return None
+    """What a cell's dataset holds, as far as it is known without loading it."""
+    sizes = source_of(data.name).sizes(data)
+    if sizes is None:
+        return _limited(data, Counts(data.classes or 2 * data.tasks, 0.0, 0.0, False))
+    known = sizes.train is not None and sizes.test is not None
+    train, test = (sizes.train or 0) / sizes.classes, (sizes.test or 0) / sizes.classes
+    if data.evaluate == "validation" and sizes.validation is not None:
+        test = sizes.validation / sizes.classes
+    elif data.evaluate == "validation":
+        test = train // HELD_OUT_EVERY
+        train -= test
+    return _limited(data, Counts(data.classes or sizes.classes, train, test, known))
 
 
 def _limited(data: DataSpec, each: Counts) -> Counts:
     train = min(each.train, data.train_per_class or each.train)
-    return Counts(each.classes, train, min(each.test, data.test_per_class or each.test), each.known)
+    test = min(each.test, data.test_per_class or each.test)
+    return replace(each, train=train, test=test)
 
 
-# --- a cell and a suite ---------------------------------------------------------------------------------------------
+# --- a cell and a suite -----------------------------------------------------------------------
 
 
 def trace_of(cell: RunSpec) -> Trace:
     """What a cell's method does with an image."""
     model = json.dumps(cell.model, sort_keys=True)
-    return trace(
-        cell.type,
-        model,
-        cell.backbone,
-        counts(cell.data).classes,
-        1 if cell.train.joint else cell.data.tasks,
-    )
+    tasks = 1 if cell.train.joint else cell.data.tasks
+    return trace(cell.type, model, cell.backbone, counts(cell.data).classes, tasks)
 
 
 @dataclass
 class Work:
-    """Image views trained on; images through a network, each pass counted; FLOPs; cells; False where counts are unknown."""
+    """What cells take; a lower bound if `known` is False."""
 
     cells: int = 0
-    train_images: float = 0.0
-    forwards: float = 0.0
+    train_images: float = 0.0  # views trained on
+    forwards: float = 0.0  # images through a network, counted in each pass
     flops: float = 0.0
     known: bool = True
 
     def add(self, s: Shape, images: float, calls: Iterable[Call]) -> None:
+        """Add the passes of so many images."""
         for call in calls:
             self.forwards += images
             self.flops += images * flops(s, call)
 
     def __add__(self, other: Work) -> Work:
         return Work(
-            self.cells + other.cells, self.train_images + other.train_images, self.forwards + other.forwards,
-            self.flops + other.flops, self.known and other.known,
-        )  # fmt: skip
+            self.cells + other.cells,
+            self.train_images + other.train_images,
+            self.forwards + other.forwards,
+            self.flops + other.flops,
+            self.known and other.known,
+        )
 
 
-QUERY = Call(rows=1)
+QUERY_CALL = Call(rows=1)
 
 
 def cell_work(cell: RunSpec) -> Work:
-    """A cell's own work, without the query features that it shares."""
+    """A cell's own work, without the query features that it shares with others."""
     each, done, s = counts(cell.data), trace_of(cell), shape(cell.backbone)
     sizes = [each.classes] if cell.train.joint else task_sizes(each.classes, cell.data.tasks)
     work = Work(cells=1, known=each.known)
@@ -145,37 +110,52 @@ def cell_work(cell: RunSpec) -> Work:
         work.add(s, each.test * seen, done.test[later])
         work.flops += served * head * (3 if done.needs_images else 2) + each.test * seen * head
         if index and done.needs_images:  # features of earlier tasks, before and after training
-            old = min(IMAGES, each.test * (seen - size))
+            old = min(DRIFT_IMAGES, each.test * (seen - size))
             work.add(s, old, [*done.test[min(index - 1, 1)], *done.test[1]])
-    counted = min(COUNTED, each.train * sizes[-1], cell.train.batch_size) * done.trains
-    tested = min(COUNTED, each.test * each.classes)
+    counted = min(COUNTED_IMAGES, each.train * sizes[-1], cell.train.batch_size) * done.trains
+    tested = min(COUNTED_IMAGES, each.test * each.classes)
     work.add(s, counted, done.loss[-1])
     work.add(s, tested, done.test[-1])
     if done.needs_query:
-        work.add(s, COUNTED * done.trains + COUNTED, [QUERY])
+        work.add(s, COUNTED_IMAGES * done.trains + COUNTED_IMAGES, [QUERY_CALL])
     return work
+
+
+@dataclass(frozen=True)
+class QueryArray:
+    """What identifies one array of frozen features. Equal arrays are computed once."""
+
+    data: DataSpec  # the images, with all else at one value
+    backbone: BackboneSpec
+    precision: str
+    threads: int
+    view: tuple[object, ...]  # a part, or what a training view depends on
+
+
+def _query_arrays(cell: RunSpec, done: Trace) -> Iterator[tuple[QueryArray, float]]:
+    """The arrays that a cell needs, each with its number of images."""
+    each, data, train = counts(cell.data), cell.data, cell.train
+    images = replace(data, tasks=1, order="natural", class_order=(), crop_low=1.0, flip=False)
+    of_view = functools.partial(QueryArray, images, cell.backbone, train.precision, train.threads)
+    yield of_view(("test",)), each.test * each.classes
+    if done.plain_queries:
+        yield of_view(("train",)), each.train * each.classes
+    for epoch in range(train.epochs * done.trains):
+        view = (cell.seed, epoch, data.crop_low, data.flip)
+        yield of_view(view), each.train * each.classes
 
 
 def shared_work(cells: Iterable[RunSpec]) -> Work:
     """The frozen query features of all cells, each array once."""
-    arrays: dict[tuple, float] = {}
+    arrays: dict[QueryArray, float] = {}
     work = Work()
     for cell in cells:
-        each, done, data = counts(cell.data), trace_of(cell), cell.data
-        if not done.needs_query:
-            continue
-        images = (data.name, data.root, data.split, data.classes, data.evaluate, data.train_per_class, data.test_per_class,
-                  (data.decode, data.crops_of), cell.backbone, cell.train.precision, cell.train.threads)  # fmt: skip
-        arrays[(*images, "test")] = each.test * each.classes
-        if done.plain_queries:
-            arrays[(*images, "train")] = each.train * each.classes
-        for epoch in range(cell.train.epochs * done.trains):
-            arrays[(*images, cell.seed, epoch, data.crop_low, data.flip)] = (
-                each.train * each.classes
-            )
-        work.known = work.known and each.known
-    for key, count in arrays.items():
-        work.add(shape(key[8]), count, [QUERY])
+        done = trace_of(cell)
+        if done.needs_query:
+            arrays.update(_query_arrays(cell, done))
+            work.known = work.known and counts(cell.data).known
+    for array, images in arrays.items():
+        work.add(shape(array.backbone), images, [QUERY_CALL])
     return work
 
 
@@ -190,39 +170,29 @@ def suite_work(cells: list[RunSpec]) -> dict[tuple[str, str], Work]:
     return rows
 
 
+HEADS = ("benchmark", "method", "cells", "training images", "forward passes", "PFLOP")
+
+
 def table(cells: list[RunSpec], rate: float | None = None, workers: int = 1) -> str:
-    """A row per benchmark and method, one for the shared query features, and the total; hours at `rate` TFLOP/s per worker."""
+    """A row per benchmark and method, one for the shared query features, and the total.
+
+    rate: TFLOP/s of a worker; with it the hours are shown too.
+    """
     rows = suite_work(cells)
     shown = []
     for (benchmark, method), work in rows.items():
         values = [(work.train_images, ".0f"), (work.forwards, ".0f"), (work.flops / 1e15, ".3f")]
         if rate:
             values.append((work.flops / (rate * 1e12 * 3600 * workers), ".2f"))
-        least = "" if work.known else ">= "
-        shown.append(
-            [
-                benchmark,
-                method,
-                work.cells,
-                *(f"{least}{value:,{style}}" for value, style in values),
-            ]
-        )
-    heads = [
-        "benchmark",
-        "method",
-        "cells",
-        "training images",
-        "forward passes",
-        "PFLOP",
-        *(["hours"] if rate else []),
-    ]
-    text = tabulate(
-        shown,
-        heads,
-        tablefmt="github",
-        disable_numparse=True,
-        colalign=("left", "left", *["right"] * (len(heads) - 2)),
-    )
+        bound = "" if work.known else ">= "
+        numbers = [f"{bound}{value:,{style}}" for value, style in values]
+        shown.append([benchmark, method, work.cells, *numbers])
+    heads = [*HEADS, "hours"] if rate else list(HEADS)
+    align = ("left", "left", *["right"] * (len(heads) - 2))
+    text = tabulate(shown, heads, tablefmt="github", disable_numparse=True, colalign=align)
     if not rows["all", "total"].known:
-        text += "\n>= : images of some dataset are not known before it is there; they are not counted, the total is a lower bound"
+        text += (
+            "\n>= : images of some dataset are not known before it is there; "
+            "they are not counted, the total is a lower bound"
+        )
     return text

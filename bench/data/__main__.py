@@ -1,4 +1,4 @@
-"""Datasets: what each needs, fetching and splitting it, checking it; and what the cache keeps of decoded images."""
+"""Datasets: what each needs, preparing and checking it; and the cache of decoded images."""
 
 from __future__ import annotations
 
@@ -7,18 +7,27 @@ from pathlib import Path
 
 from bench import cli
 from bench.data.catalogue import CATALOGUE
-from bench.data.prepare import steps as prepare
+from bench.data.prepare import steps
+from bench.data.prepare.obtain import Access
 from bench.paths import cache_dir
 from bench.store import cache
 
 
 def main() -> int:
+    args = _parser().parse_args()
+    return COMMANDS[args.command](args)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = "what each dataset is, where it comes from, what is here and what is missing"
     commands.add_parser("list", help=listing, description=listing)
-    making = "download where the source allows it, unpack, build a split and write its manifest ($BENCH_DATA/NAME or data/NAME)"
-    of_prepare = commands.add_parser("prepare", help=making, description=making)
+    preparing = (
+        "download where the source allows it, unpack, build a split and write its manifest "
+        "($BENCH_DATA/NAME or data/NAME)"
+    )
+    of_prepare = commands.add_parser("prepare", help=preparing, description=preparing)
     of_prepare.add_argument(
         "--mirror", default="", metavar="URL", help="fetch the same file names from here instead"
     )
@@ -41,40 +50,44 @@ def main() -> int:
         sub.add_argument(
             "--partial", action="store_true", help="accept other counts than the whole dataset's"
         )
-    of_cache = commands.add_parser("cache", help="what the cache holds", description=cache.__doc__)
+    holding = "what the cache holds"
+    of_cache = commands.add_parser("cache", help=holding, description=cache.__doc__)
     of_cache.add_argument(
         "--clear", action="store_true", help="drop every entry; it is made again when needed"
     )
-    return COMMANDS[(args := parser.parse_args()).command](args)
+    return parser
 
 
 def _list(args: argparse.Namespace) -> int:
-    print("\n\n".join("\n".join(prepare.describe(entry)) for entry in CATALOGUE.values()))
+    print("\n\n".join("\n".join(steps.describe(entry)) for entry in CATALOGUE.values()))
     return cli.FINE
 
 
 def _prepare(args: argparse.Namespace) -> int:
-    entry, options = (
-        prepare.entry_of(args.name),
-        prepare.Options(args.mirror, args.offline, args.partial),
-    )
+    entry = steps.entry_of(args.name)
+    access = Access(args.mirror, args.offline)
     if args.manifest:
-        return prepare.adopt(entry, args.split, args.manifest, options)
-    return prepare.prepare(entry, prepare.split_of(entry, args.split), options)
+        return _exit_code(steps.adopt(entry, args.split, args.manifest, access))
+    split = steps.split_of(entry, args.split)
+    return _exit_code(steps.prepare(entry, split, access, args.partial))
 
 
 def _verify(args: argparse.Namespace) -> int:
-    return prepare.verify(
-        prepare.entry_of(args.name), args.split, prepare.Options(partial=args.partial)
-    )
+    return _exit_code(steps.verify(steps.entry_of(args.name), args.split, args.partial))
+
+
+def _exit_code(outcome: steps.Outcome) -> int:
+    """Prints what a step says."""
+    print("\n".join(outcome.lines))
+    return cli.CHECK_FAILED if outcome.problems else cli.FINE
 
 
 def _cache(args: argparse.Namespace) -> int:
-    most = cache.limit()
+    limit = cache.limit()
     if args.clear:
         print(f"{cache_dir()}: {cache.trim(0)} entries dropped")
         return cli.FINE
-    print(f"{cache_dir()} (limit {most / cache.GIB:g} GiB, $BENCH_CACHE_LIMIT)")
+    print(f"{cache_dir()} (limit {limit / cache.GIB:g} GiB, $BENCH_CACHE_LIMIT)")
     kept = cache.entries()
     for kind in cache.KINDS:
         sizes = [size for file, size, _ in kept if file.parent.name == kind]

@@ -1,11 +1,12 @@
 """Build the committed glyph masks: `python -m bench.data.glyph_masks`.
 
-Twelve DejaVu faces come with matplotlib. Every code point that all twelve have is drawn once per face as a
-32x32 coverage mask; blanks, combining marks and near-identical shapes are dropped; the rest is divided into
-classes to pretrain on, to benchmark on and to tune on, so that no accented sibling of a letter crosses over.
+Twelve DejaVu faces come with matplotlib. Every code point that all twelve have is drawn once per
+face as a 32x32 coverage mask. Blanks, combining marks and near-identical shapes are dropped. The
+rest is divided into classes for pretraining, for the benchmarks and for tuning; a letter and its
+accented forms are in the same part.
 
-The result is committed (`bench/assets/glyphs.npz`) because another FreeType draws other pixels: the benchmark
-reads the committed masks only, and this command is how they were made.
+The result is committed (`bench/assets/glyphs.npz`), because another FreeType draws other pixels.
+The benchmark reads the committed masks only. This command made them.
 """
 
 from __future__ import annotations
@@ -33,15 +34,14 @@ FACES = tuple(
     for style in styles
 )
 SIDE = 32  # pixels of a mask
-BOX = 26  # the glyph's longer side within the mask
-NEAR = 0.92  # cosine of bitmaps at and above which two code points count as one shape
-DRAW = 96  # font size drawn at, before the antialiased reduction to BOX
+GLYPH_SIDE = 26  # pixels of the glyph's longer side within the mask
+MIN_SAME_COSINE = 0.92  # from this cosine of two bitmaps on, they are one shape
+FONT_SIZE = 96  # pixels, before the antialiased reduction to GLYPH_SIDE
 BENCHMARK_SETS = 4
 BENCHMARK_CLASSES = 60  # per benchmark
 PRETRAIN_CLASSES = 1000
-BENCHMARK_FAMILY = (
-    6  # largest family in a benchmark: with forty accented a's it would test accents only
-)
+# The largest family in a benchmark. With forty accented a's it would test accents only.
+MAX_BENCHMARK_FAMILY = 6
 
 
 def font_files() -> list[Path]:
@@ -53,7 +53,7 @@ def font_files() -> list[Path]:
 
 
 def base_letter(code: int) -> str:
-    """The letter under the accents: siblings (a, A, á, ⱥ) share it, so they can be kept on one side."""
+    """The letter without its accents. Siblings (a, A, á, ⱥ) share it and so stay in one part."""
     char = unicodedata.normalize("NFKD", chr(code))[0]
     name = unicodedata.name(char, "")
     if " WITH " in name:  # strokes, hooks and tails do not decompose
@@ -63,14 +63,17 @@ def base_letter(code: int) -> str:
 
 
 def draw(font: ImageFont.FreeTypeFont, code: int) -> np.ndarray | None:
-    """One glyph, its bounding box centred and its longer side scaled to BOX: (SIDE, SIDE) uint8, or None if blank."""
-    canvas = Image.new("L", (4 * DRAW, 4 * DRAW))
-    ImageDraw.Draw(canvas).text((DRAW, DRAW), chr(code), font=font, fill=255)
+    """One glyph as (SIDE, SIDE) uint8, or None if it is blank.
+
+    Its bounding box is centred, and its longer side is scaled to GLYPH_SIDE.
+    """
+    canvas = Image.new("L", (4 * FONT_SIZE, 4 * FONT_SIZE))
+    ImageDraw.Draw(canvas).text((FONT_SIZE, FONT_SIZE), chr(code), font=font, fill=255)
     box = canvas.getbbox()
     if box is None:
         return None
     glyph = canvas.crop(box)
-    scale = BOX / max(glyph.size)
+    scale = GLYPH_SIDE / max(glyph.size)
     size = (max(1, round(glyph.width * scale)), max(1, round(glyph.height * scale)))
     glyph = glyph.resize(size, Image.Resampling.BOX if scale < 1 else Image.Resampling.BILINEAR)
     mask = Image.new("L", (SIDE, SIDE))
@@ -87,30 +90,33 @@ def candidates() -> list[int]:
 
 
 def distinct(masks: np.ndarray) -> np.ndarray:
-    """Indices of classes kept when any later class within NEAR of a kept one is dropped. masks: (C, faces, S, S)."""
+    """Indices of the classes to keep. A class like an earlier kept one is dropped.
+
+    masks: (C, faces, S, S).
+    """
     flat = masks.reshape(len(masks), -1).astype(np.float32)
     flat /= np.linalg.norm(flat, axis=1, keepdims=True)
-    near = flat @ flat.T >= NEAR
+    same = flat @ flat.T >= MIN_SAME_COSINE
     kept: list[int] = []
     for index in range(len(masks)):
-        if not near[index, kept].any():
+        if not same[index, kept].any():
             kept.append(index)
     return np.array(kept)
 
 
 def divide(codes: np.ndarray) -> np.ndarray:
-    """Part of each class: 0 pretrain, 1..4 the benchmarks, 5 tune. Whole families (one base letter) stay together.
+    """The part of each class: 0 pretrain, 1..4 the benchmarks, 5 tune.
 
-    Families are visited in the order of a hash, and each goes where most room is left in proportion, so that the
-    parts are alike in their mix of scripts.
+    A family (one base letter) stays in one part. Families are dealt out by size, then by hash. Each
+    goes to the part with the largest share of its room left, so all parts mix scripts in the same
+    way.
     """
     families: dict[str, list[int]] = {}
     for index, code in enumerate(codes):
         families.setdefault(base_letter(int(code)), []).append(index)
     order = sorted(families, key=lambda base: hashlib.sha256(base.encode()).digest())
-    order.sort(
-        key=lambda base: -len(families[base])
-    )  # stable: the large ones first, while everything has room
+    # Large families first, while every part has room. The sort is stable.
+    order.sort(key=lambda base: -len(families[base]))
     target = np.array([PRETRAIN_CLASSES] + [BENCHMARK_CLASSES] * BENCHMARK_SETS + [0])
     target[-1] = len(codes) - target.sum()
     room = target.copy()
@@ -118,7 +124,7 @@ def divide(codes: np.ndarray) -> np.ndarray:
     for base in order:
         size = len(families[base])
         fits = np.where(room >= size, room / target, -1.0)
-        if size > BENCHMARK_FAMILY:
+        if size > MAX_BENCHMARK_FAMILY:
             fits[1:-1] = -1.0
         best = int(np.argmax(fits))
         assert fits[best] >= 0, f"no part has room for the family of {base!r}"
@@ -128,8 +134,11 @@ def divide(codes: np.ndarray) -> np.ndarray:
 
 
 def build() -> dict[str, np.ndarray]:
-    """All arrays of the asset: codes (C,), part (C,), masks (C, faces, S, S/2) with two 4-bit pixels a byte."""
-    fonts = [ImageFont.truetype(str(file), DRAW) for file in font_files()]
+    """All arrays of the asset: codes (C,), part (C,), masks (C, faces, S, S/2).
+
+    A byte of masks holds two pixels of 4 bits.
+    """
+    fonts = [ImageFont.truetype(str(file), FONT_SIZE) for file in font_files()]
     codes, masks = [], []
     for code in candidates():
         drawn = [draw(font, code) for font in fonts]

@@ -1,8 +1,8 @@
-"""Counter-based randomness: a 64-bit key per item, any number of draws from it, in any order and any batch.
+"""Counter-based randomness: a 64-bit key per item, any number of draws, in any order and any batch.
 
-Two uses: `derive` makes an independent seed for each named stream of a run (order, init, data, method), so that
-adding a draw to one moves nothing in another; `Draws` gives vectorised uniforms that are a pure function of a key,
-which is what makes an augmented view the same for every method.
+`derive` makes an independent seed for each named stream of a run (order, init, data, method): one
+more draw in one stream changes no other stream. `Draws` gives vectorised uniforms that are a pure
+function of a key. So an augmented view is the same for every method.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def derive(seed: int, *names: str | int) -> int:
     """A 63-bit seed for a named stream: sha256 over the seed and the names."""
-    text = "/".join(str(part) for part in (seed, *names))
+    text = "/".join(str(word) for word in (seed, *names))
     return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
 
 
@@ -38,7 +38,7 @@ def key_of(*words: int | Array) -> Array:
 
 
 class Draws:
-    """A numbered, independent stream of uniforms per item; drawing more from one disturbs no other."""
+    """One numbered stream of uniforms per item. Streams are independent of each other."""
 
     def __init__(self, key: Array, stream: int) -> None:
         self.key = key_of(key, stream)
@@ -57,10 +57,10 @@ class Draws:
         return out[:, 0] if width == 1 else out
 
     def noise(self, shape: tuple[int, ...]) -> Array:
-        """(n, *shape) float32 in [-0.5, 0.5): white noise, four 16-bit values from each draw (size divisible by 4)."""
-        bits = self._bits(int(np.prod(shape)) // 4).view(
-            np.uint16
-        )  # little endian, as on every machine torch runs on
-        return bits.reshape(len(self.key), *shape).astype(np.float32) * np.float32(
-            2.0**-16
-        ) - np.float32(0.5)
+        """(n, *shape) float32 white noise in [-0.5, 0.5). The size of shape is divisible by 4.
+
+        Each draw gives four 16-bit values, in little endian as on every machine that runs torch.
+        """
+        bits = self._bits(int(np.prod(shape)) // 4).view(np.uint16)
+        values = bits.reshape(len(self.key), *shape).astype(np.float32)
+        return values * np.float32(2.0**-16) - np.float32(0.5)

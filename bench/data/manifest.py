@@ -1,7 +1,8 @@
-"""A split as a file: ROOT/split-NAME.csv with path (relative, /), sha256, label (class name) and part (train or test).
+"""A split as a file, ROOT/split-NAME.csv, so that two users have the same split.
 
-It is what makes two users' splits the same: whoever has it can check that every file is there with the same bytes. The
-order of its lines means nothing; it is written sorted, once, and never over another one.
+Its columns are path (relative, with /), sha256, label (class name) and part (train or test).
+With it anybody can check that every file is there with the same bytes. The order of its lines means
+nothing. It is written sorted, once, and never over another one.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from bench.errors import UsageError
 from bench.store.files import sha256_of, write_text
 
 PARTS = ("train", "test")
-FIRST = 3  # names that are shown of many
+MAX_SHOWN_NAMES = 3
 
 
 @dataclass(frozen=True, order=True)
@@ -34,36 +35,37 @@ class Row:
 
 @dataclass(frozen=True)
 class Difference:
-    """Files of a manifest that a folder lacks, and those whose bytes are others."""
+    """Files of a manifest that a folder lacks, and files that have other bytes."""
 
     missing: list[str]
     altered: list[str]
 
     def lines(self) -> list[str]:
-        """One line per kind, none where nothing differs."""
+        """One line per kind; none if nothing differs."""
         kinds = (("missing", self.missing), ("altered", self.altered))
         return [f"{kind}: {len(names)} files ({shown(names)})" for kind, names in kinds if names]
 
 
 def shown(names: list[str]) -> str:
-    """The first few."""
-    return ", ".join(names[:FIRST]) + (", ..." if len(names) > FIRST else "")
+    """The first few names, for messages."""
+    more = ", ..." if len(names) > MAX_SHOWN_NAMES else ""
+    return ", ".join(names[:MAX_SHOWN_NAMES]) + more
 
 
 def path_of(root: Path, split: str) -> Path:
-    """Raises UsageError for a name that is no file name."""
+    """The manifest of a split. Raises UsageError for a name that is no file name."""
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", split):
         raise UsageError(f"data.split: '{split}' is no usable name (letters, digits and . _ - are)")
     return root / f"split-{split}.csv"
 
 
 def splits_in(root: Path) -> list[str]:
-    """Names of the splits that were prepared there."""
+    """Names of the splits that are prepared in a folder."""
     return sorted(file.stem.removeprefix("split-") for file in root.glob("split-*.csv"))
 
 
 def find(root: Path, split: str) -> Path:
-    """The manifest of a split. Raises UsageError with the names of those that are there."""
+    """The manifest of a prepared split. Raises UsageError with the names of the prepared ones."""
     if (file := path_of(root, split)).is_file():
         return file
     there = ", ".join(splits_in(root)) or "none"
@@ -72,11 +74,10 @@ def find(root: Path, split: str) -> Path:
 
 
 def read(file: Path) -> list[Row]:
-    """The rows, sorted. Raises UsageError naming the line that is not as described above."""
+    """The rows, sorted. Raises UsageError with the first line that is wrong."""
     try:
-        lines = list(
-            csv.reader(io.StringIO(file.read_text(encoding="utf-8"), newline=""), strict=True)
-        )
+        stream = io.StringIO(file.read_text(encoding="utf-8"), newline="")
+        lines = list(csv.reader(stream, strict=True))
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise UsageError(f"{file}: not a readable split manifest ({error})") from error
     names = [field.name for field in fields(Row)]
@@ -94,38 +95,38 @@ def read(file: Path) -> list[Row]:
 
 
 def checked(rows: Iterable[Row], where: str) -> list[Row]:
-    """The same rows, sorted. Raises UsageError for what is no split: a path that leaves the folder or comes twice, ..."""
+    """The same rows, sorted. Raises UsageError if they are no split.
+
+    Paths stay in the folder and are different; path and label are printable; both parts have the
+    same classes, at least two.
+    """
     rows = sorted(rows)
     if not rows:
         raise UsageError(f"{where}: no images are listed")
     for row, following in zip(rows, [*rows[1:], None], strict=True):
-        path = PurePosixPath(row.path)
-        if (
-            not path.parts
-            or path.is_absolute()
-            or ".." in path.parts
-            or "\\" in row.path
-            or str(path) != row.path
-        ):
-            raise UsageError(
-                f"{where}: path {row.path!a}: a relative one with / and without .. is expected"
-            )
+        _check_row(row, where)
         if following is not None and following.path == row.path:
             raise UsageError(f"{where}: path '{row.path}' is there twice")
-        if row.part not in PARTS:
-            raise UsageError(
-                f"{where}: '{row.path}': part '{row.part}' (accepted: {', '.join(PARTS)})"
-            )
-        if not row.label or not (row.label + row.path).isprintable():
-            raise UsageError(f"{where}: {row.path!a}: path and label must be printable")
     train, test = ({row.label for row in rows if row.part == part} for part in PARTS)
     if alone := sorted(train ^ test):
-        raise UsageError(
-            f"{where}: class '{alone[0]}' is in {'train' if alone[0] in train else 'test'} only"
-        )
+        part = "train" if alone[0] in train else "test"
+        raise UsageError(f"{where}: class '{alone[0]}' is in {part} only")
     if len(train) < 2:
         raise UsageError(f"{where}: at least two classes are expected, found {len(train)}")
     return rows
+
+
+def _check_row(row: Row, where: str) -> None:
+    path = PurePosixPath(row.path)
+    leaves = not path.parts or path.is_absolute() or ".." in path.parts
+    if leaves or "\\" in row.path or str(path) != row.path:
+        raise UsageError(
+            f"{where}: path {row.path!a}: a relative one with / and without .. is expected"
+        )
+    if row.part not in PARTS:
+        raise UsageError(f"{where}: '{row.path}': part '{row.part}' (accepted: {', '.join(PARTS)})")
+    if not row.label or not (row.label + row.path).isprintable():
+        raise UsageError(f"{where}: {row.path!a}: path and label must be printable")
 
 
 def text_of(rows: list[Row]) -> str:
@@ -137,12 +138,15 @@ def text_of(rows: list[Row]) -> str:
 
 
 def digest_of(rows: list[Row]) -> str:
-    """sha256 of the manifest as it is written, whatever the order of its lines was."""
+    """sha256 of the manifest as it is written; the order of the rows does not matter."""
     return hashlib.sha256(text_of(rows).encode()).hexdigest()
 
 
 def write(file: Path, rows: list[Row]) -> bool:
-    """Write it once: True where it is new. Raises UsageError where another one is there, saying how it differs."""
+    """Write the manifest; True if it is new.
+
+    Raises UsageError if another manifest is there, with the files that differ.
+    """
     if file.exists():
         old = read(file)
         if old == sorted(rows):
@@ -152,14 +156,18 @@ def write(file: Path, rows: list[Row]) -> bool:
             path for path in before.keys() | now.keys() if before.get(path) != now.get(path)
         )
         raise UsageError(
-            f"{file}: another split is there ({len(others)} files differ: {shown(others)}); remove it to replace it"
+            f"{file}: another split is there ({len(others)} files differ: {shown(others)}); "
+            "remove it to replace it"
         )
     write_text(file, text_of(rows))
     return True
 
 
 def hashed(root: Path, files: list[tuple[str, str, str]], progress: bool = True) -> list[Row]:
-    """Rows of (path, label, part). Raises UsageError for unreadable files and, before any is read, for what is no split."""
+    """Rows of (path, label, part), with digests.
+
+    Raises UsageError for unreadable files; before any file is read, if the files are no split.
+    """
 
     def row(entry: Row) -> Row:
         try:
@@ -172,15 +180,15 @@ def hashed(root: Path, files: list[tuple[str, str, str]], progress: bool = True)
 
 
 def compare(root: Path, rows: list[Row], progress: bool = True) -> Difference:
-    """What of the rows is not in the folder."""
+    """How the files in a folder differ from the rows."""
 
     def digest(row: Row) -> str:
         try:
-            return (
-                sha256_of(root / row.path) if (root / row.path).is_file() else ""
-            )  # a pipe would be waited for
+            if (root / row.path).is_file():  # reading a pipe would wait forever
+                return sha256_of(root / row.path)
         except OSError:
-            return ""
+            pass
+        return ""
 
     found = in_threads(digest, rows, "sha256" if progress else "")
     pairs = list(zip(rows, found, strict=True))

@@ -1,85 +1,83 @@
-"""All that a suite lacks, before anything of it starts: torch is not needed to see it, nor more than a second."""
+"""Data and weights that a suite lacks, found in a second before a cell starts. No torch here."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Iterator
 
 from bench.config.spec import DataSpec, RunSpec
-from bench.data import manifest
+from bench.data.datasets import source_of
 from bench.errors import UsageError
-from bench.paths import find_data, find_pretrained, find_weights, hub_offline, not_cached
+from bench.paths import find_pretrained, find_weights, hub_offline, not_cached
 
 
 def require_files(cells: Iterable[RunSpec]) -> None:
-    """Raises one UsageError that lists all data and weights that these cells name and that are not there.
+    """Raises one UsageError that lists all missing data and weights of these cells.
 
-    Data that a loader would download itself (CIFAR-100 without data.root) and weights that timm fetches are not asked for,
-    the weights only if the network may be used.
+    Not asked for: data that a loader downloads itself (CIFAR-100 without data.root), and weights
+    that timm downloads, unless the network is off.
     """
-    wanted: dict[tuple[str, ...], list[str]] = {}
-    for cell in cells:
-        data, backbone = cell.data, cell.backbone
-        for need in (
-            ("data", data.name, data.root, data.split),
-            ("weights", backbone.checkpoint, backbone.name),
-        ):
-            wanted.setdefault(need, [])
-            if cell.benchmark not in wanted[need]:
-                wanted[need].append(cell.benchmark)
-    lacking: list[str] = []
-    for (kind, *names), benchmarks in sorted(
-        wanted.items(), key=lambda item: item[0][0] == "weights"
-    ):
-        try:
-            if kind == "weights" and names[0] not in ("", "random"):
-                find_weights(names[0])
-            elif kind == "weights" and not names[0]:
-                _require_pretrained(names[1], sure=not lacking)
-            elif kind == "data" and names[1]:
-                _require_data(DataSpec(name=names[0], root=names[1], split=names[2]))
-        except UsageError as error:
-            split = (
-                f"split {names[2]}, "
-                if kind == "data" and names[2] and names[2] not in str(error)
-                else ""
-            )
-            lacking.append(f"{error} [{split}for {', '.join(benchmarks)}]")
+    cells = list(cells)
+    lacking = list(_missing_data(cells))
+    lacking += _missing_weights(cells, data_is_missing=bool(lacking))
     if len(lacking) == 1:
         raise UsageError(lacking[0])
     if lacking:
         listed = "".join(f"\n  {line}" for line in lacking)
         raise UsageError(
-            f"{len(lacking)} things are missing (python -m bench.data list says where each comes from):{listed}"
+            f"{len(lacking)} things are missing "
+            f"(python -m bench.data list says where each comes from):{listed}"
         )
 
 
-def _require_pretrained(tag: str, sure: bool) -> None:
-    """With the network off: weights in the cache of Hugging Face, for what has a tag as timm's have, behind a dot.
+def _missing_data(cells: list[RunSpec]) -> Iterator[str]:
+    for cell in cells:
+        source_of(cell.data.name).check_options(cell.data)
+    needs = _benchmarks_by(cells, lambda cell: (cell.data.name, cell.data.root, cell.data.split))
+    for (name, root, split), benchmarks in needs.items():
+        try:
+            source_of(name).check_files(DataSpec(name=name, root=root, split=split))
+        except UsageError as error:
+            named = f"split {split}, " if split and split not in str(error) else ""
+            yield f"{error} [{named}for {', '.join(benchmarks)}]"
 
-    sure: ask timm, which takes seconds, before a no, since some tags have a repository of another name; else say the usual.
+
+def _missing_weights(cells: list[RunSpec], data_is_missing: bool) -> Iterator[str]:
+    needs = _benchmarks_by(cells, lambda cell: (cell.backbone.checkpoint, cell.backbone.name))
+    incomplete = data_is_missing
+    for (checkpoint, name), benchmarks in needs.items():
+        try:
+            if not checkpoint:
+                _require_pretrained(name, ask_timm=not incomplete)
+            elif checkpoint != "random":
+                find_weights(checkpoint)
+        except UsageError as error:
+            incomplete = True
+            yield f"{error} [for {', '.join(benchmarks)}]"
+
+
+def _benchmarks_by(
+    cells: list[RunSpec], need: Callable[[RunSpec], tuple[str, ...]]
+) -> dict[tuple[str, ...], list[str]]:
+    """The benchmarks that have the same need, in the order of the cells."""
+    found: dict[tuple[str, ...], list[str]] = {}
+    for cell in cells:
+        benchmarks = found.setdefault(need(cell), [])
+        if cell.benchmark not in benchmarks:
+            benchmarks.append(cell.benchmark)
+    return found
+
+
+def _require_pretrained(tag: str, ask_timm: bool) -> None:
+    """With the network off, weights of timm must be in the cache of Hugging Face.
+
+    Names without a dot are not checked: timm's tags have one. Some tags have a repository of
+    another name, which only timm knows; it takes seconds, so it is asked only if nothing else is
+    missing.
     """
     if "." not in tag or not hub_offline() or find_pretrained(f"timm/{tag}"):
         return
-    if not sure:
+    if not ask_timm:
         raise not_cached(tag, f"timm/{tag}")
-    from bench.backbone.vit import pretrained_file
+    from bench.backbone.vit import pretrained_file  # torch
 
     pretrained_file(tag)
-
-
-def _require_data(data: DataSpec) -> None:
-    """A folder, in it what the dataset cannot be without: the split's manifest and its images, CIFAR-100's training file."""
-    root = find_data(data.root)
-    if data.split:
-        file = manifest.find(root, data.split)
-        gone = [row.path for row in manifest.read(file) if not (root / row.path).is_file()]
-        if gone:
-            raise UsageError(
-                f"{file}: {len(gone)} of its images are not there ({manifest.shown(gone)})"
-            )
-    if data.name == "cifar100" and not any(
-        (root / part / "train").is_file() for part in ("", "cifar-100-python")
-    ):
-        raise UsageError(
-            f"data.root: {root} has no cifar-100-python/train (the official python archive, unpacked)"
-        )

@@ -1,8 +1,7 @@
-"""Hashing and decoding of many files: both let go of the interpreter lock, so threads are enough."""
+"""Threads for hashing and decoding many files: both release the interpreter lock."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
@@ -10,20 +9,23 @@ from typing import TypeVar
 from tqdm import tqdm
 
 from bench import stopping
+from bench.hardware import cores
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
-THREADS = 8  # at most: a disk gives no more to further ones
+MAX_THREADS = 8  # more threads read no faster from a disk
 
 
 def in_threads(work: Callable[[Item], Result], items: Sequence[Item], what: str) -> list[Result]:
-    """work of each item, in order, with a progress bar of that name (none for ""). What is left is dropped on an error."""
-    pool = ThreadPoolExecutor(min(THREADS, os.cpu_count() or 1))
+    """work(item) for each item, in order. After an error, items that have not begun are dropped.
+
+    what: the name of the progress bar; "" = no bar.
+    """
+    pool = ThreadPoolExecutor(min(MAX_THREADS, cores()))
+    disable = None if what else True  # None: no bar where stderr is not a terminal
     results = []
     try:
-        for result in tqdm(
-            pool.map(work, items), what, len(items), unit="file", disable=None if what else True
-        ):
+        for result in tqdm(pool.map(work, items), what, len(items), unit="file", disable=disable):
             stopping.check()
             results.append(result)
     finally:

@@ -1,8 +1,9 @@
-"""The task stream: class order, tasks, batches and views, identical for every method by construction.
+"""The task stream: class order, tasks, batches and views, the same for every method.
 
-Labels are positions in the class order, so that task t holds a contiguous range of them. Nothing here depends on the
-method: the order comes from order_seed, the batches from (seed, task, epoch), the view of an image from
-(seed, image, epoch). `digest` chains the data, the order and every batch served, and each cell stores it.
+Labels are positions in the class order, so the labels of a task are a contiguous range. Nothing
+here depends on the method: the order comes from order_seed, the batches from (seed, task, epoch),
+the view of an image from (seed, image, epoch). `digest` chains the data, the order and every batch
+that was served. Each cell stores it.
 """
 
 from __future__ import annotations
@@ -22,8 +23,8 @@ from bench.data.keyed import derive
 from bench.data.orders import class_order, task_sizes
 from bench.data.views import (
     CPU,
+    RaggedImages,
     Views,
-    Whole,
     centre_views,
     resample,
     resample_on_device,
@@ -34,15 +35,20 @@ from bench.errors import UsageError
 from bench.hardware import free_bytes
 
 Array = np.ndarray
-SHARE = 0.25  # of a GPU's free memory that the images of one part may take; larger ones stay with the host
-CHUNK = 256  # images of one block when a whole part is read: fixed, so that cached and fresh features are equal
+# The share of a GPU's free memory that the images of one part may take. Larger parts stay in the
+# host's memory.
+MAX_GPU_MEMORY_SHARE = 0.25
+# Images read at once where all images of a part are read. It is fixed, so that cached and fresh
+# features are equal.
+IMAGES_PER_CHUNK = 256
 
 
 @dataclass(frozen=True)
 class Batch:
-    """images (b, H, W, 3) uint8 or None where a method needs only queries; labels (b,); rows (b,) of the part.
+    """images (b, H, W, 3) uint8, or None for a method that needs only queries; labels (b,).
 
-    Images and labels lie on the stream's device, rows with the host.
+    rows: (b,) the images' rows in their part. Images and labels lie on the stream's device, rows in
+    the host's memory.
     """
 
     images: Tensor | None
@@ -52,7 +58,7 @@ class Batch:
 
 @dataclass(frozen=True)
 class TaskSlice:
-    """One task: classes start..stop-1 (positions in the class order) and its rows of the training part."""
+    """One task: classes start..stop-1 (positions in the class order) and its training rows."""
 
     index: int
     start: int
@@ -61,12 +67,17 @@ class TaskSlice:
 
 
 class TaskStream:
-    """Serves one cell's images. joint=True trains all classes as one task but evaluates on the tasks of the order."""
+    """Serves the images of one cell.
+
+    joint=True trains all classes as one task and still evaluates on the tasks of the order.
+    Raises UsageError for a class order that does not name each class once, or too many tasks.
+    """
 
     def __init__(
         self,
         dataset: Dataset,
         spec: DataSpec,
+        *,
         order_seed: int,
         seed: int,
         image_size: int,
@@ -74,38 +85,35 @@ class TaskStream:
         joint: bool,
         device: torch.device = CPU,
     ) -> None:
+        self.dataset, self.spec, self.device = dataset, spec, device
+        self.seed, self.image_size, self.batch = seed, image_size, batch
+        # The images of a part on the GPU, or None if they are too large for it.
+        self._resident: dict[str, Tensor | None] = {}
         classes = len(dataset.classes)
-        self.device = device
-        self._resident: dict[
-            str, Tensor | None
-        ] = {}  # images of a part that lie on the GPU; None: too many, they stay
-        self.dataset, self.spec, self.seed, self.image_size, self.batch = (
-            dataset,
-            spec,
-            seed,
-            image_size,
-            batch,
-        )
-        self.order = list(spec.class_order) or class_order(
-            spec.order, order_seed, classes, dataset.domains
-        )
-        if sorted(self.order) != list(range(classes)):
-            raise UsageError(
-                f"data.class_order: each of 0..{classes - 1} once is expected, not {len(self.order)} numbers"
-            )
+        self.order = self._class_order(order_seed)
         position = np.empty(classes, dtype=np.int64)
         position[self.order] = np.arange(classes)
         self.train_labels = position[dataset.train.labels]
         self.test_labels = position[dataset.test.labels]
         bounds = np.cumsum([0, *task_sizes(classes, spec.tasks)])
-        self.eval_tasks = [
-            self._slice(t, a, b) for t, (a, b) in enumerate(itertools.pairwise(bounds))
-        ]
+        ranges = enumerate(itertools.pairwise(bounds))
+        self.eval_tasks = [self._slice(index, start, stop) for index, (start, stop) in ranges]
         self.tasks = [self._slice(0, 0, classes)] if joint else self.eval_tasks
         self.task_of_class = np.repeat(np.arange(spec.tasks), np.diff(bounds))
-        self.digest = hashlib.sha256(
-            dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()
-        ).hexdigest()
+        identity = dataset.sha256.encode() + np.array(self.order).astype("<i8").tobytes()
+        self.digest = hashlib.sha256(identity).hexdigest()
+
+    def _class_order(self, order_seed: int) -> list[int]:
+        classes, spec = len(self.dataset.classes), self.spec
+        order = list(spec.class_order)
+        if not order:
+            order = class_order(spec.order, order_seed, classes, self.dataset.domains)
+        if sorted(order) != list(range(classes)):
+            raise UsageError(
+                f"data.class_order: each of 0..{classes - 1} once is expected, "
+                f"not {len(order)} numbers"
+            )
+        return order
 
     def _slice(self, index: int, start: int, stop: int) -> TaskSlice:
         rows = np.flatnonzero((self.train_labels >= start) & (self.train_labels < stop))
@@ -114,9 +122,10 @@ class TaskStream:
     def batches(
         self, task: TaskSlice, epoch: int, with_images: bool = True, skip: int = 0
     ) -> Iterator[Batch]:
-        """One epoch of a task in its keyed order; the last, smaller batch is kept (dropping it could drop a task).
+        """One epoch of a task, shuffled by its key.
 
-        skip: batches served before, which the digest holds already.
+        The last, smaller batch is kept: without it a small task could have no batch at all.
+        skip: batches that were served before; the digest holds them already.
         """
         shuffle = np.random.default_rng(derive(self.seed, "data", task.index, epoch))
         rows = task.rows[shuffle.permutation(len(task.rows))]
@@ -129,63 +138,60 @@ class TaskStream:
             yield Batch(images, to_device(self.train_labels[chosen], self.device), chosen)
 
     def _views(self, rows: Array, epoch: int) -> Views:
-        train = self.dataset.train
-        return training_views(
-            self.seed,
-            train.numbers[rows],
-            epoch,
-            train.sizes(rows),
-            self.spec.crop_low,
-            self.spec.flip,
-        )
+        train, low, flip = self.dataset.train, self.spec.crop_low, self.spec.flip
+        return training_views(self.seed, train.numbers[rows], epoch, train.sizes(rows), low, flip)
 
     def _resampled(self, part: str, rows: Array, views: Views) -> Tensor:
-        """On the stream's device, where the pixels are resampled too."""
-        images, size = getattr(self.dataset, part).images, self.image_size
+        """The views (n, size, size, 3) uint8, resampled on the stream's device."""
+        images = getattr(self.dataset, part).images
         if self.device.type == "cpu":
-            return resample(images, rows, views, size)
-        if isinstance(images, Whole):
-            out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
-            for group in views.alike():
-                squares, moved = images.cut(rows[group], views[group])
-                out[to_device(group, self.device)] = resample_on_device(
-                    to_device(squares, self.device), moved, size
-                )
-            return out
+            return resample(images, rows, views, self.image_size)
+        if isinstance(images, RaggedImages):
+            return self._resampled_ragged(images, rows, views)
+        return resample_on_device(self._on_device(part, images, rows), views, self.image_size)
+
+    def _resampled_ragged(self, images: RaggedImages, rows: Array, views: Views) -> Tensor:
+        size = self.image_size
+        out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
+        for group in views.similar_sizes():
+            squares, moved = images.cut(rows[group], views[group])
+            drawn = resample_on_device(to_device(squares, self.device), moved, size)
+            out[to_device(group, self.device)] = drawn
+        return out
+
+    def _on_device(self, part: str, images: Array, rows: Array) -> Tensor:
+        """images[rows] on the GPU. All images of the part stay there if they are small enough."""
         if part not in self._resident:
-            fits = images.nbytes < SHARE * free_bytes(self.device)
+            fits = images.nbytes < MAX_GPU_MEMORY_SHARE * free_bytes(self.device)
             self._resident[part] = to_device(images, self.device) if fits else None
-        there = self._resident[part]
-        chosen = (
-            to_device(images[rows], self.device)
-            if there is None
-            else there[to_device(rows, self.device)]
-        )
-        return resample_on_device(chosen, views, size)
+        resident = self._resident[part]
+        if resident is None:
+            return to_device(images[rows], self.device)
+        return resident[to_device(rows, self.device)]
 
     def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:
-        """All training images in stored order, each in its view of this epoch, in blocks of CHUNK."""
+        """All training images in stored order, each in its view of this epoch, chunk by chunk."""
         for rows in self._chunks(len(self.train_labels)):
             yield self._resampled("train", rows, self._views(rows, epoch))
 
     def plain_chunks(self, part: str, rows: Array | None = None) -> Iterator[Tensor]:
-        """Images of 'train' or 'test' in the test view, in blocks of CHUNK."""
-        held = getattr(self.dataset, part)
-        rows = np.arange(len(held.labels)) if rows is None else rows
+        """Images of 'train' or 'test' (all, or these rows) in the test view, chunk by chunk."""
+        stored = getattr(self.dataset, part)
+        rows = np.arange(len(stored.labels)) if rows is None else rows
         share = min(1.0, self.image_size / self.dataset.side)
-        for block in self._chunks(len(rows)):
-            chosen = rows[block]
-            yield self._resampled(part, chosen, centre_views(held.sizes(chosen), share))
+        for chunk in self._chunks(len(rows)):
+            chosen = rows[chunk]
+            yield self._resampled(part, chosen, centre_views(stored.sizes(chosen), share))
 
     @staticmethod
     def _chunks(count: int) -> Iterator[Array]:
-        for start in range(0, count, CHUNK):
-            yield np.arange(start, min(start + CHUNK, count))
+        for start in range(0, count, IMAGES_PER_CHUNK):
+            yield np.arange(start, min(start + IMAGES_PER_CHUNK, count))
 
     def test_batches(self, stop: int, with_images: bool = True) -> Iterator[Batch]:
-        """Test images of classes 0..stop-1 once, in stored order, in blocks of CHUNK."""
+        """Test images of classes 0..stop-1 once, in stored order, chunk by chunk."""
         rows = np.flatnonzero(self.test_labels < stop)
-        blocks = [rows[block] for block in self._chunks(len(rows))]
-        pixels = self.plain_chunks("test", rows) if with_images else [None] * len(blocks)
-        for block, images in zip(blocks, pixels, strict=True):
-            yield Batch(images, to_device(self.test_labels[block], self.device), block)
+        chunks = [rows[chunk] for chunk in self._chunks(len(rows))]
+        pixels = self.plain_chunks("test", rows) if with_images else [None] * len(chunks)
+        for chunk, images in zip(chunks, pixels, strict=True):
+            yield Batch(images, to_device(self.test_labels[chunk], self.device), chunk)

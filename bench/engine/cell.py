@@ -1,11 +1,11 @@
-"""A cell: everything that a run of it needs, built and checked before any training starts."""
+"""A cell: one method on one benchmark with one class order and one seed, built and checked."""
 
 from __future__ import annotations
 
 import functools
 import os
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -19,11 +19,10 @@ from bench.data.stream import Batch, TaskStream, to_device
 from bench.engine.queries import Queries
 from bench.hardware import resolve_precision, set_arithmetic
 from bench.method import Method, build_method
-from bench.store.tables import Rows
+from bench.store.tables import TABLES, Rows
 
-os.environ.setdefault(
-    "CUBLAS_WORKSPACE_CONFIG", ":4096:8"
-)  # cuBLAS is deterministic only with this, set before its start
+# cuBLAS is deterministic only with this, set before it starts.
+os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
 
 
 @functools.lru_cache(maxsize=4)
@@ -46,31 +45,41 @@ class Cell:
     stream: TaskStream
     queries: Queries
     method: Method
-    metrics: Rows = field(default_factory=list)
-    timing: Rows = field(default_factory=list)
-    losses: Rows = field(default_factory=list)
-    movement: Rows = field(default_factory=list)
-    similarity: Rows = field(default_factory=list)
-    facts: dict[str, Any] = field(default_factory=dict)
+    tables: dict[str, Rows] = field(default_factory=lambda: {name: [] for name in TABLES})
+    facts: dict[str, Any] = field(default_factory=dict)  # for runs.csv: FLOPs per image
     finished_tasks: int = 0
-    measuring: float = 0.0  # seconds spent on what is measured beside training
+    measuring_seconds: float = 0.0  # spent in this task on what is measured beside training
+
+    def add(self, table: str, rows: Rows) -> None:
+        """Add rows to one of the cell's tables, under its run_id."""
+        self.tables[table] += [{"run_id": self.spec.run_id, **row} for row in rows]
+
+
+class Inputs(NamedTuple):
+    """A batch as a method takes it, on the device. None: the method does not need it."""
+
+    images: Any  # (B, 3, H, W) float, or None
+    query: Any  # (B, D) float, or None
+    labels: Tensor  # (B,)
 
 
 def build_cell(spec: RunSpec, device: str = "cpu") -> Cell:
-    """Build a cell. Raises UsageError for whatever in its spec cannot be."""
+    """Build a cell. Raises UsageError if something in its spec is impossible."""
     set_arithmetic(spec.train.threads)
-    place = torch.device(device)
-    backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, place)).to(place)
+    torch_device = torch.device(device)
+    backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, torch_device)).to(
+        torch_device
+    )
     dataset = _dataset(spec.data, backbone.image_size)
     stream = TaskStream(
         dataset,
         spec.data,
-        spec.order_seed,
-        spec.seed,
-        backbone.image_size,
-        spec.train.batch_size,
-        spec.train.joint,
-        place,
+        order_seed=spec.order_seed,
+        seed=spec.seed,
+        image_size=backbone.image_size,
+        batch=spec.train.batch_size,
+        joint=spec.train.joint,
+        device=torch_device,
     )
     method = build_method(
         spec.type,
@@ -79,12 +88,12 @@ def build_cell(spec: RunSpec, device: str = "cpu") -> Cell:
         len(stream.tasks),
         spec.model,
         derive(spec.seed, "init", spec.type),
-    ).to(place)
-    return Cell(spec, place, backbone, stream, Queries(backbone, stream, spec), method)
+    ).to(torch_device)
+    return Cell(spec, torch_device, backbone, stream, Queries(backbone, stream, spec), method)
 
 
-def inputs(cell: Cell, batch: Batch, features: np.ndarray | None) -> tuple[Any, Any, Tensor]:
-    """images, query, labels as a method takes them, on the device; None for what it does not need."""
+def inputs(cell: Cell, batch: Batch, features: np.ndarray | None) -> Inputs:
+    """A batch as the cell's method takes it. features: (n, D) queries of all images, or None."""
     images = None if batch.images is None else cell.backbone.normalise(batch.images)
     query = None if features is None else to_device(features[batch.rows], cell.device)
-    return images, query, batch.labels
+    return Inputs(images, query, batch.labels)

@@ -1,74 +1,133 @@
-"""Checkpoints: the state after each finished task, and within a task after each epoch or where a signal stopped it.
+"""Checkpoints of a cell: their format on disk, and the one place that writes and reads them.
 
-Each is one file sealed with its digest. The last two finished tasks are kept, so that a broken file costs a task, not the
-cell; a state within a task stands on the state before that task. No pickle is executed on reading.
+task-N.pt holds the state after N finished tasks (AfterTask). The newest MAX_TASKS of them are kept,
+so that a broken file costs one task and not the cell. within.pt holds a state within the task that
+follows (WithinTask). It continues from the state after the task before it.
+
+A file is what torch.save makes of one dict, sealed with the file's digest: the format's number, the
+digests that must match the run (`same`), and the fields of the state. Tensors lie in it as they
+are. Everything else is JSON text, so that reading needs plain tensors alone and runs no pickle.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 import io
+import json
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
+from torch import Tensor
 
 from bench.config.spec import RunSpec
 from bench.method import Method
+from bench.store import formats
 from bench.store.files import check_seal, write_sealed
 from bench.store.rundir import RunDir
+from bench.store.tables import Rows
 
-FORMAT = 4
-KEPT = 2  # finished tasks
+MAX_TASKS = 2  # states after finished tasks that are kept
+TENSOR_FIELDS = ("method", "optimiser", "random")  # every other field of a state is JSON text
+
+
+@dataclass(frozen=True)
+class Position:
+    """How far training has come within a task."""
+
+    epoch: int  # counted from 0
+    step: int  # steps done in this epoch
+    served: int  # image views trained on in this task
+    seconds: float  # spent on this task so far, by all processes together
+    sums: dict[str, float]  # each term of the loss, summed over this epoch's steps
+
+
+@dataclass(frozen=True)
+class AfterTask:
+    """The state of a cell after a finished task, before the next one begins."""
+
+    finished: int  # tasks
+    method: dict[str, Any]  # the method's state_dict
+    stream: str  # digest of everything served so far
+    tables: dict[str, Rows]  # rows of results, by the name of the table
+    facts: dict[str, Any]
+
+
+@dataclass(frozen=True)
+class WithinTask:
+    """The state of a cell within the task that follows `finished` tasks."""
+
+    finished: int
+    method: dict[str, Any]
+    optimiser: dict[str, Any]  # the optimiser's state_dict
+    random: list[Tensor]  # states of torch's generators: the CPU's, then the GPU's if one is used
+    stream: str
+    position: Position
+    losses: Rows
+    facts: dict[str, Any]
+
+
+State = TypeVar("State", AfterTask, WithinTask)
 
 
 class Checkpoints:
-    """The checkpoints of one cell. same: digests that must be those of the run that wrote them. say: names unusable files."""
+    """The checkpoints of one cell.
+
+    same: digests that must equal those of the run that wrote a file. say: is told of each file
+    that cannot be used, and why.
+    """
 
     def __init__(
         self, run: RunDir, spec: RunSpec, same: dict[str, str], say: Callable[[str], None]
     ) -> None:
         self.folder, self.say = run.path / "ckpt", say
         self.same = {"spec_sha": spec.sha, **same}
-        for torn in self.folder.glob(".*.pt.*"):  # of a process that was killed while it wrote
+        for torn in self.folder.glob(".*.pt.*"):  # left by a process that was killed while it wrote
             torn.unlink(missing_ok=True)
 
-    def save_task(self, finished: int, content: dict[str, Any]) -> None:
-        """State after `finished` tasks: tensors and plain values only."""
-        self._write(f"task-{finished}.pt", content)
-        for old in self._tasks()[KEPT:]:
-            self._file(old).unlink()
-        self._within.unlink(missing_ok=True)
+    def save_after(self, state: AfterTask) -> None:
+        """Keep this state, and drop those that are no longer needed."""
+        self._write(self._after_file(state.finished), state)
+        for old in self._finished()[MAX_TASKS:]:
+            self._after_file(old).unlink()
+        self._within_file.unlink(missing_ok=True)
 
-    def save_within(self, finished: int, content: dict[str, Any]) -> None:
-        """State somewhere in the task that follows `finished` tasks."""
-        self._write(self._within.name, {**content, "finished": finished})
+    def save_within(self, state: WithinTask) -> None:
+        """Keep this state instead of the one before it in the same task."""
+        self._write(self._within_file, state)
 
-    def tasks(self) -> Iterator[dict[str, Any]]:
-        """States after finished tasks that can be read, newest first."""
-        for finished in self._tasks():
-            content = self._read(self._file(finished))
-            if content is not None:
-                yield content
+    def after(self) -> Iterator[AfterTask]:
+        """States after finished tasks, newest first; files that cannot be used are left out."""
+        for finished in self._finished():
+            state = self._read(self._after_file(finished), AfterTask)
+            if state is not None:
+                yield state
 
-    def within(self, finished: int) -> dict[str, Any] | None:
-        """The state within the task that follows `finished` tasks, if there is one."""
-        content = self._read(self._within) if self._within.exists() else None
-        return content if content and content["finished"] == finished else None
+    def within(self, finished: int) -> WithinTask | None:
+        """The state within the task that follows `finished` tasks, or None."""
+        if not self._within_file.exists():
+            return None
+        state = self._read(self._within_file, WithinTask)
+        return state if state is not None and state.finished == finished else None
 
     def restore(
         self,
-        content: dict[str, Any],
+        state: AfterTask | WithinTask,
         method: Method,
         optimiser: torch.optim.Optimizer | None = None,
     ) -> bool:
-        """Load a state that was read; one that does not fit (the method was changed) is named and leaves nothing behind."""
+        """Load the tensors of a state. False if they do not fit, as after a change of the method.
+
+        A state that does not fit is named and leaves the method as it was.
+        """
         before = copy.deepcopy(method.state_dict())
         try:
-            method.load_state_dict(content["method"])
-            if optimiser is not None:
-                optimiser.load_state_dict(content["optimiser"])
+            method.load_state_dict(state.method)
+            if isinstance(state, WithinTask) and optimiser is not None:
+                optimiser.load_state_dict(state.optimiser)
         except Exception as error:  # torch raises many kinds
             method.load_state_dict(before)
             self.say(f"{self.folder}: not used: {str(error).splitlines()[0]}")
@@ -76,33 +135,56 @@ class Checkpoints:
         return True
 
     @property
-    def _within(self) -> Path:
+    def _within_file(self) -> Path:
         return self.folder / "within.pt"
 
-    def _file(self, finished: int) -> Path:
+    def _after_file(self, finished: int) -> Path:
         return self.folder / f"task-{finished}.pt"
 
-    def _tasks(self) -> list[int]:
-        numbers = [f.stem.removeprefix("task-") for f in self.folder.glob("task-*.pt")]
-        return sorted((int(n) for n in numbers if n.isdigit()), reverse=True)
+    def _finished(self) -> list[int]:
+        """The numbers of tasks after which a state is kept, newest first."""
+        numbers = [file.stem.removeprefix("task-") for file in self.folder.glob("task-*.pt")]
+        return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
-    def _write(self, name: str, content: dict[str, Any]) -> None:
+    def _write(self, file: Path, state: AfterTask | WithinTask) -> None:
         buffer = io.BytesIO()
-        torch.save({**content, "format": FORMAT, **self.same}, buffer)
-        write_sealed(self.folder / name, lambda stream: stream.write(buffer.getvalue()))
+        torch.save({"format": formats.CHECKPOINT, **self.same, **_encoded(state)}, buffer)
+        write_sealed(file, lambda stream: stream.write(buffer.getvalue()))
 
-    def _read(self, path: Path) -> dict[str, Any] | None:
+    def _read(self, file: Path, kind: type[State]) -> State | None:
         try:
-            whole = path.read_bytes()[: check_seal(path)]
-            content = torch.load(io.BytesIO(whole), map_location="cpu", weights_only=True)
-            if content["format"] != FORMAT:
-                raise ValueError(f"format {content['format']}, this version reads {FORMAT}")
-            for key, value in self.same.items():
-                if content[key] != value:
-                    raise ValueError(f"it was written with another {key}")
-        except (
-            Exception
-        ) as error:  # whatever is wrong with it, there is an earlier state to continue from
-            self.say(f"{path}: not used: {str(error).splitlines()[0]}")
+            sealed = file.read_bytes()[: check_seal(file)]
+            content = torch.load(io.BytesIO(sealed), map_location="cpu", weights_only=True)
+            self._check(content)
+            return _decoded(content, kind)
+        except Exception as error:  # whatever is wrong, an earlier state takes its place
+            self.say(f"{file}: not used: {str(error).splitlines()[0]}")
             return None
-        return content
+
+    def _check(self, content: dict[str, Any]) -> None:
+        if content["format"] != formats.CHECKPOINT:
+            raise ValueError(f"format {content['format']}, this version reads {formats.CHECKPOINT}")
+        for key, value in self.same.items():
+            if content[key] != value:
+                raise ValueError(f"it was written with another {key}")
+
+
+def _encoded(state: AfterTask | WithinTask) -> dict[str, Any]:
+    """The fields of a state as they lie in the file."""
+    values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
+    return {
+        name: value if name in TENSOR_FIELDS else json.dumps(value, default=dataclasses.asdict)
+        for name, value in values.items()
+    }
+
+
+def _decoded(content: dict[str, Any], kind: type[State]) -> State:
+    values = {
+        field.name: content[field.name]
+        if field.name in TENSOR_FIELDS
+        else json.loads(content[field.name])
+        for field in dataclasses.fields(kind)
+    }
+    if "position" in values:
+        values["position"] = Position(**values["position"])
+    return kind(**values)

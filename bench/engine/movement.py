@@ -1,7 +1,9 @@
-"""What training did to prompts and features, per task and layer: a run whose prompts did not move is a linear head in disguise.
+"""What training did to prompts and features, per task and layer.
 
-Measured beside the accuracies and never used by a method. Feature drift is 1 - cosine of the class token after each block
-(from the last on, of what the head reads) for test images of earlier tasks, before a task's training against after it.
+A run whose prompts did not move is a linear head in disguise. This is measured beside the
+accuracies and never used by a method. Feature drift is 1 - cosine of the class token after each
+block (after the last block: of what the head reads), for test images of earlier tasks, before a
+task's training against after it.
 """
 
 from __future__ import annotations
@@ -13,33 +15,31 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from bench.cost.counted import DRIFT_IMAGES
 from bench.data.stream import TaskStream
 from bench.method import Method
-
-IMAGES = 64  # of earlier tasks, evenly spaced: enough for a mean
 
 
 @torch.inference_mode()
 def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor | None) -> Tensor:
-    """(depth + 1, n, D): the class token after each block but the last, then what the head reads before and after the norm.
-
-    Of a method that runs the network more than once the last pass counts.
+    """(depth + 1, n, D): the class token after each block but the last, then what the head reads
+    before and after the norm. If a method runs the network more than once, the last pass counts.
     """
     network = method.network
     tokens = network.patch_embed.num_patches + network.num_prefix_tokens
     seen: dict[int, Tensor] = {}
+    last = len(network.blocks) - 1
 
-    def keep(place: int):
+    def keep(layer: int):
         def hook(module: Any, inputs: tuple[Tensor, ...]) -> None:
             x = inputs[0]
-            if place == last:  # the last block may return only the tokens that the head reads
-                seen[place] = x.mean(dim=1).float()
-            else:  # prompt tokens stand in front
-                seen[place] = x[:, x.shape[1] - tokens].float()
+            if layer == last:  # the last block may return only the tokens that the head reads
+                seen[layer] = x.mean(dim=1).float()
+            else:  # prompt tokens stand in front of the class token
+                seen[layer] = x[:, x.shape[1] - tokens].float()
 
         return hook
 
-    last = len(network.blocks) - 1
     following = [*(block.norm1 for block in network.blocks[1:]), network.norm]
     hooks = [norm.register_forward_pre_hook(keep(layer)) for layer, norm in enumerate(following)]
     out: list[Tensor] = []
@@ -52,19 +52,26 @@ def features(method: Method, stream: TaskStream, rows: np.ndarray, query: Tensor
     finally:
         for hook in hooks:
             hook.remove()
-    return torch.stack(
-        [*(seen[layer] for layer in range(len(following))), out[-1].float().mean(dim=1)]
-    ).cpu()
+    before_norm = [seen[layer] for layer in range(len(following))]
+    return torch.stack([*before_norm, out[-1].float().mean(dim=1)]).cpu()
 
 
 def old_rows(stream: TaskStream, start: int) -> np.ndarray:
-    """Test images of classes before `start`, at most IMAGES of them."""
+    """Rows of test images of classes before `start`, evenly spaced, at most DRIFT_IMAGES."""
     rows = np.flatnonzero(stream.test_labels < start)
-    return rows[np.linspace(0, len(rows) - 1, min(IMAGES, len(rows))).astype(int)]
+    return rows[np.linspace(0, len(rows) - 1, min(DRIFT_IMAGES, len(rows))).astype(int)]
+
+
+def feature_drift(before: Tensor | None, after: Tensor | None) -> dict[int, float]:
+    """layer -> mean drift between two (layers, n, D) sets of features; {} without them."""
+    if before is None or after is None:
+        return {}
+    mean = 1 - torch.cosine_similarity(before, after, dim=2).mean(dim=1)
+    return {layer: round(max(value, 0.0), 6) for layer, value in enumerate(mean.tolist())}
 
 
 def prompt_rows(before: dict[int, Tensor], after: dict[int, Tensor]) -> dict[int, dict[str, float]]:
-    """Per layer: the RMS of the prompts and of their change since the task began."""
+    """Per layer: the RMS of the prompts, and of their change since the task began."""
     return {
         layer: {
             "prompt_rms": round(rms(after[layer]), 6),
@@ -79,7 +86,7 @@ def rms(x: Tensor) -> float:
 
 
 def similarities(prompts: dict[int, Tensor]) -> list[dict[str, Any]]:
-    """Cosine between the prompts of every two layers that are of one shape."""
+    """Rows of similarity.csv: the cosine between the prompts of every two layers of one shape."""
     return [
         {
             "layer": a,
@@ -92,19 +99,13 @@ def similarities(prompts: dict[int, Tensor]) -> list[dict[str, Any]]:
 
 
 def table(
-    task: int, prompts: dict[int, dict[str, float]], before: Tensor | None, after: Tensor | None
+    task: int, prompts: dict[int, dict[str, float]], drift: dict[int, float]
 ) -> list[dict[str, Any]]:
-    """Rows of movement.csv for one task: a row per block, and one (the last) for what the head reads."""
-    drift: dict[int, float] = {}
-    if before is not None and after is not None:
-        mean = 1 - torch.cosine_similarity(before, after, dim=2).mean(dim=1)
-        drift = {layer: round(max(value, 0.0), 6) for layer, value in enumerate(mean.tolist())}
-    return [
-        {
-            "task": task,
-            "layer": layer,
-            **prompts.get(layer, {}),
-            **({"feature_drift": drift[layer]} if drift else {}),
-        }
-        for layer in sorted(prompts.keys() | drift.keys())
-    ]
+    """Rows of movement.csv for one task: one per block, and a last one for what the head reads."""
+    rows = []
+    for layer in sorted(prompts.keys() | drift.keys()):
+        row = {"task": task, "layer": layer, **prompts.get(layer, {})}
+        if drift:
+            row["feature_drift"] = drift[layer]
+        rows.append(row)
+    return rows

@@ -1,12 +1,12 @@
-"""The run of a cell: task after task, evaluation after each, checkpoints, and a status for whatever goes wrong.
+"""The run of a cell: task after task, evaluation after each, checkpoints, and a status at its end.
 
-The engine owns optimiser, schedule, masking at evaluation, checkpoints and the guard against divergence (with training.py).
-A method only says how an image becomes logits and what is descended.
+The engine owns optimiser, schedule, evaluation with its masking, checkpoints and the guard against
+divergence (with task.py). A method only says how an image becomes logits and which loss to
+minimise.
 """
 
 from __future__ import annotations
 
-import json
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -14,75 +14,83 @@ from typing import Any
 
 import numpy as np
 import torch
+from torch import Tensor
 
 from bench import faults, stopping
 from bench.config.spec import RunSpec
 from bench.cost.counted import inference_gflops
 from bench.data.stream import TaskSlice
 from bench.engine.cell import Cell, build_cell, inputs
-from bench.engine.checkpoint import Checkpoints
+from bench.engine.checkpoint import AfterTask, Checkpoints
 from bench.engine.task import train_task
 from bench.errors import Diverged, UsageError
 from bench.hardware import environment, not_repeatable, peak_memory_mib
-from bench.store.rundir import SAME, RunDir, environment_digest, identity
-from bench.store.tables import TABLES, Rows
+from bench.store.rundir import FIXED_COLUMNS, RunDir, environment_digest, identity
+from bench.store.tables import Rows
 
-KEPT = (
-    "finished_tasks",
-    "metrics",
-    "timing",
-    "losses",
-    "movement",
-    "similarity",
-    "facts",
-)  # what a checkpoint holds of a cell
 Progress = Callable[[str], None]
 
 
-# --- evaluation -----------------------------------------------------------------------------------------------------
+# --- evaluation -------------------------------------------------------------------------------
 
 
 @torch.inference_mode()
 def evaluate(cell: Cell, after: TaskSlice) -> Rows:
-    """One pass over the test images of the classes seen; class and task scenario from the same logits."""
+    """One pass over the test images of the classes seen, as rows of metrics.csv.
+
+    Both scenarios come from the same logits: 'class' over all classes seen, 'task' over the classes
+    of the image's own task. Raises Diverged for logits that are not finite.
+    """
     method, stream = cell.method, cell.stream
-    tasks = [t for t in stream.eval_tasks if t.stop <= after.stop]
+    tasks = [task for task in stream.eval_tasks if task.stop <= after.stop]
+    bounds = torch.tensor([[task.start, task.stop] for task in tasks])
     correct = {"class": np.zeros(len(tasks), dtype=int), "task": np.zeros(len(tasks), dtype=int)}
     n = np.zeros(len(tasks), dtype=int)
     features = cell.queries.plain("test") if method.needs_query else None
-    bounds = torch.tensor([[t.start, t.stop] for t in tasks])
-    classes = torch.arange(after.stop)
     for batch in stream.test_batches(after.stop, method.needs_images):
         stopping.check()
         images, query, labels = inputs(cell, batch, features)
         if "gflops_infer" not in cell.facts and after is stream.tasks[-1]:
-            cell.facts["gflops_infer"] = inference_gflops(cell.method, images, query)
+            cell.facts["gflops_infer"] = inference_gflops(method, images, query)
         logits, labels = method(images, query)[:, : after.stop].cpu(), labels.cpu()
         if not torch.isfinite(logits).all():
             raise Diverged(f"logits that are not finite after task {after.index + 1}")
-        which = torch.from_numpy(stream.task_of_class[labels.numpy()])
-        own = bounds[which]
-        outside = (classes[None] < own[:, :1]) | (classes[None] >= own[:, 1:])
-        for scenario, scores in (
-            ("class", logits),
-            ("task", logits.masked_fill(outside, -torch.inf)),
-        ):
-            hit = scores.argmax(dim=1) == labels
-            correct[scenario] += np.bincount(which[hit].numpy(), minlength=len(tasks))
-        n += np.bincount(which.numpy(), minlength=len(tasks))
+        task_of = torch.from_numpy(stream.task_of_class[labels.numpy()])
+        n += _per_task(task_of, len(tasks))
+        own_logits = _only_own_task(logits, bounds[task_of])
+        for scenario, scores in (("class", logits), ("task", own_logits)):
+            correct[scenario] += _per_task(task_of[scores.argmax(dim=1) == labels], len(tasks))
     return [
-        {**identity(cell.spec), "scenario": scenario, "after_task": len(tasks), "eval_task": t.index + 1,
-         "n": int(n[i]), "correct": int(hits[i])}
+        {
+            **identity(cell.spec),
+            "scenario": scenario,
+            "after_task": len(tasks),
+            "eval_task": task.index + 1,
+            "n": int(n[i]),
+            "correct": int(hits[i]),
+        }
         for scenario, hits in correct.items()
-        for i, t in enumerate(tasks)
-    ]  # fmt: skip
+        for i, task in enumerate(tasks)
+    ]
 
 
-# --- the run --------------------------------------------------------------------------------------------------------
+def _per_task(task_of: Tensor, tasks: int) -> np.ndarray:
+    """(tasks,): how many images each task has, from the task of each image."""
+    return np.bincount(task_of.numpy(), minlength=tasks)
+
+
+def _only_own_task(logits: Tensor, bounds: Tensor) -> Tensor:
+    """Logits (b, classes) with those outside each image's bounds (b, 2), start and stop, masked."""
+    classes = torch.arange(logits.shape[1])[None]
+    outside = (classes < bounds[:, :1]) | (classes >= bounds[:, 1:])
+    return logits.masked_fill(outside, -torch.inf)
+
+
+# --- the run ----------------------------------------------------------------------------------
 
 
 def identity_of(cell: Cell) -> dict[str, Any]:
-    """What a cell's files turned out to be: two runs that differ here are not one cell."""
+    """Facts about a cell's files: two runs that differ here are not one cell."""
     return {
         "precision": cell.backbone.precision,
         "weights_sha": cell.backbone.sha256,
@@ -95,10 +103,11 @@ def identity_of(cell: Cell) -> dict[str, Any]:
 
 def run_cell(
     spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None
-) -> dict:
-    """Run one cell, or continue it, and leave its results on disk. Returns its state (status, reason, facts).
+) -> dict[str, Any]:
+    """Run one cell, or continue it, and leave its results on disk.
 
-    Raises UsageError if the spec cannot be run at all and Busy while another process runs it; every other failure is a status.
+    Returns its state: status, reason, facts. Raises UsageError if the spec cannot be run at all and
+    Busy while another process runs it; every other failure is a status.
     """
     run = RunDir.of(results, spec)
     with run.lock():
@@ -107,22 +116,18 @@ def run_cell(
         return _run_cell(spec, run, device, progress)
 
 
-def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> dict:
+def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> dict[str, Any]:
     cell = build_cell(spec, device)
-    where = environment(cell.device)
-    identifying = {"env_sha": environment_digest(where), **identity_of(cell)}
+    environment_facts = environment(cell.device)
+    identifying = {"env_sha": environment_digest(environment_facts), **identity_of(cell)}
     run.refuse_other(identifying)
-    run.open(spec, where, {**identifying, "model": cell.method.configuration})
+    run.open(spec, environment_facts, {**identifying, **_settings(cell)})
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
-        _run_tasks(cell, run, {key: identifying[key] for key in SAME}, progress)
-        state = {
-            "status": "done",
-            "reason": not_repeatable(cell.device),
-            **identifying,
-            **_closing_facts(cell),
-        }
-        run.finish({name: getattr(cell, name) for name in TABLES}, state)
+        _run_tasks(cell, run, {key: identifying[key] for key in FIXED_COLUMNS}, progress)
+        ended = {"status": "done", "reason": not_repeatable(cell.device)}
+        state = {**ended, **identifying, **_settings(cell), **_closing_facts(cell)}
+        run.finish(cell.tables, state)
     except (KeyboardInterrupt, SystemExit):
         run.give_up({"status": "interrupted", "reason": "stopped by a signal", **identifying})
         raise
@@ -147,8 +152,26 @@ def failure(error: Exception) -> dict[str, str]:
     return {"status": "error", "reason": f"{type(error).__name__}: {reason}"}
 
 
+def _settings(cell: Cell) -> dict[str, Any]:
+    """The method's settings with its defaults, and how it selects prompts at test."""
+    model = cell.method.configuration
+    return {"model": model, "selection": cell.method.selection(model)}
+
+
+def _closing_facts(cell: Cell) -> dict[str, Any]:
+    """Facts about a finished cell for runs.csv."""
+    trainable = sum(p.numel() for p in cell.method.parameters())
+    total = trainable + sum(p.numel() for p in cell.backbone.parameters())
+    return {
+        "stream_sha": cell.stream.digest,
+        "params_trainable": trainable,
+        "params_total": total,
+        **cell.facts,
+    }
+
+
 def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], progress: Progress) -> None:
-    """same: what a checkpoint to continue from must share with this run."""
+    """All tasks that are left. same: digests that a checkpoint must share with this run."""
 
     def say(line: str) -> None:
         run.log(line)
@@ -158,58 +181,46 @@ def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], progress: Progress
     _restore_tasks(cell, kept)
     if cell.finished_tasks:
         run.log(f"continued after task {cell.finished_tasks}")
-    for part in cell.stream.tasks[cell.finished_tasks :]:
-        progress(f"task {part.index + 1}/{len(cell.stream.tasks)}")
-        cell.measuring, before = 0.0, time.perf_counter()
-        end = train_task(cell, part, run.log, kept)
-        trained = time.perf_counter()
-        train_seconds = end.seconds + trained - before - cell.measuring
-        rows = evaluate(cell, part)
-        ended = time.perf_counter()
-        cell.metrics += rows
-        cell.finished_tasks = part.index + 1
-        cell.timing.append(
-            {
-                "run_id": cell.spec.run_id,
-                "task": part.index + 1,
-                "train_seconds": round(train_seconds, 3),
-                "eval_seconds": round(ended - trained, 3),
-                "train_images_per_second": round(end.served / train_seconds, 1),
-                "peak_memory_mib": peak_memory_mib(),
-            }
-        )
-        own = [r for r in rows if r["scenario"] == "class"]
-        run.log(
-            f"task {part.index + 1} accuracy "
-            + " ".join(f"{100 * r['correct'] / r['n']:.1f}" for r in own)
-        )
-        faults.point("task")
-        rest = json.dumps({name: getattr(cell, name) for name in KEPT})
-        kept.save_task(
-            cell.finished_tasks,
-            {"method": cell.method.state_dict(), "rest": rest, "stream": cell.stream.digest},
-        )
+    for task_slice in cell.stream.tasks[cell.finished_tasks :]:
+        progress(f"task {task_slice.index + 1}/{len(cell.stream.tasks)}")
+        _run_task(cell, task_slice, run, kept)
         stopping.check()
+
+
+def _run_task(cell: Cell, task_slice: TaskSlice, run: RunDir, kept: Checkpoints) -> None:
+    """Train a task, evaluate after it, and keep the state."""
+    trained = train_task(cell, task_slice, run.log, kept)
+    began = time.perf_counter()
+    rows = evaluate(cell, task_slice)
+    timing = {
+        "task": task_slice.index + 1,
+        "train_seconds": round(trained.seconds, 3),
+        "eval_seconds": round(time.perf_counter() - began, 3),
+        "train_images_per_second": round(trained.served / trained.seconds, 1),
+        "peak_memory_mib": peak_memory_mib(),
+    }
+    cell.add("metrics", rows)
+    cell.add("timing", [timing])
+    cell.finished_tasks = task_slice.index + 1
+    shares = [row["correct"] / row["n"] for row in rows if row["scenario"] == "class"]
+    shown = " ".join(f"{100 * share:.1f}" for share in shares)
+    run.log(f"task {task_slice.index + 1} accuracy {shown}")
+    faults.point("task")
+    kept.save_after(
+        AfterTask(
+            finished=cell.finished_tasks,
+            method=cell.method.state_dict(),
+            stream=cell.stream.digest,
+            tables=cell.tables,
+            facts=cell.facts,
+        )
+    )
 
 
 def _restore_tasks(cell: Cell, kept: Checkpoints) -> None:
     """Continue after the newest finished task whose state can be read and fits."""
-    for content in kept.tasks():
-        if kept.restore(content, cell.method):
-            for name, value in json.loads(content["rest"]).items():
-                setattr(cell, name, value)
-            cell.stream.digest = content["stream"]
+    for state in kept.after():
+        if kept.restore(state, cell.method):
+            cell.finished_tasks, cell.stream.digest = state.finished, state.stream
+            cell.tables, cell.facts = state.tables, state.facts
             return
-
-
-def _closing_facts(cell: Cell) -> dict[str, Any]:
-    """Facts of a finished cell for runs.csv."""
-    trainable = sum(p.numel() for p in cell.method.parameters())
-    total = trainable + sum(p.numel() for p in cell.backbone.parameters())
-    return {
-        "model": cell.method.configuration,
-        "stream_sha": cell.stream.digest,
-        "params_trainable": trainable,
-        "params_total": total,
-        **cell.facts,
-    }

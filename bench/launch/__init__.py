@@ -1,1 +1,1 @@
-"""Cells on processes: workers on this machine, or a cluster."""
+"""Where cells are run: on worker processes of this machine, or on a cluster."""

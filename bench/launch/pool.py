@@ -1,7 +1,7 @@
-"""Cells on this machine: worker processes, side by side, one cell each at a time.
+"""Cells on this machine, side by side: worker processes that run one cell at a time.
 
-As many as there are cores, or one on each GPU. A worker that dies is one cell's failure, not the grid's: the next cell gets
-a new one.
+There are as many workers as cores, or one on each GPU. A worker that dies fails one cell and not
+the grid: the next cell gets a new worker.
 """
 
 from __future__ import annotations
@@ -26,12 +26,14 @@ from tqdm import tqdm
 from bench.config.spec import RunSpec, plain
 from bench.errors import Busy, UsageError
 from bench.hardware import cores
-from bench.store.collect import Kept
+from bench.store.collect import TableRows
 from bench.store.rundir import RunDir, refuse_other
+
+BUSY_SECONDS = 0.5  # before a cell that another grid is running is tried again
 
 
 class Worker:
-    """A `bench.worker` process; started when first needed, started again if it died."""
+    """A `bench.launch.worker` process; it is started when needed, and again if it died."""
 
     def __init__(self, results: Path, device: str) -> None:
         self.results, self.device = results, device
@@ -40,59 +42,60 @@ class Worker:
     def ask(
         self, do: str, spec: RunSpec, progress: Any = None, limit: float | None = None
     ) -> dict[str, Any]:
-        """Status, reason and identity (digests) of a cell; after `limit` minutes it is stopped as by a signal.
+        """Send a request (see worker.py) and return its answer.
 
-        Raises UsageError if the cell cannot be run at all, Busy while another process runs it.
+        limit: minutes, after which the cell is stopped as by a signal. Raises UsageError if the
+        cell cannot be run at all, and Busy while another process runs it.
         """
-        if self.process is None or self.process.poll() is not None:
-            self.close()
-            threads = str(spec.train.threads)
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "bench.launch.worker"],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.PIPE,
-                text=True,
-                env={**os.environ, "OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads},
-            )
-        assert self.process.stdin is not None
-        assert self.process.stdout is not None
+        process = self._started(spec.train.threads)
         request = {
             "do": do,
             "spec": plain(spec),
             "results": str(self.results),
             "device": self.device,
         }
-        try:
-            self.process.stdin.write(json.dumps(request) + "\n")
-            self.process.stdin.flush()
-        except (BrokenPipeError, ValueError):
-            pass  # it died or was stopped: the empty answer below says so
-        watch = threading.Timer(60 * (limit or 0), self.process.terminate)
+        assert process.stdin is not None
+        # A worker that died or was stopped takes no request: its exit code below says so.
+        with contextlib.suppress(BrokenPipeError, ValueError):
+            process.stdin.write(json.dumps(request) + "\n")
+            process.stdin.flush()
+        timer = threading.Timer(60 * (limit or 0), process.terminate)
         if limit:
-            watch.start()
+            timer.start()
         try:
-            for line in self.process.stdout:
-                reply = json.loads(line)
-                if reply["kind"] == "usage":
-                    raise UsageError(reply["reason"])
-                if reply["kind"] == "busy":
-                    raise Busy(reply["reason"])
-                if reply["kind"] == "state":
-                    return reply
-                if progress:
-                    progress(reply["text"])
+            answer = self._answer(process, progress)
         finally:
-            watch.cancel()
-        code = self.process.wait()
-        if limit and code in (128 + signal.SIGTERM, -signal.SIGTERM):
-            return {"status": "interrupted", "reason": f"past its limit of {limit:g} minutes"}
-        status = (
-            "oom" if code == -9 else "error"
-        )  # the kernel's answer to memory running out is SIGKILL
-        ended = (
-            f"the process ended with {'signal ' + str(-code) if code < 0 else 'code ' + str(code)}"
-        )
-        return {"status": status, "reason": ended}
+            timer.cancel()
+        return answer or _ended(process.wait(), limit)
+
+    def _started(self, threads: int) -> subprocess.Popen[str]:
+        if self.process is None or self.process.poll() is not None:
+            self.close()
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "bench.launch.worker"],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                text=True,
+                env=os.environ
+                | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
+            )
+        return self.process
+
+    @staticmethod
+    def _answer(process: subprocess.Popen[str], progress: Any) -> dict[str, Any] | None:
+        """The answer to the request, or None if the worker ended without one."""
+        assert process.stdout is not None
+        for line in process.stdout:
+            reply = json.loads(line)
+            if reply["kind"] == "usage":
+                raise UsageError(reply["reason"])
+            if reply["kind"] == "busy":
+                raise Busy(reply["reason"])
+            if reply["kind"] == "state":
+                return reply
+            if progress:
+                progress(reply["text"])
+        return None
 
     def stop(self) -> None:
         """Ask it to end: at the next step, with everything saved."""
@@ -107,56 +110,60 @@ class Worker:
             self.process.kill()
 
     def close(self) -> None:
-        """After it ended, and after whoever reads its answers has seen their end."""
+        """Close its pipes. To be called after it ended and its last answer was read."""
         if self.process is not None:
-            with contextlib.suppress(BrokenPipeError), self.process:  # closes the pipes
+            with contextlib.suppress(BrokenPipeError), self.process:
                 pass
 
 
-def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, Kept]) -> None:
-    """Build each different combination once, so that a wrong name, folder, file or value is found before training.
+def _ended(code: int, limit: float | None) -> dict[str, Any]:
+    """Status and reason of a cell whose worker ended without an answer."""
+    if limit and code in (128 + signal.SIGTERM, -signal.SIGTERM):
+        return {"status": "interrupted", "reason": f"past its limit of {limit:g} minutes"}
+    how = f"signal {-code}" if code < 0 else f"code {code}"
+    # The kernel answers with SIGKILL when memory runs out.
+    status = "oom" if code == -signal.SIGKILL else "error"
+    return {"status": status, "reason": f"the process ended with {how}"}
 
-    Raises UsageError for it, and for a cell that was begun or finished with other images, weights or precision. kept: cells
-    that are done by the suite's tables alone, by run_id.
+
+def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, TableRows]) -> None:
+    """Build each different combination once, so that a mistake is found before any training.
+
+    kept: cells that only the suite's tables list as done, by run_id. Raises UsageError for a wrong
+    name, folder, file or value, and for a cell that was begun or finished with other images,
+    weights or precision.
     """
     built: dict[str, dict[str, Any]] = {}
     for cell in cells:
-        kind = (
-            replace(cell, order_seed=0, seed=0).canonical()
-            + cell.data.root
-            + cell.backbone.checkpoint
-        )
-        if kind not in built:
-            built[kind] = worker.ask("check", cell)
-            if built[kind]["status"] != "ok":
-                raise UsageError(
-                    f"{cell.method} on {cell.benchmark}: cannot be built ({built[kind]['reason']})"
-                )
+        same = replace(cell, order_seed=0, seed=0).canonical()
+        combination = same + cell.data.root + cell.backbone.checkpoint
+        if combination not in built:
+            built[combination] = worker.ask("check", cell)
+            if built[combination]["status"] != "ok":
+                reason = built[combination]["reason"]
+                raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({reason})")
+        identity = built[combination]["identity"]
         if cell.run_id in kept:
             where = f"{worker.results / cell.suite}/runs.csv: {cell.run_id}"
-            refuse_other(
-                where,
-                kept[cell.run_id].state,
-                built[kind]["identity"],
-                "give --name, or leave out --keep",
-            )
+            cure = "give --name, or leave out --keep"
+            refuse_other(where, kept[cell.run_id].state, identity, cure)
         else:
-            RunDir.of(worker.results, cell).refuse_other(built[kind]["identity"])
+            RunDir.of(worker.results, cell).refuse_other(identity)
 
 
 @dataclass
 class Pool:
-    """Cells that wait for a worker, and what became of those that had one: shared by the threads that talk to the workers."""
+    """The waiting cells and the failed ones, shared by the threads that talk to the workers."""
 
     results: Path
     waiting: queue.Queue[RunSpec]
     bar: tqdm
     limit: float | None  # minutes for each cell
-    failed: dict[str, str] = field(default_factory=dict)  # why a cell is not done, by run_id
+    failed: dict[str, str] = field(default_factory=dict)  # reason, by run_id
     stopping: threading.Event = field(default_factory=threading.Event)
 
     def work(self, worker: Worker) -> None:
-        """Have one worker run cells until none waits, or the grid is stopped."""
+        """Have one worker run cells until none waits, or until the grid is stopped."""
         while not self.stopping.is_set():
             try:
                 cell = self.waiting.get_nowait()
@@ -167,7 +174,7 @@ class Pool:
                 status, reason = answer["status"], answer["reason"]
             except Busy:
                 self.waiting.put(cell)
-                self.stopping.wait(0.5)
+                self.stopping.wait(BUSY_SECONDS)
                 continue
             except UsageError as error:
                 status, reason = "error", str(error)
@@ -179,32 +186,31 @@ class Pool:
         self.bar.set_postfix_str(f"{cell.method} {cell.benchmark} {text}")
 
     def fail(self, cell: RunSpec, status: str, reason: str) -> None:
+        """Note why a cell is not done, also in its run directory if it could not do that itself."""
         self.failed[cell.run_id] = f"{status}: {reason}"
         run = RunDir.of(self.results, cell)
         state = run.state()
-        if state["status"] in (
-            "running",
-            "missing",
-            status,
-        ):  # it died or refused before it could say so, or why
-            with contextlib.suppress(
-                OSError, UsageError
-            ):  # a full disk: what can be said is said below
-                run.give_up({**state, "status": status, "reason": reason})
+        if state["status"] in ("running", "missing", status):
+            with contextlib.suppress(OSError, UsageError):  # on a full disk the line below remains
+                run.give_up(state | {"status": status, "reason": reason})
         tqdm.write(f"{cell.run_id}: {self.failed[cell.run_id]}", file=sys.stderr)
 
 
 def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> list[Worker]:
-    """The workers beside the first: as many as jobs, cores or GPUs ask for and cells need, dealt to the GPUs in turn."""
-    places = first.ask("devices", cells[0]).get("devices", [first.device])
-    beside = min(jobs or (cores() if places == ["cpu"] else len(places)), len(cells))
-    print(f"{beside} side by side on {', '.join(places)}", file=sys.stderr)
-    first.device = places[0]
-    return [Worker(first.results, places[number % len(places)]) for number in range(1, beside)]
+    """The workers beside the first, dealt to the GPUs in turn.
+
+    jobs: how many in all; None = one for each core or GPU. There are never more than cells.
+    """
+    devices = first.ask("devices", cells[0]).get("devices", [first.device])
+    usual = cores() if devices == ["cpu"] else len(devices)
+    count = min(jobs or usual, len(cells))
+    print(f"{count} side by side on {', '.join(devices)}", file=sys.stderr)
+    first.device = devices[0]
+    return [Worker(first.results, devices[number % len(devices)]) for number in range(1, count)]
 
 
 def end(workers: list[Worker], threads: list[threading.Thread]) -> None:
-    """Workers stop at their next step; asked a second time, at once."""
+    """Stop the workers at their next step; at once if a second signal comes meanwhile."""
     try:
         for worker in workers:
             worker.stop()
@@ -223,15 +229,17 @@ def run_local(
     results: Path,
     jobs: int | None,
     device: str,
+    *,
     finished: Iterable[RunSpec] = (),
     limit: float | None = None,
-    kept: Mapping[str, Kept] = MappingProxyType({}),
+    kept: Mapping[str, TableRows] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Run cells on local workers, each for at most `limit` minutes; returns the reason of each that is not done, by run_id.
+    """Run cells on local workers; returns the reason of each cell that is not done, by run_id.
 
-    Of finished cells those that read files of the user's are checked too: are the files still the same? A cell that
-    another grid is running is waited for. jobs: cells side by side, which share the GPUs evenly; None: as many as there are
-    cores, or GPUs. kept: those of the finished cells that have rows in the suite's tables and no run.
+    jobs: cells side by side; None = one for each core or GPU. finished: cells that are done. Those
+    that read the user's own files are checked again, since the files may have changed. limit:
+    minutes for each cell. kept: finished cells that have rows in the suite's tables and no run.
+    A cell that another grid is running is waited for.
     """
     bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
     pool = Pool(results, queue.Queue(), bar, limit)

@@ -1,4 +1,4 @@
-"""One Slurm job array, one cell per element; and the command of a cell, which any other launcher can run."""
+"""The command of one cell, which any launcher can run, and a Slurm job array of such commands."""
 
 from __future__ import annotations
 
@@ -14,17 +14,25 @@ from bench.store.files import write_text
 
 
 def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
-    """The `bench.run` command of one cell, for other launchers."""
-    words = [sys.executable, "-m", "bench.run", args.suite, "--method", cell.method, "--benchmark", cell.benchmark,
-             "--order-seed", str(cell.order_seed), "--seed", str(cell.seed), "--results", str(args.results),
-             "--name", cell.suite, "--device", args.device]  # fmt: skip
+    """The `bench.run` command of one cell, quoted for a shell."""
+    options = {
+        "--method": cell.method,
+        "--benchmark": cell.benchmark,
+        "--order-seed": cell.order_seed,
+        "--seed": cell.seed,
+        "--results": args.results,
+        "--name": cell.suite,
+        "--device": args.device,
+    }
+    words = [sys.executable, "-m", "bench.run", args.suite]
+    words += [str(word) for option in options.items() for word in option]
     if args.overrides:
         words += ["--set", *(f"{key}={value}" for key, value in args.overrides.items())]
     return shlex.join(words)
 
 
 def submit_slurm(cells: list[RunSpec], args: argparse.Namespace, folder: Path) -> None:
-    """One Slurm job array with one cell per element; sbatch must be on the PATH."""
+    """Submit a job array with one cell per element. Raises UsageError where sbatch fails."""
     script = folder / "slurm.sh"
     lines = [
         "#!/bin/bash",

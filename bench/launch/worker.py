@@ -1,7 +1,7 @@
-"""A process that runs cells for the grid: one JSON request per line in, one JSON answer per line out.
+"""A process that runs cells for a grid: one JSON request per line in, one JSON answer per line out.
 
-It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests are
-{"do": "devices" | "check" | "run", "spec": {...}, "results": "...", "device": "..."}; answers are
+It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests:
+{"do": "devices" | "check" | "run", "spec": {...}, "results": "...", "device": "..."}. Answers:
 {"kind": "progress" | "usage" | "busy" | "state", ...}.
 """
 
@@ -11,8 +11,9 @@ import json
 import os
 import signal
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
 from bench import stopping
 from bench.config.spec import spec_from_json
@@ -22,51 +23,54 @@ from bench.hardware import choose_device, devices
 
 def serve() -> None:
     """Answer requests until standard input ends."""
-    signal.signal(
-        signal.SIGINT, signal.SIG_IGN
-    )  # Ctrl-C is the grid's to handle: it ends its workers
-    stopping.on_signals(
-        signal.SIGTERM, again=False
-    )  # to a process group it comes twice: from outside, and from the grid
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the grid, which ends its workers
+    # A signal to the process group comes twice: from outside, and from the grid.
+    stopping.on_signals(signal.SIGTERM, again=False)
     answers = os.fdopen(os.dup(1), "w")
-    os.dup2(2, 1)  # anything that prints must not disturb the answers
+    os.dup2(2, 1)  # whatever prints must not disturb the answers
 
     def answer(**content: Any) -> None:
-        try:
-            answers.write(json.dumps(content) + "\n")
-            answers.flush()
-        except BrokenPipeError:  # the grid is gone: as if it had asked to stop
-            os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
-            raise SystemExit(128 + signal.SIGTERM) from None
+        _send(answers, content)
 
     for line in sys.stdin:
-        from bench.engine import run as engine
+        from bench.engine.run import failure
 
-        request = json.loads(line)
         try:
-            if request["do"] == "devices":
-                answer(kind="state", status="ok", reason="", devices=devices(request["device"]))
-                continue
-            spec = spec_from_json(json.dumps(request["spec"]))
-            device = choose_device(request["device"])
-            if request["do"] == "check":
-                identity = engine.identity_of(engine.build_cell(spec, device))
-                answer(kind="state", status="ok", reason="", identity=identity)
-            else:
-                state = engine.run_cell(
-                    spec,
-                    Path(request["results"]),
-                    device,
-                    lambda text: answer(kind="progress", text=text),
-                )
-                answer(kind="state", status=state["status"], reason=state["reason"])
+            _serve_one(json.loads(line), answer)
         except UsageError as error:
             answer(kind="usage", reason=str(error))
         except Busy as error:
             answer(kind="busy", reason=str(error))
-        except Exception as error:  # while building the cell, or the disk is full and not even the state could be written
-            answer(kind="state", **engine.failure(error))
-        stopping.check()  # asked while the last answer was on its way: not the next cell's
+        except Exception as error:  # from building the cell, or a disk too full to write the state
+            answer(kind="state", **failure(error))
+        stopping.check()  # asked while the last answer was sent: it does not concern the next cell
+
+
+def _send(answers: TextIO, content: dict[str, Any]) -> None:
+    try:
+        answers.write(json.dumps(content) + "\n")
+        answers.flush()
+    except BrokenPipeError:  # the grid has gone: as if it had asked to stop
+        os.dup2(os.open(os.devnull, os.O_WRONLY), answers.fileno())
+        raise SystemExit(128 + signal.SIGTERM) from None
+
+
+def _serve_one(request: dict[str, Any], answer: Callable[..., None]) -> None:
+    from bench.engine import run
+    from bench.engine.cell import build_cell
+
+    if request["do"] == "devices":
+        answer(kind="state", status="ok", reason="", devices=devices(request["device"]))
+        return
+    spec = spec_from_json(json.dumps(request["spec"]))
+    device = choose_device(request["device"])
+    if request["do"] == "check":
+        identity = run.identity_of(build_cell(spec, device))
+        answer(kind="state", status="ok", reason="", identity=identity)
+        return
+    results = Path(request["results"])
+    state = run.run_cell(spec, results, device, lambda text: answer(kind="progress", text=text))
+    answer(kind="state", status=state["status"], reason=state["reason"])
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""What a report refuses: tables that contradict themselves, the runs they come from, or each other. One line each."""
+"""What a report refuses: tables that contradict themselves, their runs, or each other."""
 
 from __future__ import annotations
 
@@ -10,151 +10,157 @@ from bench.errors import UsageError
 from bench.store.rundir import RunDir
 from bench.store.tables import METRICS, SCENARIOS, to_csv
 
-NAMED = ["suite", "benchmark", "method", "order_seed", "seed"]
-SHARED = ("data.", "backbone.")  # keys that rows of one benchmark have in common
-STREAM = [
-    "train.epochs",
-    "train.batch_size",
-    "train.joint",
-]  # what the batches served depend on besides data and seeds
+ROW_KEYS = ["benchmark", "method"]
+IDENTITY_COLUMNS = ["suite", *ROW_KEYS, "order_seed", "seed"]
+SHARED_PREFIXES = ("data.", "backbone.")  # of settings that rows of one benchmark have in common
+# Besides data and seeds, the batches served depend on these settings.
+STREAM_KEYS = ["train.epochs", "train.batch_size", "train.joint"]
+# Cells that are equal in the second item's columns need one value in the first item's column.
+EQUAL_COLUMNS = {
+    ("data_sha", "images"): ["benchmark"],
+    ("weights_sha", "weights"): ["benchmark"],
+    ("precision", "precision"): ["benchmark", "wanted"],
+    ("tasks", "number of tasks"): ["benchmark"],
+    ("stream_sha", "class order, batches or views"): [
+        "benchmark",
+        "order_seed",
+        "seed",
+        *STREAM_KEYS,
+    ],
+}
 
 
 def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: pd.DataFrame) -> None:
-    """Raises UsageError where runs.csv and metrics.csv do not tell of the same cells, or not the whole of a finished one.
+    """Raises UsageError if runs.csv and metrics.csv disagree on the cells, or one is incomplete.
 
-    A run_id says method, benchmark, order, seed and the spec's digest. A finished cell has, in both scenarios, every pair of
-    tasks, or the last row only (joint); a task has as many images whenever and with whichever method it is tested. Where the
-    runs themselves are there (results/SUITE/runs) their rows must be those that each ended with.
+    A run_id says method, benchmark, order, seed and the spec's digest. A finished cell has, in both
+    scenarios, every pair of tasks, or the last row only (joint training). A task has as many images
+    whenever and with whichever method it is tested. If the runs are there too (results/SUITE/runs),
+    the rows must be those with which each run ended.
     """
-    where = f"{folder}/runs.csv"
-    twice = runs[runs.duplicated(NAMED[1:], keep=False)]
+    _refuse_names(f"{folder}/runs.csv", runs)
+    where = f"{folder}/metrics.csv"
+    done = runs[runs["status"] == "done"].set_index("run_id")
+    of_run = metrics.groupby("run_id", sort=False)
+    for run_id, group in of_run:
+        if run_id not in done.index:
+            raise UsageError(f"{where}: rows of '{run_id}', which runs.csv does not list as done")
+        row = done.loc[run_id]
+        _refuse_identity(where, group, row)
+        _refuse_incomplete(where, run_id, group, int(row["tasks"]))
+        _refuse_altered(where, run_id, group, folder)
+    silent = [run_id for run_id in done.index if run_id not in of_run.groups]
+    if silent:
+        raise UsageError(
+            f"{folder}/runs.csv: '{silent[0]}' is done but metrics.csv has no rows of it"
+        )
+    _refuse_image_counts(where, metrics)
+
+
+def _refuse_names(where: str, runs: pd.DataFrame) -> None:
+    """Raises UsageError for a cell with two rows, or a run_id that its row contradicts."""
+    twice = runs[runs.duplicated(IDENTITY_COLUMNS[1:], keep=False)]
     if len(twice):
         raise UsageError(f"{where}: two runs of one cell: {', '.join(twice['run_id'][:2])}")
     for run in runs.itertuples():
         said = f"{run.method}--{run.benchmark}--o{run.order_seed}--s{run.seed}--{run.spec_sha[:12]}"
         if run.run_id != said:
             raise UsageError(f"{where}: '{run.run_id}' is not what its row says ('{said}')")
-    done = runs[runs["status"] == "done"].set_index("run_id")
-    of_run = metrics.groupby("run_id", sort=False)
-    where = f"{folder}/metrics.csv"
-    for run_id, part in of_run:
-        if run_id not in done.index:
-            raise UsageError(f"{where}: rows of '{run_id}', which runs.csv does not list as done")
-        row = done.loc[run_id]
-        for name in NAMED:
-            if (part[name].astype(str) != row[name]).any():
-                raise UsageError(
-                    f"{where}: {name} of rows of '{run_id}' is not the one in runs.csv ('{row[name]}')"
-                )
-        _refuse_part(where, run_id, part, int(row["tasks"]))
-        _refuse_altered(where, run_id, part, folder)
-    silent = [run_id for run_id in done.index if run_id not in of_run.groups]
-    if silent:
-        raise UsageError(
-            f"{folder}/runs.csv: '{silent[0]}' is done but metrics.csv has no rows of it"
-        )
-    for (benchmark, order, task), part in metrics.groupby(
-        ["benchmark", "order_seed", "eval_task"], sort=False
-    ):
-        if part["n"].nunique() > 1:
-            one = part.drop_duplicates("n")
-            both = " and ".join(
-                f"{n} ('{run_id}')"
-                for n, run_id in zip(one["n"][:2], one["run_id"][:2], strict=True)
-            )
+
+
+def _refuse_identity(where: str, group: pd.DataFrame, run: pd.Series) -> None:
+    for name in IDENTITY_COLUMNS:
+        if (group[name].astype(str) != run[name]).any():
             raise UsageError(
-                f"{where}: task {task} of {benchmark}, order {order}, has different numbers of images: {both}"
+                f"{where}: {name} of rows of '{run.name}' is not the one in runs.csv "
+                f"('{run[name]}')"
             )
 
 
-def _refuse_part(where: str, run_id: str, part: pd.DataFrame, tasks: int) -> None:
+def _refuse_incomplete(where: str, run_id: str, group: pd.DataFrame, tasks: int) -> None:
     last = {(tasks, i) for i in range(1, tasks + 1)}
     every = {(t, i) for t in range(1, tasks + 1) for i in range(1, t + 1)}
     for scenario in SCENARIOS:
-        rows = part[part["scenario"] == scenario]
+        rows = group[group["scenario"] == scenario]
         if {*zip(rows["after_task"], rows["eval_task"], strict=True)} not in (every, last):
             raise UsageError(
                 f"{where}: rows of '{run_id}' are not whole (scenario {scenario}, {tasks} tasks)"
             )
 
 
-def _refuse_altered(where: str, run_id: str, part: pd.DataFrame, folder: Path) -> None:
+def _refuse_altered(where: str, run_id: str, group: pd.DataFrame, folder: Path) -> None:
     run = RunDir(folder / "runs" / run_id)
-    if run.path.is_dir() and not run.vouches(
-        "metrics.csv", to_csv(METRICS, part.to_dict("records"))
-    ):
+    text = to_csv(METRICS, group.to_dict("records"))
+    if run.path.is_dir() and not run.ended_with("metrics.csv", text):
         raise UsageError(
-            f"{where}: rows of '{run_id}' are not those of {run.path}; run the suite again to collect them"
+            f"{where}: rows of '{run_id}' are not those of {run.path}; "
+            "run the suite again to collect them"
         )
 
 
+def _refuse_image_counts(where: str, metrics: pd.DataFrame) -> None:
+    keys = ["benchmark", "order_seed", "eval_task"]
+    for (benchmark, order, task), group in metrics.groupby(keys, sort=False):
+        if group["n"].nunique() > 1:
+            raise UsageError(
+                f"{where}: task {task} of {benchmark}, order {order}, has different numbers of "
+                f"images: {_two_values(group, 'n', 'run_id')}"
+            )
+
+
+def _two_values(group: pd.DataFrame, column: str, name: str) -> str:
+    """Two different values of a column, each with the name of a row that has it."""
+    two = group.drop_duplicates(column)[:2]
+    pairs = zip(two[column], two[name], strict=True)
+    return " and ".join(f"{value} ('{owner}')" for value, owner in pairs)
+
+
 def training(protocol: pd.DataFrame) -> pd.DataFrame:
-    """What of the training decides which batches are served: STREAM's keys as columns, by benchmark and method."""
-    keys = protocol[protocol["key"].isin(STREAM)]
-    return keys.pivot(index=["benchmark", "method"], columns="key", values="value").reindex(
-        columns=STREAM
-    )
+    """STREAM_KEYS as columns, by benchmark and method."""
+    keys = protocol[protocol["key"].isin(STREAM_KEYS)]
+    table = keys.pivot(index=ROW_KEYS, columns="key", values="value")
+    return table.reindex(columns=STREAM_KEYS)
 
 
 def refuse_mixed(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
-    """Raises UsageError where cells of one table were not run on the same images, weights and views.
+    """Raises UsageError if cells of one table were not run on the same images, weights and views.
 
-    Rows of one benchmark must share data and backbone; rows of one order, seed and training length the digest of every batch.
+    Rows of one benchmark must share data and backbone. Cells of one order, seed and training length
+    must share the digest of every batch.
     """
     _refuse_gaps(where, done, protocol)
-    for (benchmark, key), part in protocol.groupby(["benchmark", "key"], sort=False):
-        if key.startswith(SHARED) and part["value"].nunique() > 1:
-            one = part.drop_duplicates("value")
-            both = " and ".join(
-                f"{value} ('{row}')"
-                for value, row in zip(one["value"][:2], one["method"][:2], strict=True)
-            )
+    for (benchmark, key), group in protocol.groupby(["benchmark", "key"], sort=False):
+        if key.startswith(SHARED_PREFIXES) and group["value"].nunique() > 1:
+            both = _two_values(group, "value", "method")
             raise UsageError(f"{where}: {key} differs between rows of {benchmark}: {both}")
-    wanted = (
-        protocol[protocol["key"] == "train.precision"]
-        .set_index(["benchmark", "method"])["value"]
-        .rename("wanted")
-    )
-    done = done.join(training(protocol), on=["benchmark", "method"]).join(
-        wanted, on=["benchmark", "method"]
-    )
-    done = done.fillna({"wanted": ""})
-    groups = {
-        "data_sha": ("images", ["benchmark"]),
-        "weights_sha": ("weights", ["benchmark"]),
-        "precision": ("precision", ["benchmark", "wanted"]),
-        "tasks": ("number of tasks", ["benchmark"]),
-        "stream_sha": (
-            "class order, batches or views",
-            ["benchmark", "order_seed", "seed", *STREAM],
-        ),
-    }
-    for column, (what, by) in groups.items():
-        for _, part in done.groupby(by, sort=False):
-            if part[column].nunique() > 1:
-                one = part.drop_duplicates(column)
+    precision = protocol[protocol["key"] == "train.precision"].set_index(ROW_KEYS)["value"]
+    done = done.join(training(protocol), on=ROW_KEYS)
+    done = done.join(precision.rename("wanted"), on=ROW_KEYS).fillna({"wanted": ""})
+    for (column, noun), keys in EQUAL_COLUMNS.items():
+        for _, group in done.groupby(keys, sort=False):
+            if group[column].nunique() > 1:
+                first, second = group.drop_duplicates(column)["run_id"][:2]
                 raise UsageError(
-                    f"{where}: {column} of '{one['run_id'].iloc[0]}' and '{one['run_id'].iloc[1]}' differ: "
-                    f"rows of one table need the same {what} (make them equal by --set, and run under another --name)"
+                    f"{where}: {column} of '{first}' and '{second}' differ: rows of one table need "
+                    f"the same {noun} (make them equal by --set, and run under another --name)"
                 )
 
 
 def _refuse_gaps(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None:
-    """Raises UsageError where a key that rows are compared by is there twice, or is missing for a row that is done."""
+    """Raises UsageError for a compared setting of a finished row that has two values or none."""
     if not len(protocol):
         return  # the report says that nothing could be checked
-    twice = protocol[protocol.duplicated(["benchmark", "method", "key"])]
+    twice = protocol[protocol.duplicated([*ROW_KEYS, "key"])]
     if len(twice):
         row = twice.iloc[0]
         raise UsageError(
-            f"{where}: two values of {row['key']} for {row['method']} on {row['benchmark']} in protocol.csv"
+            f"{where}: two values of {row['key']} for {row['method']} on {row['benchmark']} "
+            "in protocol.csv"
         )
-    shared = protocol[protocol["key"].str.startswith(SHARED)]
-    there = protocol.groupby(["benchmark", "method"])["key"].agg(set).to_dict()
-    for benchmark, method in (
-        done[["benchmark", "method"]].drop_duplicates().itertuples(index=False)
-    ):
-        needed = {*STREAM, *shared.loc[shared["benchmark"] == benchmark, "key"]}
-        lacking = sorted(needed - there.get((benchmark, method), set()))
+    shared = protocol[protocol["key"].str.startswith(SHARED_PREFIXES)]
+    known = protocol.groupby(ROW_KEYS)["key"].agg(set).to_dict()
+    for benchmark, method in done[ROW_KEYS].drop_duplicates().itertuples(index=False):
+        needed = {*STREAM_KEYS, *shared.loc[shared["benchmark"] == benchmark, "key"]}
+        lacking = sorted(needed - known.get((benchmark, method), set()))
         if lacking:
             raise UsageError(f"{where}: no {lacking[0]} of {method} on {benchmark} in protocol.csv")

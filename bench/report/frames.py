@@ -1,10 +1,11 @@
-"""From the CSV files to data frames: accuracy matrices and metrics of every finished cell. Nothing is drawn here."""
+"""From the CSV files to data frames: accuracy matrices and metrics of every finished cell."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -13,6 +14,7 @@ from bench import metrics
 from bench.errors import UsageError
 from bench.report import checks
 from bench.report.beside import joined
+from bench.store.facts import read_facts
 from bench.store.tables import (
     KEYS,
     METRICS,
@@ -24,20 +26,25 @@ from bench.store.tables import (
     read_runs,
 )
 
-CELL = ["run_id", "benchmark", "method", "order_seed", "seed"]
+CELL_COLUMNS = ["run_id", "benchmark", "method", "order_seed", "seed"]
 
 
 @dataclass(frozen=True)
 class Results:
-    """What the CSV files hold, as frames with benchmark and method in every one; those not recorded are empty.
+    """What the CSV files hold, as frames that all have the columns benchmark and method.
 
-    runs: a row per cell (text). cells: a row per finished cell and scenario, every metric in percent; matrices: its accuracy
-    matrix. curve: average accuracy after each task, in percent. losses: mean of each part of the loss in each epoch.
-    movement, similarity: what training did to prompts and features (bench/movement.py). protocol: what each row was run with.
-    notes: what of the other suites that were asked for is not among them, and why, a line each.
+    runs: a row per cell (text). cells: a row per finished cell and scenario, every metric in
+    percent; matrices: its accuracy matrix. curve: average accuracy after each task, in percent.
+    losses: mean of each term of the loss in each epoch. movement, similarity: what training did to
+    prompts and features (bench/engine/movement.py). protocol: what each row was run with. A table
+    that was not recorded is empty. reference, figure_rows: as in bench/store/facts.py; no reference
+    if it would be a row NAME@VALUE, a setting of a search.
+    notes: a line for each other suite or row that was asked for and is not shown, with the reason.
     """
 
     suite: str
+    reference: str
+    figure_rows: tuple[str, ...]
     runs: pd.DataFrame
     timing: pd.DataFrame
     cells: pd.DataFrame
@@ -59,16 +66,19 @@ class Results:
 
     def missing(self) -> pd.DataFrame:
         """Cells without a result, with status and reason."""
-        return self.runs.loc[self.runs["status"] != "done", [*CELL[1:], "status", "reason"]]
+        columns = [*CELL_COLUMNS[1:], "status", "reason"]
+        return self.runs.loc[self.runs["status"] != "done", columns]
 
 
 def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path] = ()) -> Results:
-    """Read results/<suite>, with rows of other suites (beside.py) where they were run on the same.
+    """Read a suite's results, and rows of other suites that were run on the same (beside.py).
 
-    Raises UsageError if the tables are absent, malformed or contradict each other, or rows of a suite in `beside` cannot be
-    compared; those of a suite in `if_comparable` are then left out, with a note.
+    Raises UsageError if the tables are absent, malformed or contradict each other, or if rows of a
+    suite in `beside` cannot be compared. A suite in `if_comparable` is then left out, with a note.
     """
     tables, notes = _read(folder), []
+    facts = read_facts(folder)
+    reference = facts.reference or tables["runs"]["method"].iloc[0]
     for other in (*beside, *if_comparable):
         try:
             tables, unshown = joined(folder, tables, other, _read(other))
@@ -78,24 +88,40 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
                 raise
             notes.append(str(error))
     runs, frame = tables.pop("runs"), tables.pop("metrics")
+    return Results(
+        folder.name,
+        "" if "@" in reference else reference,
+        facts.figure_rows,
+        runs,
+        **tables,
+        **_numbers(frame),
+        notes=tuple(notes),
+    )
+
+
+def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
+    """cells, curve and matrices of Results, from the rows of metrics.csv."""
     cells, curves, matrices = [], [], {}
-    for (run_id, scenario), part in frame.groupby(["run_id", "scenario"], sort=False):
-        matrix = metrics.check(_square(part, part["correct"] / part["n"], np.nan))
+    for (run_id, scenario), group in frame.groupby(["run_id", "scenario"], sort=False):
+        matrix = metrics.check(_square(group, group["correct"] / group["n"], np.nan))
         matrices[run_id, scenario] = matrix
-        first = part.iloc[0]
-        name = {key: first[key] for key in CELL} | {"scenario": scenario, "tasks": len(matrix)}
-        pooled = 100 * metrics.pooled_accuracy_curve(
-            _square(part, part["n"], 0), _square(part, part["correct"], 0)
-        )
-        images = int(part.loc[part["after_task"] == len(matrix), "n"].sum())
-        more = {"pooled_last": pooled[-1], "pooled_mean": pooled.mean(), "test_images": images}
-        cells.append(
-            name | {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()} | more
-        )
+        first = group.iloc[0]
+        name = {key: first[key] for key in CELL_COLUMNS}
+        name |= {"scenario": scenario, "tasks": len(matrix)}
+        values = {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()}
+        cells.append(name | values | _pooled(group, len(matrix)))
         for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": task, "accuracy": 100 * value})
-    numbers = {"cells": pd.DataFrame(cells), "curve": pd.DataFrame(curves), "matrices": matrices}
-    return Results(folder.name, runs, **tables, **numbers, notes=tuple(notes))
+    return {"cells": pd.DataFrame(cells), "curve": pd.DataFrame(curves), "matrices": matrices}
+
+
+def _pooled(group: pd.DataFrame, tasks: int) -> dict[str, float | int]:
+    """Accuracies over all test images seen, in percent, and the number of images at the end."""
+    curve = 100 * metrics.pooled_accuracy_curve(
+        _square(group, group["n"], 0), _square(group, group["correct"], 0)
+    )
+    images = int(group.loc[group["after_task"] == tasks, "n"].sum())
+    return {"pooled_last": curve[-1], "pooled_mean": curve.mean(), "test_images": images}
 
 
 def _read(folder: Path) -> dict[str, pd.DataFrame]:
@@ -107,23 +133,20 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     protocol = _protocol(folder)
     checks.refuse_foreign(folder, runs, frame)
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
-    beside = {
-        name: _beside(folder, name, runs) for name in ("timing", "losses", "movement", "similarity")
-    }
-    runs["suite"] = (
-        folder.name
-    )  # rows of several suites are told apart by the folder they come from
-    return {"runs": runs, "metrics": frame, "protocol": protocol, **beside}
+    names = ("timing", "losses", "movement", "similarity")
+    measured = {name: _measured(folder, name, runs) for name in names}
+    runs["suite"] = folder.name  # tells rows of several suites apart, also of renamed folders
+    return {"runs": runs, "metrics": frame, "protocol": protocol, **measured}
 
 
 def _protocol(folder: Path) -> pd.DataFrame:
-    """protocol.csv as text; empty where there is none."""
+    """protocol.csv as text; empty if there is none."""
     file = folder / "protocol.csv"
     return pd.DataFrame(read_csv(file, PROTOCOL) if file.is_file() else [], columns=list(PROTOCOL))
 
 
-def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
-    """A table of numbers, with benchmark and method of each row; empty where there is no such file."""
+def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
+    """A table of numbers, with benchmark and method of each row; empty without such a file."""
     columns = TABLES[name]
     file = folder / f"{name}.csv"
     frame = pd.DataFrame(read_csv(file, columns) if file.is_file() else [], columns=list(columns))
@@ -138,9 +161,9 @@ def _beside(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")
 
 
-def _square(part: pd.DataFrame, values: pd.Series, elsewhere: float) -> np.ndarray:
-    """(tasks, tasks): the values of a run's rows by after_task and eval_task."""
-    tasks = int(part["after_task"].max())
-    square = np.full((tasks, tasks), float(elsewhere))
-    square[part["after_task"] - 1, part["eval_task"] - 1] = values
+def _square(group: pd.DataFrame, values: pd.Series, empty: float) -> np.ndarray:
+    """(tasks, tasks): the values of a run's rows by after_task and eval_task, else `empty`."""
+    tasks = int(group["after_task"].max())
+    square = np.full((tasks, tasks), float(empty))
+    square[group["after_task"] - 1, group["eval_task"] - 1] = values
     return square

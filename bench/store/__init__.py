@@ -1,1 +1,1 @@
-"""Run directories, atomic files, the CSV tables and their collection."""
+"""Files on disk: run directories, CSV tables, the cache, locks."""

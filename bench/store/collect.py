@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import contextlib
-import fcntl
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from bench.config.spec import RunSpec
-from bench.store.protocol import protocol
+from bench.store.locks import locked
+from bench.store.protocol import SELECTION, protocol
 from bench.store.rundir import RunDir, identity
 from bench.store.tables import (
     PROTOCOL,
@@ -24,93 +24,96 @@ from bench.store.tables import (
 )
 
 
-@dataclass(frozen=True)
-class Kept:
-    """A finished cell of which only the rows in a suite's tables are there, as in a fresh clone."""
+def _empty_tables() -> dict[str, Rows]:
+    return {name: [] for name in TABLES}
+
+
+@dataclass
+class TableRows:
+    """The rows of one cell: its state (as in runs.csv) and its rows of every other table."""
 
     state: dict[str, Any]
-    tables: dict[str, Rows]
+    tables: dict[str, Rows] = field(default_factory=_empty_tables)
 
 
-def tabled(folder: Path, cells: Iterable[RunSpec]) -> dict[str, Kept]:
-    """The cells that are done by a suite's tables, by run_id. Raises UsageError for tables that cannot be read."""
+def rows_of_done(folder: Path, cells: Iterable[RunSpec]) -> dict[str, TableRows]:
+    """Those of these cells that a suite's tables list as done, by run_id.
+
+    A clone has tables and no runs. Raises UsageError for tables that cannot be read.
+    """
     if not (folder / "runs.csv").exists():
         return {}
-    rows: dict[str, dict[str, Rows]] = {}
-    for name, columns in TABLES.items():
-        for row in (
-            read_metrics(folder / f"{name}.csv")
-            if name == "metrics"
-            else read_csv(folder / f"{name}.csv", columns)
-        ):
-            rows.setdefault(row["run_id"], {table: [] for table in TABLES})[name].append(row)
-    model: dict[tuple[str, str], dict[str, str]] = {}
-    for row in read_csv(folder / "protocol.csv", PROTOCOL):
-        if row["key"].startswith("model."):
-            model.setdefault((row["benchmark"], row["method"]), {})[
-                row["key"].removeprefix("model.")
-            ] = row["value"]
+    found: dict[str, TableRows] = {}
+    settings = _settings(folder)
     states = {row["run_id"]: row for row in read_runs(folder / "runs.csv")}
-    kept = {}
     for spec in cells:
         state = states.get(spec.run_id, {})
-        if state.get("status") == "done" and state["spec_sha"] == spec.sha and spec.run_id in rows:
-            state = {**state, "model": model.get((spec.benchmark, spec.method), spec.model)}
-            kept[spec.run_id] = Kept(state, rows[spec.run_id])
-    return kept
+        if state.get("status") == "done" and state["spec_sha"] == spec.sha:
+            known = settings.get((spec.benchmark, spec.method), {"model": spec.model})
+            found[spec.run_id] = TableRows(state | known)
+    for name in TABLES:
+        for row in _read(folder, name):
+            if row["run_id"] in found:
+                found[row["run_id"]].tables[name].append(row)
+    return {run_id: rows for run_id, rows in found.items() if rows.tables["metrics"]}
 
 
-def collect(results: Path, cells: Iterable[RunSpec], keep: bool = False) -> dict[str, int]:
-    """Write a suite's runs.csv and the tables of its cells from its cells' directories; count cells by status.
+def _read(folder: Path, name: str) -> Rows:
+    file = folder / f"{name}.csv"
+    return read_metrics(file) if name == "metrics" else read_csv(file, TABLES[name])
 
-    A cell that is not done gets a row in runs.csv with its status and reason, and none anywhere else. keep: one that is done
-    by the tables as they are keeps its rows.
+
+def _settings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
+    """What only protocol.csv still knows of a run: its model's settings and its selection."""
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for row in read_csv(folder / "protocol.csv", PROTOCOL):
+        of_row = found.setdefault((row["benchmark"], row["method"]), {"model": {}})
+        if row["key"].startswith("model."):
+            of_row["model"][row["key"].removeprefix("model.")] = row["value"]
+        elif row["key"] == SELECTION:
+            of_row["selection"] = row["value"]
+    return found
+
+
+def collect(results: Path, cells: Iterable[RunSpec], keep: Sequence[Path] = ()) -> dict[str, int]:
+    """Write a suite's tables from the directories of its cells; count the cells by status.
+
+    A cell that is not done has a row in runs.csv, with its status and reason, and no other row.
+    keep: folders with tables of this suite; a cell that is done there, and has no run of its own
+    here, keeps its rows. Where several have it the first one counts.
     """
     cells = list(cells)
-    tables: dict[str, Rows] = {name: [] for name in TABLES}
-    runs: Rows = []
-    states = []
     folder = results / cells[0].suite
     folder.mkdir(parents=True, exist_ok=True)
-    with (folder / ".lock").open(
-        "w"
-    ) as lock:  # of two grids that end together the later one has read what both finished
-        with contextlib.suppress(OSError):  # a file system without locks
-            fcntl.flock(lock, fcntl.LOCK_EX)
-        before = tabled(folder, cells) if keep else {}
-        for spec in cells:
-            run = RunDir.of(results, spec)
-            done, state = (
-                run.done(),
-                run.state(),
-            )  # in this order: before DONE is seen it may still say "running"
-            if done:
-                tables["metrics"] += read_metrics(run.path / "metrics.csv")
-                for name in TABLES.keys() - {"metrics"}:
-                    tables[name] += read_csv(run.path / f"{name}.csv", TABLES[name])
-            elif spec.run_id in before:
-                state = before[spec.run_id].state
-                for name, rows in before[spec.run_id].tables.items():
-                    tables[name] += rows
-            elif state["status"] in ("done", "running"):  # killed before it could say so
-                state = {
-                    **state,
-                    "status": "interrupted",
-                    "reason": state.get("reason") or "the process ended",
-                }
-            states.append(state)
-            runs.append(
-                {
-                    **identity(spec),
-                    "spec_sha": spec.sha,
-                    **{k: v for k, v in state.items() if k in RUNS},
-                }
-            )
+    # Of two grids that end together, the later one has read what both finished.
+    with locked(folder / ".lock"):
+        kept: dict[str, TableRows] = {}
+        for source in keep:
+            kept = rows_of_done(source, cells) | kept
+        found = [_rows_of(RunDir.of(results, spec), kept.get(spec.run_id)) for spec in cells]
+        runs = [
+            identity(spec)
+            | {"spec_sha": spec.sha}
+            | {name: value for name, value in cell.state.items() if name in RUNS}
+            for spec, cell in zip(cells, found, strict=True)
+        ]
         write_csv(folder / "runs.csv", RUNS, runs)
-        write_csv(folder / "protocol.csv", PROTOCOL, protocol(cells, states))
+        rows = protocol(cells, [cell.state for cell in found])
+        write_csv(folder / "protocol.csv", PROTOCOL, rows)
         for name, columns in TABLES.items():
-            write_csv(folder / f"{name}.csv", columns, tables[name])
-    counts: dict[str, int] = {}
-    for row in runs:
-        counts[row["status"]] = counts.get(row["status"], 0) + 1
-    return counts
+            rows = [row for cell in found for row in cell.tables[name]]
+            write_csv(folder / f"{name}.csv", columns, rows)
+    return dict(Counter(row["status"] for row in runs))
+
+
+def _rows_of(run: RunDir, kept: TableRows | None) -> TableRows:
+    # done() first: until DONE is there the state may still say "running".
+    done, state = run.done(), run.state()
+    if done:
+        return TableRows(state, {name: _read(run.path, name) for name in TABLES})
+    if kept is not None:
+        return kept
+    if state["status"] in ("done", "running"):  # killed before it could say so
+        reason = state.get("reason") or "the process ended"
+        state = state | {"status": "interrupted", "reason": reason}
+    return TableRows(state)

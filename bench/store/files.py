@@ -1,4 +1,4 @@
-"""Files that a later run reads: written whole or not at all, and read back only if their digest agrees."""
+"""Files that a later run reads: written completely or not at all, and read only if intact."""
 
 from __future__ import annotations
 
@@ -17,11 +17,15 @@ import numpy as np
 from bench import faults
 from bench.errors import DISK_FAILURES, UsageError
 
+READ_BYTES = 1 << 20  # of a file at a time
+
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
-    """Temp file in the same directory, flush, fsync, rename, fsync of the directory: old or new, never torn.
+    """Write a file so that it is the old one or the new one, never half of it.
 
-    Raises UsageError where the folder cannot be written, OSError (a full disk, ...) otherwise; the old file stays then.
+    A temporary file in the same folder is written, synced and renamed; then the folder is synced.
+    Raises UsageError where the folder cannot be written, and OSError for a full or broken disk.
+    The old file stays then.
     """
     try:
         faults.io_step(path)
@@ -47,9 +51,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
-        if (
-            isinstance(error, OSError) and error.filename is None
-        ):  # write and fsync do not say which file
+        if isinstance(error, OSError) and error.filename is None:  # write and fsync do not say it
             error.filename = str(path)
         raise
     faults.io_step(path)
@@ -75,19 +77,22 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
-class _Digesting:
+# --- sealed files: a digest of name and content at the end ------------------------------------
+
+
+class _DigestingStream:
     """A stream that hashes what is written through it."""
 
     def __init__(self, stream: BinaryIO, name: str) -> None:
-        self.stream, self.digest = stream, _digest_of(name)
+        self.stream, self.digest = stream, _digest_of_name(name)
 
     def write(self, content: bytes) -> int:
         self.digest.update(content)
         return self.stream.write(content)
 
 
-def _digest_of(name: str) -> Any:
-    """The digest of a file of this name, before its content: an entry under another's name does not agree."""
+def _digest_of_name(name: str) -> Any:
+    """The digest before any content: a file under another file's name is then not accepted."""
     return hashlib.sha256(name.encode() + b"\n")
 
 
@@ -95,7 +100,7 @@ def write_sealed(path: Path, write: Callable[[Any], object]) -> None:
     """write_atomic, with a digest of the file's name and content at its end."""
 
     def sealed(stream: BinaryIO) -> None:
-        digesting = _Digesting(stream, path.name)
+        digesting = _DigestingStream(stream, path.name)
         write(digesting)
         stream.write(digesting.digest.digest())
 
@@ -103,11 +108,14 @@ def write_sealed(path: Path, write: Callable[[Any], object]) -> None:
 
 
 def check_seal(path: Path) -> int:
-    """Length of the content before the digest. Raises ValueError for a file that is torn, altered or of another name."""
-    digest = _digest_of(path.name)
+    """Length of the content before the digest, in bytes.
+
+    Raises ValueError for a file that is torn, altered or was written under another name.
+    """
+    digest = _digest_of_name(path.name)
     length = left = path.stat().st_size - digest.digest_size
     with path.open("rb") as stream:
-        while left > 0 and (block := stream.read(min(left, 1 << 20))):
+        while left > 0 and (block := stream.read(min(left, READ_BYTES))):
             digest.update(block)
             left -= len(block)
         if left or stream.read() != digest.digest():
@@ -115,18 +123,20 @@ def check_seal(path: Path) -> int:
     return length
 
 
+# --- arrays -----------------------------------------------------------------------------------
+
+
 def save_array(path: Path, array: np.ndarray) -> None:
-    """A .npy, sealed; numpy does not look at what follows the array."""
+    """A sealed .npy file. numpy ignores what follows the array."""
     write_sealed(path, lambda stream: np.save(stream, array, allow_pickle=False))
 
 
 def save_pieces(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]) -> None:
-    """The same of bytes that come one after the other, so that the array need not fit into memory."""
+    """A sealed .npy file of bytes that come in pieces, so that it need not fit into memory."""
 
     def write(stream: Any) -> None:
-        np.lib.format.write_array_header_1_0(
-            stream, {"descr": "|u1", "fortran_order": False, "shape": shape}
-        )
+        header = {"descr": "|u1", "fortran_order": False, "shape": shape}
+        np.lib.format.write_array_header_1_0(stream, header)
         for piece in pieces:
             stream.write(piece.tobytes())
 
@@ -134,13 +144,13 @@ def save_pieces(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]
 
 
 def load_array(path: Path) -> np.ndarray | None:
-    """The memory-mapped array, or None where it is absent; torn, altered or foreign entries are named and not used."""
+    """The memory-mapped array, or None where there is no intact file. A broken one is named."""
     if not path.exists():
         return None
     try:
         check_seal(path)
-        with contextlib.suppress(PermissionError):  # another user's entry
-            os.utime(path)  # the cache's limit drops what was not used for longest
+        with contextlib.suppress(PermissionError):  # another user's file
+            os.utime(path)  # the cache drops what was not used for longest
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:
         print(f"{path}: not used, made again: {error}", file=sys.stderr)

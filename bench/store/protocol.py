@@ -1,4 +1,4 @@
-"""What each row of the tables was run with: every setting by its name, in protocol.csv."""
+"""What each row of the tables was run with: every setting by its name (protocol.csv)."""
 
 from __future__ import annotations
 
@@ -9,47 +9,52 @@ from typing import Any
 from bench.config.spec import SECTIONS, RunSpec
 from bench.store.tables import Rows
 
+SELECTION = "selection of prompts at test"
+OWN_SIZES = ("vit", "vit_glyphs")  # networks whose sizes are settings; timm's bring their own
+SIZES = ("patch", "width", "depth", "heads")
 
-def protocol(cells: Iterable[RunSpec], states: list[dict[str, Any]]) -> Rows:
-    """What each row of the tables was run with, resolved: one line per benchmark, method and key (the same for all seeds)."""
+
+def protocol(cells: Iterable[RunSpec], states: Iterable[dict[str, Any]]) -> Rows:
+    """The rows of protocol.csv: one per benchmark, method and key, the same for all seeds.
+
+    states: what each cell's files turned out to be; {} where that is not known.
+    """
     rows: Rows = []
     seen = set()
-    for spec, run in zip(cells, states, strict=True):
-        if (spec.benchmark, spec.method) in seen:
+    for spec, state in zip(cells, states, strict=True):
+        row = {"benchmark": spec.benchmark, "method": spec.method}
+        if tuple(row.values()) in seen:
             continue
-        seen.add((spec.benchmark, spec.method))
-        rows += [
-            {"benchmark": spec.benchmark, "method": spec.method, "key": k, "value": v}
-            for k, v in protocol_of(spec, run).items()
-        ]
+        seen.add(tuple(row.values()))
+        rows += [row | {"key": k, "value": v} for k, v in protocol_of(spec, state).items()]
     return rows
 
 
-def protocol_of(spec: RunSpec, run: dict[str, Any]) -> dict[str, Any]:
-    """Every setting of a cell by its name. run: what its files turned out to be, as far as that is known."""
-    source = {"": "embedded" if spec.backbone.name == "vit_glyphs" else "timm", "random": "random"}
+def protocol_of(spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
+    """Every setting of a cell by its name. state: its digests and resolved settings, if known.
+
+    Paths are left out: the digests say what the files held.
+    """
     values = {
         "type": spec.type,
-        "precision used": run.get("precision", ""),
-        "weights": run.get("weights_sha", "")[:12],
+        "precision used": state.get("precision", ""),
+        "weights": state.get("weights_sha", "")[:12],
+        "weights from": weights_source(spec),
     }
-    values["weights from"] = source.get(spec.backbone.checkpoint, "a file")
     for section in SECTIONS:
-        values |= {
-            f"{section}.{key}": value
-            for key, value in dataclasses.asdict(getattr(spec, section)).items()
-        }
-    del (
-        values["data.root"],
-        values["backbone.checkpoint"],
-    )  # where files lie is no part of a protocol; their digests are
-    if spec.backbone.name not in ("vit", "vit_glyphs"):  # a network of timm's has its own sizes
-        for key in ("patch", "width", "depth", "heads"):
+        settings = dataclasses.asdict(getattr(spec, section))
+        values |= {f"{section}.{key}": value for key, value in settings.items()}
+    del values["data.root"], values["backbone.checkpoint"]
+    if spec.backbone.name not in OWN_SIZES:
+        for key in SIZES:
             del values[f"backbone.{key}"]
-    model = run.get("model", spec.model)
-    values |= {f"model.{key}": value for key, value in model.items()}
-    mixed = str(model.get("reference_bug")) == "True" and spec.type == "dualprompt"
-    values["selection of prompts at test"] = (
-        "prompts of different images mixed" if mixed else "per image, task unknown"
-    )
+    values |= {f"model.{key}": value for key, value in state.get("model", spec.model).items()}
+    values[SELECTION] = state.get("selection", "per image, task unknown")
     return values
+
+
+def weights_source(spec: RunSpec) -> str:
+    """embedded, timm, random, or a file."""
+    if spec.backbone.checkpoint:
+        return "random" if spec.backbone.checkpoint == "random" else "a file"
+    return "embedded" if spec.backbone.name == "vit_glyphs" else "timm"

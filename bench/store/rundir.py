@@ -1,14 +1,15 @@
-"""One run directory per cell: what is in it, and the collection of many into a suite's CSV files.
+"""The directory of one cell's run, and what is in it.
 
-    spec.json  env.json  log.txt  ckpt/  {metrics,timing,losses,movement,similarity}.csv  state.json  DONE
+    spec.json  env.json  log.txt  ckpt/  {metrics,timing,losses,movement,similarity}.csv  state.json
+    DONE
 
-DONE is written last and holds the digests of the tables and of state.json: a cell counts only if all agree.
+DONE is written last and holds the digests of the tables and of state.json. A cell counts only if
+all of them agree.
 """
 
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 from collections.abc import Iterator
@@ -18,19 +19,20 @@ from typing import Any
 
 from bench import faults
 from bench.config.spec import RunSpec, plain
-from bench.errors import Busy, UsageError
+from bench.errors import UsageError
 from bench.store.files import sha256_of, write_text
+from bench.store.locks import locked
 from bench.store.protocol import protocol_of
-from bench.store.tables import TABLES, Rows, write_csv
+from bench.store.tables import CELL, TABLES, Rows, write_csv
 
-# What one cell is run with from beginning to end: column of runs.csv, and its name for people.
-SAME = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
-VOUCHED = (*(f"{name}.csv" for name in TABLES), "state.json")  # files whose digests stand in DONE
+# Must be the same from a cell's first step to its last: column of runs.csv, name for people.
+FIXED_COLUMNS = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
+SEALED_FILES = (*(f"{name}.csv" for name in TABLES), "state.json")  # their digests are in DONE
 
 
 def refuse_other(where: str, before: dict[str, Any], identity: dict[str, Any], cure: str) -> None:
-    """Raises UsageError if a cell's state says other images, weights or precision than this identity."""
-    for key, what in SAME.items():
+    """Raises UsageError if a cell's state has other images, weights or precision than identity."""
+    for key, what in FIXED_COLUMNS.items():
         old, new = before.get(key, identity[key]), identity[key]
         if old != new:
             raise UsageError(
@@ -40,7 +42,7 @@ def refuse_other(where: str, before: dict[str, Any], identity: dict[str, Any], c
 
 @dataclass(frozen=True)
 class RunDir:
-    """The directory of one cell under results/<suite>/runs."""
+    """The directory of one cell under results/SUITE/runs."""
 
     path: Path
 
@@ -50,53 +52,60 @@ class RunDir:
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
-        """Only one process runs a cell; the lock of a process that died is free. Raises Busy."""
-        try:
-            self.path.mkdir(parents=True, exist_ok=True)
-            stream = (self.path / ".lock").open("w")
-        except OSError as error:
-            raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
-        with stream:
+        """Only one process runs a cell. Raises Busy while another one does."""
+        with contextlib.ExitStack() as stack:
             try:
-                fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise Busy(f"{self.path}: another process is running this cell") from None
-            except OSError as error:  # a file system without locks
-                self.log(f"not locked: {error.strerror}")
+                self.path.mkdir(parents=True, exist_ok=True)
+                busy = f"{self.path}: another process is running this cell"
+                held = stack.enter_context(locked(self.path / ".lock", busy))
+            except OSError as error:
+                raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
+            if not held:
+                self.log("not locked: the file system has no locks")
             yield
 
     def open(self, spec: RunSpec, environment: dict[str, Any], resolved: dict[str, Any]) -> None:
-        """Create the directory and record what is run where: the spec, and its protocol as it turned out (digests, precision,
-        every setting of the method). Raises UsageError where it cannot be written."""
+        """Record what is run where: the spec, its resolved protocol, and the environment.
+
+        Raises UsageError where the directory cannot be written.
+        """
         digests = {key: resolved[key] for key in ("data_sha", "manifest_sha", "weights_sha")}
         written = {**plain(spec), "resolved": protocol_of(spec, resolved) | digests}
-        write_text(self.path / "spec.json", json.dumps(written, indent=1, sort_keys=True) + "\n")
-        write_text(self.path / "env.json", json.dumps(environment, indent=1, sort_keys=True) + "\n")
+        self._write_json("spec.json", written)
+        self._write_json("env.json", environment)
+
+    def _write_json(self, name: str, content: dict[str, Any]) -> None:
+        write_text(self.path / name, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def log(self, line: str) -> None:
         with (self.path / "log.txt").open("a") as stream:
             stream.write(line + "\n")
 
+    # --- the state: status, reason, and the facts that go into runs.csv ---
+
     def save_state(self, state: dict[str, Any]) -> None:
-        """Status, reason and the facts that go into runs.csv."""
-        write_text(self.path / "state.json", json.dumps(state, indent=1, sort_keys=True) + "\n")
+        self._write_json("state.json", state)
 
     def give_up(self, state: dict[str, Any]) -> None:
-        """Status and reason of a run that stopped; one whose DONE is there has finished, whatever failed after that."""
+        """Save the state of a run that stopped; one with a DONE has finished and keeps its own."""
         if not (self.path / "DONE").exists():
             self.save_state(state)
 
     def state(self) -> dict[str, Any]:
+        """The saved state; status 'missing' where there is none that can be read."""
         try:
             state = json.loads((self.path / "state.json").read_text())
         except (OSError, ValueError):
             state = None
-        whole = isinstance(state, dict) and isinstance(state.get("status"), str)
-        return state if whole else {"status": "missing", "reason": "not run"}
+        if isinstance(state, dict) and isinstance(state.get("status"), str):
+            return state
+        return {"status": "missing", "reason": "not run"}
 
     def refuse_other(self, identity: dict[str, Any]) -> None:
-        """Raises UsageError if this cell was begun or finished with other images, weights or precision."""
+        """Raises UsageError if this cell was begun with other images, weights or precision."""
         refuse_other(str(self.path), self.state(), identity, "give --name, or delete it")
+
+    # --- the end ---
 
     def finish(self, tables: dict[str, Rows], state: dict[str, Any]) -> None:
         """Write the results, and DONE after everything else is on disk."""
@@ -104,40 +113,39 @@ class RunDir:
             write_csv(self.path / f"{name}.csv", columns, tables[name])
         self.save_state(state)
         faults.point("done")
-        write_text(self.path / "DONE", "".join(f"{self._line(name)}\n" for name in VOUCHED))
+        write_text(self.path / "DONE", "".join(f"{self._seal(name)}\n" for name in SEALED_FILES))
 
-    def _line(self, name: str) -> str:
+    def _seal(self, name: str) -> str:
         return f"{sha256_of(self.path / name)}  {name}"
 
-    def _vouched(self) -> set[str]:
+    def _seals(self) -> set[str]:
         return set((self.path / "DONE").read_text(errors="replace").splitlines())
 
-    def vouches(self, name: str, text: str) -> bool:
+    def ended_with(self, name: str, text: str) -> bool:
         """True if the run has ended with this text in the file of that name."""
-        return (
-            self.done()
-            and f"{hashlib.sha256(text.encode()).hexdigest()}  {name}" in self._vouched()
-        )
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return self.done() and f"{digest}  {name}" in self._seals()
 
     def done(self) -> bool:
-        """True if finished and intact. Raises UsageError if a file is not the one that DONE vouches for."""
+        """True if finished and intact. Raises UsageError for a file that was altered since."""
         if not (self.path / "DONE").is_file():
             return False
-        vouched = self._vouched()
-        for name in VOUCHED:
+        seals = self._seals()
+        for name in SEALED_FILES:
             file = self.path / name
-            if not file.exists() or self._line(name) not in vouched:
+            if not file.exists() or self._seal(name) not in seals:
                 raise UsageError(
-                    f"{file}: altered since the run ended (DONE holds another digest); delete {self.path}"
+                    f"{file}: altered since the run ended (DONE holds another digest); "
+                    f"delete {self.path}"
                 )
         return True
 
 
 def environment_digest(environment: dict[str, Any]) -> str:
+    """Sixteen hex digits that stand for an environment in runs.csv."""
     return hashlib.sha256(json.dumps(environment, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def identity(spec: RunSpec) -> dict[str, Any]:
     """The columns that name a cell in every table."""
-    names = ("run_id", "suite", "benchmark", "method", "order_seed", "seed")
-    return {name: getattr(spec, name) for name in names}
+    return {name: getattr(spec, name) for name in CELL}

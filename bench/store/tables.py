@@ -1,6 +1,7 @@
-"""The CSV tables: their columns, reading with checks, and collection from run directories.
+"""The CSV tables: their columns, and reading them with checks.
 
-Only counts are stored; every aggregate is derived. metrics.csv holds nothing that two runs of one spec could differ in.
+Accuracies are stored as counts, and every aggregate is derived from them. metrics.csv holds nothing
+in which two runs of one spec could differ.
 """
 
 from __future__ import annotations
@@ -15,30 +16,24 @@ from typing import Any
 from bench.errors import UsageError
 from bench.store.files import write_text
 
-METRICS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "scenario", "after_task", "eval_task",
-           "n", "correct")  # fmt: skip
-RUNS = ("run_id", "suite", "benchmark", "method", "order_seed", "seed", "status", "reason", "spec_sha", "env_sha",
-        "precision", "weights_sha", "data_sha", "stream_sha", "tasks", "classes", "params_trainable", "params_total",
-        "gflops_train", "gflops_infer")  # fmt: skip
-TIMING = (
-    "run_id",
-    "task",
-    "train_seconds",
-    "eval_seconds",
-    "train_images_per_second",
-    "peak_memory_mib",
-)
+CELL = ("run_id", "suite", "benchmark", "method", "order_seed", "seed")  # name a cell
+METRICS = (*CELL, "scenario", "after_task", "eval_task", "n", "correct")
+DIGESTS = ("spec_sha", "env_sha", "precision", "weights_sha", "data_sha", "stream_sha")
+COSTS = ("params_trainable", "params_total", "gflops_train", "gflops_infer")
+RUNS = (*CELL, "status", "reason", *DIGESTS, "tasks", "classes", *COSTS)
+SECONDS = ("train_seconds", "eval_seconds")
+TIMING = ("run_id", "task", *SECONDS, "train_images_per_second", "peak_memory_mib")
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
 SIMILARITY = ("run_id", "layer", "other", "cosine")
 LOSSES = ("run_id", "task", "epoch", "part", "value")
-TABLES = {  # of one cell, and of a suite
+TABLES = {  # those that a cell writes and a suite collects
     "metrics": METRICS,
     "timing": TIMING,
     "losses": LOSSES,
     "movement": MOVEMENT,
     "similarity": SIMILARITY,
 }
-KEYS = {  # what tells the rows of a cell's table apart
+KEYS = {  # columns that together are different in every row
     "timing": ["run_id", "task"],
     "losses": ["run_id", "task", "epoch", "part"],
     "movement": ["run_id", "task", "layer"],
@@ -69,14 +64,7 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     try:
         with path.open(newline="") as stream:
             reader = csv.DictReader(stream)
-            names = list(reader.fieldnames or [])
-            missing = [name for name in columns if name not in names]
-            if missing:
-                raise UsageError(f"{path}: column '{missing[0]}' is missing")
-            if len(set(names)) < len(names):
-                raise UsageError(
-                    f"{path}: column '{next(name for name in names if names.count(name) > 1)}' is there twice"
-                )
+            _check_header(path, list(reader.fieldnames or []), columns)
             rows = list(reader)
     except OSError as error:
         raise UsageError(
@@ -90,62 +78,63 @@ def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
     return rows
 
 
-def whole(text: str) -> int:
-    """A whole number in plain digits. Raises ValueError for anything else that Python would take for one."""
+def _check_header(path: Path, names: list[str], columns: tuple[str, ...]) -> None:
+    for name in columns:
+        if name not in names:
+            raise UsageError(f"{path}: column '{name}' is missing")
+    for name in names:
+        if names.count(name) > 1:
+            raise UsageError(f"{path}: column '{name}' is there twice")
+
+
+def parse_integer(text: str) -> int:
+    """An integer in plain digits. Raises ValueError for other spellings that Python accepts."""
     if not re.fullmatch("-?[0-9]{1,18}", text):
         raise ValueError(f"'{text}' is no whole number")
     return int(text)
 
 
 def read_runs(path: Path) -> Rows:
-    """runs.csv as text. Raises UsageError for a number or a status that cannot be."""
+    """runs.csv as text. Raises UsageError for an impossible number or an unknown status."""
     rows = read_csv(path, RUNS)
     for number, row in enumerate(rows, start=2):
+        where = f"{path}: line {number}"
         if row["status"] not in STATUSES:
-            raise UsageError(
-                f"{path}: line {number}: status '{row['status']}' (accepted: {', '.join(STATUSES)})"
-            )
-        done = row["status"] == "done"
+            accepted = ", ".join(STATUSES)
+            raise UsageError(f"{where}: status '{row['status']}' (accepted: {accepted})")
+        counted = ("tasks", "classes", "params_trainable") if row["status"] == "done" else ()
         try:
-            for name in (
-                "order_seed",
-                "seed",
-                *(("tasks", "classes", "params_trainable") if done else ()),
-            ):
-                if whole(row[name]) < 0:
+            for name in ("order_seed", "seed", *counted):
+                if parse_integer(row[name]) < 0:
                     raise ValueError(f"{name}={row[name]}")
         except ValueError as error:
-            raise UsageError(f"{path}: line {number}: {error}") from error
+            raise UsageError(f"{where}: {error}") from error
     return rows
 
 
 def read_metrics(path: Path) -> Rows:
-    """metrics.csv with its numbers as int. Raises UsageError naming the line of a value that cannot be."""
+    """metrics.csv with its numbers as int. Raises UsageError naming the line with a wrong value."""
     rows: Rows = []
     seen: dict[tuple, int] = {}
+    numeric = ("order_seed", "seed", "after_task", "eval_task", "n", "correct")
     for number, row in enumerate(read_csv(path, METRICS), start=2):
         try:
-            numbers = {
-                name: whole(row[name])
-                for name in ("order_seed", "seed", "after_task", "eval_task", "n", "correct")
-            }
+            numbers = {name: parse_integer(row[name]) for name in numeric}
+            _check_counts(row["scenario"], numbers)
         except ValueError as error:
             raise UsageError(f"{path}: line {number}: {error}") from error
-        if not 0 <= numbers["correct"] <= numbers["n"] or numbers["n"] < 1:
-            raise UsageError(
-                f"{path}: line {number}: correct={numbers['correct']} of n={numbers['n']}"
-            )
-        if not 1 <= numbers["eval_task"] <= numbers["after_task"]:
-            raise UsageError(
-                f"{path}: line {number}: eval_task={numbers['eval_task']} after_task={numbers['after_task']}"
-            )
-        if row["scenario"] not in SCENARIOS:
-            raise UsageError(
-                f"{path}: line {number}: scenario '{row['scenario']}' (accepted: {', '.join(SCENARIOS)})"
-            )
         key = (row["run_id"], row["scenario"], numbers["after_task"], numbers["eval_task"])
         if key in seen:
             raise UsageError(f"{path}: line {number} repeats line {seen[key]}")
         seen[key] = number
         rows.append({**row, **numbers})
     return rows
+
+
+def _check_counts(scenario: str, row: dict[str, int]) -> None:
+    if not 0 <= row["correct"] <= row["n"] or row["n"] < 1:
+        raise ValueError(f"correct={row['correct']} of n={row['n']}")
+    if not 1 <= row["eval_task"] <= row["after_task"]:
+        raise ValueError(f"eval_task={row['eval_task']} after_task={row['after_task']}")
+    if scenario not in SCENARIOS:
+        raise ValueError(f"scenario '{scenario}' (accepted: {', '.join(SCENARIOS)})")

@@ -7,6 +7,9 @@ prompts move about as far in a task as HLGP's do, since the generator multiplies
 
 _base_ = ["./mini.py"]
 
+reference = "hlgp"
+figure_rows = ["hlgp", "generator@*", "groups@*"]
+
 matched = {
     "glyphs": 0.04,
     "glyphs-r": 0.03,

@@ -10,5 +10,7 @@ Cost: 4,073 PFLOP, 63,188,110 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_coda.py"]
 
+reference = "hlgp"
+
 data = dict(name="cifar100", root="cifar100")
 benchmarks = {"cifar100-10": dict()}

@@ -12,4 +12,6 @@ Cost: 4,466 PFLOP, 68,468,910 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
+reference = "hlgp"
+
 benchmarks = dict(_delete_=True, **{"cifar100-10": _base_.benchmarks["cifar100-10"]})

@@ -11,5 +11,7 @@ Cost: 651 PFLOP, 11,685,931 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
+reference = "hlgp"
+
 data = dict(name="folder", root="cub200", split="official", crops_of="whole")
 benchmarks = dict(_delete_=True, **{"cub200-20": dict(data=dict(tasks=20))})

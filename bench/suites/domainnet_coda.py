@@ -11,6 +11,8 @@ Cost: 9,062 PFLOP, 151,207,749 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_coda.py"]
 
+reference = "hlgp"
+
 data = dict(name="folder", root="domainnet", split="official", decode=256, crops_of="whole")
 train = dict(epochs=5)
 benchmarks = {"domainnet-5": dict(data=dict(tasks=5))}

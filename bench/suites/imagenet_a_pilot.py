@@ -11,4 +11,6 @@ Cost: 540 PFLOP, 8,359,056 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
+reference = "hlgp"
+
 benchmarks = dict(_delete_=True, **{"imagenet-a-10": _base_.benchmarks["imagenet-a-10"]})

@@ -15,6 +15,8 @@ Cost: 14,402 PFLOP, 219,593,530 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_coda.py"]
 
+reference = "hlgp"
+
 data = dict(name="folder", root="imagenet-r", split="coda", crops_of="whole")
 train = dict(epochs=50)
 benchmarks = {f"imagenet-r-{tasks}": dict(data=dict(tasks=tasks)) for tasks in (5, 10, 20)}

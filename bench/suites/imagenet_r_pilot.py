@@ -12,4 +12,6 @@ Cost: 2,158 PFLOP, 33,302,910 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
+reference = "hlgp"
+
 benchmarks = dict(_delete_=True, **{"imagenet-r-10": _base_.benchmarks["imagenet-r-10"]})

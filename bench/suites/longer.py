@@ -6,6 +6,8 @@ In `mini` no prompt method is above `linear` although joint training shows somet
 
 _base_ = ["./_base_/glyph_methods.py"]
 
+reference = "hlgp"
+
 order_seeds = [11, 12, 13]
 seeds = [11]
 

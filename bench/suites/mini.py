@@ -5,6 +5,9 @@ The rows of suite `references` are left to it, so that this one stays short.
 
 _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
 
+reference = "hlgp"
+beside = ["references"]
+
 rows = _base_.methods
 methods = dict(
     _delete_=True,

@@ -10,3 +10,5 @@ training on VTAB, whose number of training images is unknown here
 """
 
 _base_ = ["./_base_/recipe_pilot.py"]
+
+reference = "hlgp"

@@ -8,6 +8,8 @@ average), since in fp32 on two cores testing would take half of the time otherwi
 
 _base_ = ["./_base_/photo_setting.py", "./_base_/photo_methods.py"]
 
+reference = "hlgp"
+
 order_seeds = [1, 2, 3]
 seeds = [1]
 

@@ -7,6 +7,8 @@ forgetting). It does not show which method is better. fp32, so that processors w
 
 _base_ = ["./_base_/glyph_methods.py"]
 
+reference = "hlgp"
+
 order_seeds = [1]
 seeds = [1, 2]
 

@@ -8,5 +8,7 @@ Cost: 8,818 PFLOP, 133,518,910 forward passes (--dry-run)
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
+reference = "hlgp"
+
 data = dict(name="folder", root="tiny-imagenet", split="official", decode=64)  # 64 is all there is
 benchmarks = dict(_delete_=True, **{"tiny-imagenet-10": dict(data=dict(tasks=10))})

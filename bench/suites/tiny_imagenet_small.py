@@ -10,6 +10,8 @@ Needs tiny-imagenet under data/ or $BENCH_DATA, prepared by `python -m bench.dat
 
 _base_ = ["./_base_/photo_setting.py", "./_base_/photo_methods.py"]
 
+reference = "hlgp"
+
 order_seeds = [1, 2, 3]
 seeds = [1]
 

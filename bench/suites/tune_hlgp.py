@@ -6,6 +6,9 @@ images; this says on images and classes that no reported result uses what anothe
 
 _base_ = ["./ablation.py"]
 
+reference = "hlgp"
+figure_rows = ["hlgp", "generator@*", "groups@*"]
+
 order_seeds = [11]
 seeds = [11, 12]
 data = dict(name="glyphs-tune", classes=60, tasks=3, evaluate="validation", test_per_class=20)

@@ -12,4 +12,6 @@ training on VTAB, whose number of training images is unknown here
 
 _base_ = ["./_base_/recipe_pilot.py"]
 
+reference = "hlgp"
+
 benchmarks = dict(_delete_=True, **{"vtab-5": _base_.benchmarks["vtab-5"]})

@@ -1,4 +1,4 @@
-"""One file from the web: resumed, retried, checked. Proxies are those of the environment (urllib reads them)."""
+"""Download one file: resumed, retried, checked. urllib reads proxies from the environment."""
 
 from __future__ import annotations
 
@@ -20,22 +20,22 @@ from tqdm import tqdm
 
 from bench.errors import UsageError
 
-BLOCK = 1 << 20
-AGAIN = (408, 429, 500, 502, 503, 504)  # answers that another try may change
-NETWORK = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
+BLOCK_BYTES = 1 << 20
+RETRIED_STATUS = (408, 429, 500, 502, 503, 504)  # another try may get another answer
+NETWORK_ERRORS = (urllib.error.URLError, http.client.HTTPException, ConnectionError, TimeoutError)
 
 
 class _Broken(Exception):
-    """This try failed and another may not: what is there is kept."""
+    """This try failed, the next one may succeed. The bytes that came are kept."""
 
 
 def mirrored(url: str, mirror: str) -> str:
-    """The same file name under another base. Raises UsageError for what is no http or https address."""
+    """The same file name under another base. Raises UsageError unless it is an http(s) address."""
     if not mirror:
         return url
     try:
         parts = urlsplit(mirror)
-        # what cannot be asked for is a ValueError here, and would be one of many kinds in urllib
+        # A bad address raises ValueError here; in urllib it would raise one of many errors.
         host, _, _ = (parts.hostname or "").encode("idna"), parts.port, parts.path.encode("ascii")
     except ValueError:
         host = b""
@@ -53,12 +53,13 @@ def fetch(
     pause: float = 1.0,
     timeout: float = 60.0,
 ) -> None:
-    """Download url to target through target.part, which a later call continues: without md5 only if target.part.from says
-    that it is of the same url and version there, since nothing else would tell if it was not.
+    """Download url to target through target.part, which a later call continues.
 
-    size in bytes and md5 are checked where they are known; pause (seconds) doubles from one try to the next, timeout
-    (seconds) is how long a silent server is waited for. Raises UsageError where the server refuses, goes on failing, or
-    sends something else; OSError for a disk.
+    Without md5 it is continued only if target.part.from names the same url and version, since
+    nothing else would reveal a wrong file. size (bytes) and md5 are checked if they are known.
+    pause (seconds) doubles from one try to the next; timeout (seconds) is the longest wait for a
+    silent server. Raises UsageError if the server refuses, fails in every try, or sends another
+    file; OSError for a disk.
     """
     part = target.with_name(target.name + ".part")
     for left in reversed(range(tries)):
@@ -84,7 +85,7 @@ def fetch(
 
 
 def _origin(part: Path) -> Path:
-    """Where part is from: url and version (ETag, else Last-Modified) in two lines."""
+    """The file with the origin of part: url and version (ETag, else Last-Modified) in two lines."""
     return part.with_name(part.name + ".from")
 
 
@@ -94,7 +95,7 @@ def _drop(part: Path) -> None:
 
 
 def _version(url: str, part: Path) -> str:
-    """Of the server's file that part holds the beginning of, "" where that is unknown or part is of another url."""
+    """The version of the file that part begins; "" if it is unknown or part has another url."""
     try:
         lines = _origin(part).read_text().split("\n")
     except (OSError, ValueError):
@@ -103,7 +104,10 @@ def _version(url: str, part: Path) -> str:
 
 
 def differs(file: Path, size: int | None, md5: str) -> str:
-    """What about the file is not as expected, "" for nothing; what is not known (None, "") is not checked."""
+    """How the file differs from the expected one; "" if it does not.
+
+    An unknown size (None) or md5 ("") is not checked.
+    """
     found = file.stat().st_size
     if size is not None and found != size:
         return f"{found} bytes instead of {size}"
@@ -115,8 +119,11 @@ def differs(file: Path, size: int | None, md5: str) -> str:
 
 
 def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bool) -> None:
-    """One try: everything after what part holds, if it is trusted (its digest will be checked) or of the server's present
-    version of the file. Raises _Broken for what may pass."""
+    """One try: append to part what it lacks.
+
+    part is continued if it is trusted (its digest will be checked) or holds the server's present
+    version. Raises _Broken for a failure that may pass.
+    """
     version = _version(url, part)
     have = part.stat().st_size if part.exists() and (trusted or version) else 0
     request = urllib.request.Request(
@@ -125,9 +132,8 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bo
     if have:
         request.add_header("Range", f"bytes={have}-")
         if not trusted:
-            request.add_header(
-                "If-Range", version
-            )  # of another version the server sends everything
+            # If the server has another version, it sends all of it.
+            request.add_header("If-Range", version)
     try:
         with urllib.request.urlopen(request, timeout=timeout) as answer:
             start, total = _extent(answer, have)
@@ -143,23 +149,25 @@ def _receive(url: str, part: Path, size: int | None, timeout: float, trusted: bo
         if error.code == 416:
             if error.headers.get("Content-Range") == f"bytes */{have}":
                 _same_version(error.headers, version, part, trusted)
-                return  # part is whole already
+                return  # part is complete
             _drop(part)
             raise _Broken("the server has nothing after what was kept") from error
-        if error.code in AGAIN:
+        if error.code in RETRIED_STATUS:
             raise _Broken(f"HTTP {error.code}") from error
         raise UsageError(f"{url}: HTTP {error.code} {error.reason}") from error
-    except NETWORK as error:
+    except NETWORK_ERRORS as error:
         raise _Broken(str(getattr(error, "reason", "") or error) or type(error).__name__) from error
 
 
 def _extent(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | None]:
-    """First byte of the answer and length of the whole file; a server without ranges starts again at 0."""
-    ranged = (
-        re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", answer.headers.get("Content-Range", ""))
-        if answer.status == 206
-        else None
-    )
+    """Position of the answer's first byte, and length of the file; None: unknown.
+
+    A server without ranges starts at 0.
+    """
+    ranged = None
+    if answer.status == 206:
+        given = answer.headers.get("Content-Range", "")
+        ranged = re.fullmatch(r"bytes (\d+)-(\d+)/(\d+|\*)", given)
     if ranged and int(ranged[1]) == have:
         return have, int(ranged[2]) + 1 if ranged[3] == "*" else int(ranged[3])
     if answer.status == 206:
@@ -169,13 +177,16 @@ def _extent(answer: http.client.HTTPResponse, have: int) -> tuple[int, int | Non
 
 
 def _version_of(headers: Message) -> str:
-    """Strong ETag or Last-Modified, which If-Range accepts, else ""."""
+    """A strong ETag or Last-Modified, which If-Range accepts; else ""."""
     tag = headers.get("ETag", "")
     return tag if tag.startswith('"') else headers.get("Last-Modified", "")
 
 
 def _same_version(headers: Message, version: str, part: Path, trusted: bool) -> None:
-    """Some servers know ranges and not If-Range. Raises _Broken, with nothing kept, where what part holds is not continued."""
+    """Raises _Broken and drops part if the answer does not continue it.
+
+    Some servers know ranges but not If-Range.
+    """
     if not trusted and _version_of(headers) != version:
         _drop(part)
         raise _Broken("another version of the file than what was kept")
@@ -192,11 +203,11 @@ def _write(
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
     try:
         with stream, bar:
-            _alone(stream, part, start)
+            _check_alone(stream, part, start)
             if not start:
-                _origin(part).unlink(
-                    missing_ok=True
-                )  # before its bytes, and written after they are gone: never of others
+                # The origin is removed before the old bytes and written after them, so it never
+                # stands beside bytes of another file.
+                _origin(part).unlink(missing_ok=True)
                 if part.stat().st_size:
                     stream.truncate(0)
                 _origin(part).write_text(origin)
@@ -204,7 +215,7 @@ def _write(
                 stream.write(block)
                 bar.update(len(block))
     except OSError as error:
-        error.filename = str(part)  # writing does not say which file
+        error.filename = str(part)  # an error of writing names no file
         raise
     received = part.stat().st_size
     if total is not None and received != total:
@@ -213,8 +224,12 @@ def _write(
         raise _Broken(f"{received} of {total} bytes came")
 
 
-def _alone(stream: IO[bytes], part: Path, start: int) -> None:
-    """Raises UsageError while another process writes part, _Broken where one has since the bytes from start were asked for."""
+def _check_alone(stream: IO[bytes], part: Path, start: int) -> None:
+    """Lock part. Raises UsageError while another process writes it.
+
+    Raises _Broken if another process has appended to it since the bytes from `start` were asked
+    for.
+    """
     try:
         fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
@@ -226,8 +241,11 @@ def _alone(stream: IO[bytes], part: Path, start: int) -> None:
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:
-    """What has come, so that nothing of it is lost if no more does. Here an OSError is the network's, in _write the disk's."""
+    """The bytes that have come so far, so that none is lost if the connection breaks.
+
+    An OSError here is the network's; in _write it is the disk's.
+    """
     try:
-        return answer.read1(BLOCK)
+        return answer.read1(BLOCK_BYTES)
     except OSError as error:
         raise _Broken(str(error) or type(error).__name__) from error

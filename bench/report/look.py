@@ -1,0 +1,93 @@
+"""What all figures share: theme, colours, panels, legends and matrices as colours."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import matplotlib
+
+matplotlib.use("Agg")
+import matplotlib.pyplot as plt
+import numpy as np
+import seaborn as sns
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from bench.report.frames import Results
+from bench.report.rows import Row, label, row_of
+
+MAX_TICKS = 12  # more labels than that run into each other
+
+
+class Look(NamedTuple):
+    """How a row is drawn in every figure. kind: method, reference or joint (see rows.py)."""
+
+    colour: tuple[float, float, float] | str
+    dash: Any  # matplotlib's linestyle
+    kind: str
+
+
+def style() -> None:
+    """One theme for all figures."""
+    sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans")
+    plt.rcParams.update(
+        {"svg.hashsalt": "bench", "figure.dpi": 100, "savefig.bbox": "tight", "axes.titlesize": 10}
+    )
+
+
+def looks(results: Results) -> dict[str, Look]:
+    """The look of each row: its own in rows.csv, else a plain line in the palette's next colour."""
+    rows = {method: row_of(method) for method in results.methods}
+    plain = [method for method, row in rows.items() if not row.colour]
+    palette = dict(zip(plain, sns.color_palette("colorblind", len(plain)), strict=True))
+    return {
+        method: Look(row.colour or palette[method], _linestyle(row), kind_of(results, method))
+        for method, row in rows.items()
+    }
+
+
+def kind_of(results: Results, method: str) -> str:
+    """A row's kind: joint if its protocol says so, else as in rows.csv."""
+    settings = results.protocol[results.protocol["method"] == method]
+    joint = settings.loc[settings["key"] == "train.joint", "value"]
+    return "joint" if (joint == "True").any() else row_of(method).kind
+
+
+def _linestyle(row: Row) -> Any:
+    return (0, tuple(float(length) for length in row.dash.split())) if row.dash else "-"
+
+
+def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, at most three in a row; width and height (inches) are those of one."""
+    columns = min(count, 3)
+    rows = -(-count // columns)
+    figure, axes = plt.subplots(
+        rows, columns, figsize=(width * columns, height * rows), squeeze=False
+    )
+    for axis in axes.flat[count:]:
+        axis.set_visible(False)
+    return figure, list(axes.flat)
+
+
+def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
+    """Name the rows' lines, right of the panels."""
+    handles = [
+        plt.Line2D([], [], color=one.colour, label=label(method), linestyle=one.dash)
+        for method, one in look.items()
+    ]
+    figure.tight_layout()
+    figure.legend(
+        handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3
+    )
+
+
+def draw_matrix(
+    axis: Axes, values: np.ndarray, names: Iterable[int], colours: str, limits: tuple[float, float]
+) -> None:
+    """A square matrix as colours. (seaborn's heatmap draws the whole figure anew per panel.)"""
+    axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
+    named = list(enumerate(map(str, names)))[:: -(-len(values) // MAX_TICKS)]
+    axis.set_xticks(*zip(*named, strict=True))
+    axis.set_yticks(*zip(*named, strict=True))
+    axis.grid(visible=False)

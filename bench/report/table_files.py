@@ -1,0 +1,67 @@
+"""A table's files: Markdown for people, CSV with every digit, LaTeX for a paper."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+import pandas as pd
+from tabulate import tabulate
+
+from bench.store.files import write_text
+
+NAME_COLUMNS = ("benchmark", "method")  # in a table made for LaTeX all but names is LaTeX already
+LATEX_SPECIAL = {
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+} | {char: "\\" + char for char in "_%&#${}"}
+
+
+class ReportTable(NamedTuple):
+    """A table with every digit, as people read it, and its LaTeX if that is not made from it."""
+
+    name: str
+    exact: pd.DataFrame
+    shown: pd.DataFrame
+    latex: pd.DataFrame | None = None
+
+
+def markdown(table: pd.DataFrame) -> str:
+    return tabulate(
+        table, headers="keys", tablefmt="github", showindex=False, disable_numparse=True
+    )
+
+
+def csv_text(table: pd.DataFrame) -> str:
+    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+
+
+def latex(table: ReportTable) -> str:
+    """A tabular environment, every name escaped."""
+    source = (table.shown if table.latex is None else table.latex).astype(str)
+    for column in source:
+        if table.latex is None or column in NAME_COLUMNS or column.endswith(" minus"):
+            source[column] = source[column].map(escape_latex)
+    source.columns = [escape_latex(str(column)) for column in source.columns]
+    text = tabulate(
+        source, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True
+    )
+    return text.replace("±", "$\\pm$").replace("–", "--")
+
+
+def escape_latex(text: str) -> str:
+    """A name as LaTeX text that compiles, with any characters."""
+    return "".join(LATEX_SPECIAL.get(char, char) for char in text)
+
+
+def write(folder: Path, table: ReportTable, tracked: bool = False) -> list[Path]:
+    """Write folder/NAME.md, and .csv and .tex unless tracked; return the files."""
+    texts = {"md": markdown(table.shown) + "\n"}
+    if not tracked:
+        texts |= {"csv": csv_text(table.exact), "tex": latex(table) + "\n"}
+    files = []
+    for kind, text in texts.items():
+        files.append(folder / f"{table.name}.{kind}")
+        write_text(files[-1], text)
+    return files

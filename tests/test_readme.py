@@ -1,0 +1,72 @@
+"""README's examples of an own method and of an own dataset, run as they are printed."""
+
+import importlib
+import re
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT, TINY, table
+
+from bench.config.suite import load_suite
+from bench.cost.suite import counts
+from bench.data import datasets
+from bench.data.missing import require_files
+from bench.engine.run import run_cell
+from bench.errors import UsageError
+
+
+def blocks(title: str) -> list[str]:
+    """The Python blocks of the paragraph that begins with **title**."""
+    text = (ROOT / "README.md").read_text().split(f"**{title}**", 1)[1]
+    paragraph = re.split(r"^\*\*|^## ", text, maxsplit=1, flags=re.M)[0]
+    return re.findall(r"```python\n(.*?)```", paragraph, re.S)
+
+
+def test_an_own_dataset(tmp_path, monkeypatch):
+    (example,) = blocks("A dataset.")
+    monkeypatch.setitem(datasets.SOURCES, "mine", None)  # so that it is removed afterwards
+    exec(example, {**vars(datasets)})  # it is written for that file
+    root = tmp_path / "pictures"
+    settings = {"data.name": "mine", "data.root": str(root), "data.tasks": 2}
+    settings |= {"data.classes": 4}
+    with pytest.raises(UsageError, match=r"pictures' not found"):
+        require_files(load_suite(str(TINY), settings).cells)
+    root.mkdir()
+    with pytest.raises(UsageError, match=r"mine cannot be read .*classes.txt"):
+        datasets.load_dataset(load_suite(str(TINY), settings).cells[0].data, 32)
+    rng = np.random.default_rng(0)
+    for part, count in (("train", 6), ("test", 3)):
+        labels = np.repeat(np.arange(4), count)
+        np.save(root / f"{part}_labels.npy", labels)
+        images = rng.integers(0, 256, (len(labels), 40, 40, 3), dtype=np.uint8)
+        np.save(root / f"{part}_images.npy", images)
+    (root / "classes.txt").write_text("a b c d\n")
+    suite = load_suite(str(TINY), settings)
+    require_files(suite.cells)
+    (cell,) = suite.select(["linear"], order_seeds=[1])
+    assert (cell.benchmark, counts(cell.data).known) == ("pictures", False)
+    state = run_cell(cell, tmp_path / "results")
+    assert state["status"] == "done", state
+    rows = table(tmp_path / "results" / suite.name / "runs" / cell.run_id / "metrics.csv")
+    last = [row for row in rows if row["after_task"] == "2" and row["scenario"] == "class"]
+    assert sum(int(row["n"]) for row in last) == 12
+
+
+def test_an_own_method(tmp_path, monkeypatch):
+    method, suite_file = blocks("Your method.")
+    folder = tmp_path / "methods"
+    folder.mkdir()
+    (folder / "mine.py").write_text(method)
+    monkeypatch.setattr(importlib.import_module("methods"), "__path__", [str(folder)])
+    monkeypatch.delitem(sys.modules, "methods.mine", raising=False)
+    (tmp_path / "bench").symlink_to(ROOT / "bench")
+    (tmp_path / "mine.py").write_text(suite_file)
+    settings = {"data.classes": 4, "data.train_per_class": 4, "data.test_per_class": 2}
+    settings |= {"train.epochs": 1, "train.precision": "fp32", "benchmarks.glyphs.data.tasks": 2}
+    suite = load_suite(str(tmp_path / "mine.py"), settings)
+    assert (suite.reference, suite.beside) == ("mine", ()), "they are not inherited from mini"
+    cell = suite.select(benchmarks=["glyphs"], order_seeds=[1])[0]
+    state = run_cell(cell, tmp_path / "results")
+    assert state["status"] == "done", state
+    monkeypatch.delitem(sys.modules, "methods.mine", raising=False)
