@@ -25,6 +25,7 @@ from bench.engine import run as engine
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_suite.py"
+REFERENCE = ROOT / "results" / "reference"
 torch.set_num_threads(1)
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")

@@ -81,7 +81,7 @@ WRONG = [
     ((*GRID, "--device", "tpu"), "accepted: auto, cpu, cuda"),
     (("bench.run", str(TINY), "--method", "hlgp"), "--benchmark: one of glyphs, glyphs-r"),
     (("bench.report", "mimi"), "unknown 'mimi'"),
-    (("bench.check", "headroom"), "no expected values"),
+    (("bench.check", str(TINY)), "no expected values"),
     ((*GRID, "--set", "train.head_lr=1e38"), "at most 1e+18"),
     ((*GRID, "--jobs", "²"), "whole number from 1"),
     (("bench.pretrain", "--batch", "0"), "whole number from 1"),

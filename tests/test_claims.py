@@ -8,7 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import REFERENCE, ROOT
 
 from bench.check import __main__ as check
 from bench.check import claims, published
@@ -384,7 +384,7 @@ def test_results_of_before_protocols_were_kept_are_compared_with_nothing(monkeyp
 
 
 def test_small_scale_results_are_never_set_beside_a_paper(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["check", "mini", "--results", str(ROOT / "results")])
+    monkeypatch.setattr(sys, "argv", ["check", "mini", "--results", str(REFERENCE.parent)])
     assert check.main() == 3
     text = capsys.readouterr().out
     assert "reproduced: the same" in text

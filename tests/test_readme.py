@@ -14,6 +14,7 @@ from bench.data import datasets
 from bench.data.missing import require_files
 from bench.engine.run import run_cell
 from bench.errors import UsageError
+from bench.method import _REGISTRY
 
 
 def blocks(title: str) -> list[str]:
@@ -60,6 +61,8 @@ def test_an_own_method(tmp_path, monkeypatch):
     (folder / "mine.py").write_text(method)
     monkeypatch.setattr(importlib.import_module("methods"), "__path__", [str(folder)])
     monkeypatch.delitem(sys.modules, "methods.mine", raising=False)
+    monkeypatch.setitem(_REGISTRY, "mine", None)  # so that it is removed afterwards
+    monkeypatch.delitem(_REGISTRY, "mine")
     (tmp_path / "bench").symlink_to(ROOT / "bench")
     (tmp_path / "mine.py").write_text(suite_file)
     settings = {"data.classes": 4, "data.train_per_class": 4, "data.test_per_class": 2}

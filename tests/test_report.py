@@ -6,51 +6,46 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import ROOT
+from conftest import REFERENCE, ROOT
 from report_tables import run_of, write_protocol, write_suite
 
 from bench.config.suite import load_suite, suite_names
 from bench.report import tables
-from bench.report.__main__ import BESIDE, build
+from bench.report.build import build
 from bench.report.frames import load
+from bench.report.table_files import escape_latex
+from bench.store.facts import SuiteFacts, read_facts, write_facts
 from bench.store.tables import MOVEMENT, write_csv
 
-COMMITTED = [name for name in suite_names() if (ROOT / "results" / name / "metrics.csv").is_file()]
+PUBLISHED = [name for name in suite_names() if (REFERENCE / name / "metrics.csv").is_file()]
 
 
-@pytest.mark.parametrize("suite", COMMITTED)
-def test_the_committed_report_comes_from_the_committed_csv(suite, tmp_path, monkeypatch):
-    """Every figure is drawn; those of one suite are enough to be written."""
+@pytest.mark.parametrize("suite", PUBLISHED)
+def test_the_published_report_comes_from_the_published_tables(suite, tmp_path, monkeypatch):
+    """Tables byte for byte. Every figure is drawn; that those of one suite are written is enough."""
     if suite != "mini":
         monkeypatch.setattr("bench.report.figures.save", named_only)
-    beside = [ROOT / "results" / name for name in BESIDE.get(suite, [])]
-    results = load(ROOT / "results" / suite, if_comparable=beside)
-    own = set(load(ROOT / "results" / suite).runs["precision"])
-    left_out = [folder for folder in beside if set(load(folder).runs["precision"]) != own]
-    assert len(results.notes) == len(left_out), (
-        "once ./run_all.sh has run mini in bf16, the rows in fp32 are left out"
-    )
-    build(results, tmp_path)
-    made = sorted(
-        f.relative_to(tmp_path) for f in tmp_path.rglob("*") if f.suffix in (".csv", ".md", ".tex")
-    )
-    assert made
-    for file in made:
-        assert (tmp_path / file).read_text() == (ROOT / "reports" / suite / file).read_text(), file
-    figures = {f.name for f in tmp_path.glob("figures/*")}
-    assert figures == {f.name for f in (ROOT / "reports" / suite).glob("figures/*")}
+    beside = [REFERENCE / name for name in read_facts(REFERENCE / suite).beside]
+    build(load(REFERENCE / suite, beside), tmp_path, tracked=True)
+    published = ROOT / "reports" / "reference" / suite
+    made = {f.relative_to(tmp_path): f for f in tmp_path.rglob("*") if f.is_file()}
+    assert made.keys() == {f.relative_to(published) for f in published.rglob("*") if f.is_file()}
+    tables_made = [file for file in made if file.suffix == ".md"]
+    assert tables_made
+    for file in tables_made:
+        assert made[file].read_bytes() == (published / file).read_bytes(), file
 
 
-def named_only(figure, folder, name):
+def named_only(drawn, folder, tracked):
+    assert tracked
     folder.mkdir(exist_ok=True)
-    for kind in ("svg", "png"):
-        (folder / f"{name}.{kind}").touch()
-    plt.close(figure)
-    return "<svg></svg>"
+    (folder / f"{drawn.name}.png").touch()
+    plt.close(drawn.figure)
+    return {folder / f"{drawn.name}.png": b""}
 
 
 def test_the_committed_mini_is_whole():
-    results = load(ROOT / "results" / "mini")
+    results = load(REFERENCE / "mini")
     assert not len(results.missing())
     assert set(results.benchmarks) == {"glyphs", "glyphs-r", "glyphs-a", "glyphs-v", "digits"}
     rows = {
@@ -187,9 +182,10 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
             for key in ("method", "run_id"):
                 row[key] = row[key].replace("other_row", "groups@4")
 
-    results = load(write_suite(tmp_path / "s", rename))
-    build(results, tmp_path / "out")
-    drawn = {"setting-groups", "parameters"}  # of HLGP and its switches also what they cost
+    folder = write_suite(tmp_path / "s", rename)
+    write_facts(folder, SuiteFacts("hlgp", figure_rows=("hlgp", "groups@*")))
+    build(load(folder), tmp_path / "out")
+    drawn = {"setting-groups", "parameters"}  # the second for the figure's rows alone
     assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {
         f"{n}.{k}" for n in drawn for k in ("svg", "png")
     }
@@ -250,13 +246,13 @@ def test_one_row_alone_is_a_report(tmp_path):
 
 def test_latex_escapes_every_special_character():
     for char in "\\_%&#${}~^":
-        assert tables.escape_latex(char) != char
-    assert pd.Series(["a_b"]).map(tables.escape_latex).tolist() == [r"a\_b"]
+        assert escape_latex(char) != char
+    assert pd.Series(["a_b"]).map(escape_latex).tolist() == [r"a\_b"]
 
 
 def test_bf16_changes_less_than_another_seed():
     """The gate under which `precision=auto` may take bf16 (suite precision); what decides is the committed run."""
-    cells = load(ROOT / "results" / "precision").cells
+    cells = load(REFERENCE / "precision").cells
     rows = cells[cells["scenario"] == "class"].assign(row=cells["method"].str.split("@").str[0])
     for name, part in rows.groupby("row"):
         values = part.pivot(index=["order_seed", "seed"], columns="method", values="faa")

@@ -38,7 +38,9 @@ class Suite:
     name: str  # of its results folder
     doc: str  # the first sentence of the file's docstring
     cells: tuple[RunSpec, ...]  # in the order in which they are run
-    reference: str  # the row that others are compared with in the report; default: the first
+    # The row that others are compared with in the report, "" = none. Default: the first row, and
+    # none in a suite of settings (NAME@VALUE).
+    reference: str
     beside: tuple[str, ...] = ()  # suites whose rows the report shows too
     # Rows, or patterns of their names (fnmatch), that are drawn if all are too many for a figure.
     figure_rows: tuple[str, ...] = ()
@@ -135,8 +137,8 @@ def _own_text(file: Path) -> tuple[str, set[str]]:
 
 def _report_choices(where: str, given: Tree, rows: list[str]) -> Tree:
     """The fields of Suite that are for the report. Raises UsageError for other kinds of values."""
-    reference = given.get("reference", rows[0])
-    if reference not in rows:
+    reference = given.get("reference", "" if "@" in rows[0] else rows[0])
+    if reference not in ("", *rows):
         raise UsageError.unknown(f"suite {where}: reference", reference, rows)
     lists = {}
     for key in ("beside", "figure_rows"):

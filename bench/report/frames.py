@@ -37,8 +37,7 @@ class Results:
     percent; matrices: its accuracy matrix. curve: average accuracy after each task, in percent.
     losses: mean of each term of the loss in each epoch. movement, similarity: what training did to
     prompts and features (bench/engine/movement.py). protocol: what each row was run with. A table
-    that was not recorded is empty. reference, figure_rows: as in bench/store/facts.py; no reference
-    if it would be a row NAME@VALUE, a setting of a search.
+    that was not recorded is empty. reference, figure_rows: as in bench/store/facts.py.
     notes: a line for each other suite or row that was asked for and is not shown, with the reason.
     """
 
@@ -78,7 +77,8 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
     """
     tables, notes = _read(folder), []
     facts = read_facts(folder)
-    reference = facts.reference or tables["runs"]["method"].iloc[0]
+    first = tables["runs"]["method"].iloc[0]
+    reference = first if facts.reference is None else facts.reference
     for other in (*beside, *if_comparable):
         try:
             tables, unshown = joined(folder, tables, other, _read(other))
@@ -90,7 +90,7 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
     runs, frame = tables.pop("runs"), tables.pop("metrics")
     return Results(
         folder.name,
-        "" if "@" in reference else reference,
+        reference,
         facts.figure_rows,
         runs,
         **tables,

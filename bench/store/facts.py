@@ -14,13 +14,13 @@ from bench.store.files import write_text
 
 @dataclass(frozen=True)
 class SuiteFacts:
-    """reference: the row that others are compared with; "" = the first one.
+    """reference: the row that others are compared with; "" = none, None = the first one.
 
     beside: suites whose rows its report shows too. figure_rows: rows (or patterns of their names)
     that are drawn where there are too many rows for one figure.
     """
 
-    reference: str = ""
+    reference: str | None = None
     beside: tuple[str, ...] = ()
     figure_rows: tuple[str, ...] = ()
 

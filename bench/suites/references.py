@@ -14,3 +14,5 @@ methods = dict(
     },
 )
 del rows
+
+reference = ""  # each is compared with in the report of mini
