@@ -1,3 +1,3 @@
-"""A continual-learning benchmark of prompt methods: HLGP, L2P, DualPrompt and CODA-Prompt from one runner."""
+"""A continual-learning benchmark: HLGP, L2P, DualPrompt and CODA-Prompt from one runner."""
 
 __version__ = "0.1.0"

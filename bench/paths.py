@@ -84,7 +84,7 @@ def find_data(name: str) -> Path:
     return path
 
 
-def data_place(name: str) -> Path:
+def dataset_folder(name: str) -> Path:
     """The folder of a known dataset: the one that exists, else the one to be made.
 
     That is one under the first folder of $BENCH_DATA, or under ./data.

@@ -1,4 +1,4 @@
-"""Pretrain the embedded ViT on the 1,000 glyph classes that no benchmark uses: `python -m bench.pretrain`.
+"""Pretrain the embedded ViT: `python -m bench.pretrain`. No benchmark uses its 1,000 classes.
 
 The network has twelve blocks of width 96, patch 8 and three heads. It sees plain images only, each
 once: the renderer makes a new image for every number. Recipe: fan-in initialisation, position

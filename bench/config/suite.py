@@ -23,6 +23,7 @@ from typing import Any
 from bench.config.mmengine_config import Config
 from bench.config.spec import SECTIONS, SEED_LIMIT, RunSpec, make
 from bench.errors import UsageError
+from bench.paths import REFERENCE
 
 SUITES = Path(__file__).parent.parent / "suites"
 REPORT_KEYS = ("reference", "beside", "figure_rows")
@@ -93,6 +94,8 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name:
     if overrides and not results_name:
         text = json.dumps(overrides, sort_keys=True, default=str)
         label += "-" + hashlib.sha256(text.encode()).hexdigest()[:6]
+    if label == REFERENCE:
+        raise UsageError(f"results folder '{label}': it holds the published results (give --name)")
     cells = tuple(_expand(label, tree, final))
     doc, own_keys = _own_text(file)
     shown = {key: tree[key] for key in REPORT_KEYS if key in own_keys and key in tree}

@@ -14,7 +14,7 @@ from bench.data.catalogue import CATALOGUE
 from bench.data.prepare.obtain import Access, obtain_archives
 from bench.data.registry import Raw
 from bench.errors import UsageError
-from bench.paths import data_place, find_data
+from bench.paths import dataset_folder, find_data
 
 ENTRY = CATALOGUE["cifar100"]
 FOLDER = "cifar-100-python"
@@ -58,7 +58,7 @@ def obtain() -> Path:
     try:
         return find_data(ENTRY.name)
     except UsageError as missing:
-        root = data_place(ENTRY.name)
+        root = dataset_folder(ENTRY.name)
         try:
             obtain_archives(ENTRY, root, Access())
         except UsageError as error:

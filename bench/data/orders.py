@@ -42,6 +42,7 @@ def task_sizes(classes: int, tasks: int) -> list[int]:
     """
     if tasks > classes // 2 and tasks > 1:
         raise UsageError(
-            f"data.tasks={tasks}: {classes} classes make at most {classes // 2} tasks of two or more"
+            f"data.tasks={tasks}: "
+            f"{classes} classes make at most {classes // 2} tasks of two or more"
         )
     return [classes // tasks + (task < classes % tasks) for task in range(tasks)]

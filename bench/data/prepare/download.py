@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import http.client
 import os
@@ -13,12 +12,12 @@ import urllib.error
 import urllib.request
 from email.message import Message
 from pathlib import Path
-from typing import IO
 from urllib.parse import urlsplit
 
 from tqdm import tqdm
 
-from bench.errors import UsageError
+from bench.errors import Busy, UsageError
+from bench.store.locks import locked
 
 BLOCK_BYTES = 1 << 20
 RETRIED_STATUS = (408, 429, 500, 502, 503, 504)  # another try may get another answer
@@ -195,15 +194,32 @@ def _same_version(headers: Message, version: str, part: Path, trusted: bool) -> 
 def _write(
     answer: http.client.HTTPResponse, part: Path, start: int, total: int | None, origin: str
 ) -> None:
+    """Append to part what the answer brings. Raises UsageError while another process does so."""
+    lock = part.with_name(f".{part.name}.lock")
     try:
         part.parent.mkdir(parents=True, exist_ok=True)
-        stream = part.open("ab")
+        with locked(lock, f"{part}: another process is downloading it"):
+            _append(answer, part, start, total, origin)
+            lock.unlink(missing_ok=True)
+    except Busy as error:
+        raise UsageError(str(error)) from error
     except (PermissionError, FileExistsError, NotADirectoryError) as error:
         raise UsageError(f"{part.parent}: cannot be written ({error.strerror})") from error
+    received = part.stat().st_size
+    if total is not None and received != total:
+        if received > total:
+            _drop(part)
+        raise _Broken(f"{received} of {total} bytes came")
+
+
+def _append(
+    answer: http.client.HTTPResponse, part: Path, start: int, total: int | None, origin: str
+) -> None:
     bar = tqdm(total=total, initial=start, unit="B", unit_scale=True, desc=part.stem, disable=None)
     try:
-        with stream, bar:
-            _check_alone(stream, part, start)
+        with part.open("ab") as stream, bar:
+            if start and part.stat().st_size != start:
+                raise _Broken("another process has continued what was kept")
             if not start:
                 # The origin is removed before the old bytes and written after them, so it never
                 # stands beside bytes of another file.
@@ -217,27 +233,6 @@ def _write(
     except OSError as error:
         error.filename = str(part)  # an error of writing names no file
         raise
-    received = part.stat().st_size
-    if total is not None and received != total:
-        if received > total:
-            _drop(part)
-        raise _Broken(f"{received} of {total} bytes came")
-
-
-def _check_alone(stream: IO[bytes], part: Path, start: int) -> None:
-    """Lock part. Raises UsageError while another process writes it.
-
-    Raises _Broken if another process has appended to it since the bytes from `start` were asked
-    for.
-    """
-    try:
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        raise UsageError(f"{part}: another process is downloading it") from error
-    except OSError:
-        return  # a file system without locks
-    if start and part.stat().st_size != start:
-        raise _Broken("another process has continued what was kept")
 
 
 def _read(answer: http.client.HTTPResponse) -> bytes:

@@ -20,7 +20,7 @@ from bench.data.parallel import in_threads
 from bench.data.prepare import splits
 from bench.data.prepare.obtain import Access, is_present, obtain_archives
 from bench.errors import UsageError
-from bench.paths import data_place
+from bench.paths import dataset_folder
 from bench.store.files import write_text
 
 MAX_LISTED_FILES = 3  # more missing archives than this are counted, not named
@@ -62,7 +62,7 @@ def prepare(entry: Entry, split: Split, access: Access, partial: bool = False) -
     partial: accept other counts than the catalogue's. Raises UsageError for what only the user can
     do.
     """
-    root = data_place(entry.name)
+    root = dataset_folder(entry.name)
     _provide(entry, split, root, access)
     if entry.files:
         return _verify_files(entry, root)
@@ -84,7 +84,7 @@ def adopt(entry: Entry, name: str, given: Path, access: Access) -> Outcome:
     Nothing is written if a file differs.
     """
     rows = manifest.read(given)
-    root = data_place(entry.name)
+    root = dataset_folder(entry.name)
     name = name or given.stem.removeprefix("split-")
     manifest.path_of(root, name)  # a bad name is refused before anything is downloaded
     known = next((split for split in entry.splits if split.name == name), None)
@@ -140,7 +140,7 @@ def _write_orders(root: Path, split: str, published: list[int]) -> None:
 
 def verify(entry: Entry, name: str, partial: bool = False) -> Outcome:
     """Check counts, digests and decodability of one prepared split ("": of all)."""
-    root = data_place(entry.name)
+    root = dataset_folder(entry.name)
     if entry.files:
         if not any((root / file).parent.is_dir() for file in entry.files):
             raise _unprepared(entry, root)
@@ -233,7 +233,7 @@ def _verify_files(entry: Entry, root: Path) -> Outcome:
 
 def describe(entry: Entry) -> list[str]:
     """What `list` says of one dataset."""
-    root = data_place(entry.name)
+    root = dataset_folder(entry.name)
     prepared = manifest.splits_in(root)
     if entry.files and all((root / file).is_file() for file in entry.files):
         prepared = [entry.splits[0].name]
