@@ -7,24 +7,38 @@ each different benchmark, backbone and method is built once, so that mistakes ar
 from __future__ import annotations
 
 import argparse
+import re
 import subprocess
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
+
+from tabulate import tabulate
 
 from bench import cli
 from bench.config.arguments import add_suite_arguments
 from bench.config.spec import RunSpec
-from bench.config.suite import Suite, load_suite
+from bench.config.suite import SUITES, Suite, load_suite, suite_names
 from bench.data.missing import require_files
 from bench.errors import UsageError
-from bench.launch.pool import run_local
+from bench.launch.display import make_display
+from bench.launch.pool import Pool, rounds_of, run_local
 from bench.launch.slurm import command_of, submit_slurm
-from bench.paths import REFERENCE, cache_dir, reference_folders
-from bench.store.collect import TableRows, collect, rows_of_done
+from bench.launch.track import TRACKERS, require_tracker
+from bench.paths import PROJECT, REFERENCE, cache_dir, reference_folders
+from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import write_text
 from bench.store.rundir import RunDir
+from bench.store.tables import TABLES, read_csv
+
+EXAMPLES = """examples:
+  python -m bench.grid mini --methods hlgp l2p --benchmarks glyphs-v
+  python -m bench.grid mini --set data.root=DIR data.tasks=5 --name mine
+  python -m bench.grid paper --dry-run --rate 145
+"""
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -39,36 +53,91 @@ def _shard(text: str) -> tuple[int, int]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.grid", description=__doc__.split("\n\n")[0]
+        prog="python -m bench.grid",
+        description=__doc__.split("\n\n")[0],
+        epilog=EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_suite_arguments(parser)
-    parser.add_argument("--methods", nargs="+", default=[], metavar="ROW", help="only these rows")
-    parser.add_argument("--benchmarks", nargs="+", default=[], metavar="B", help="only these")
-    parser.add_argument("--order-seeds", nargs="+", type=int, default=[], metavar="N")
-    parser.add_argument("--seeds", nargs="+", type=int, default=[], metavar="N")
-    parser.add_argument("--shard", type=_shard, default=(1, 1), metavar="i/n",
-                        help="only the i-th of n shares of the cells")  # fmt: skip
-    parser.add_argument("--jobs", type=cli.positive, metavar="N",
-                        help="cells side by side (default: one a core, or one a GPU)")  # fmt: skip
-    parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
-    parser.add_argument("--launcher", choices=("local", "slurm", "print"), default="local")
-    parser.add_argument("--time-limit", type=cli.above_zero, metavar="MINUTES",
-                        help="local: stop a cell that takes longer; it can be resumed")  # fmt: skip
-    parser.add_argument("--keep", action="store_true",
-                        help="do not run cells that the tables (here, or of the reference) list as "
-                        "done; they keep their rows")  # fmt: skip
-    parser.add_argument("--report", type=Path, metavar="DIR",
-                        help="local: draw the report there at the end")  # fmt: skip
-    parser.add_argument("--reference", action="store_true",
-                        help="write what the project publishes: results/reference/SUITE and, with "
-                        "--report, reports/reference/SUITE")  # fmt: skip
-    parser.add_argument("--dry-run", action="store_true",
-                        help="run nothing: list the cells, their state, and what is left costs "
-                        "(images, forward passes, FLOPs)")  # fmt: skip
-    parser.add_argument("--rate", type=cli.above_zero, metavar="TFLOPS",
-                        help="dry run: hours too, at so many 10^12 FLOP/s (column tflops of "
-                        "bench.speed), divided by --jobs")  # fmt: skip
+    what = parser.add_argument_group("what to run (default: all cells that are not done)")
+    what.add_argument("--methods", nargs="+", default=[], metavar="ROW", help="Only these rows.")
+    what.add_argument(
+        "--benchmarks", nargs="+", default=[], metavar="B", help="Only these benchmarks."
+    )
+    what.add_argument(
+        "--order-seeds", nargs="+", type=int, default=[], metavar="N", help="Only these orders."
+    )
+    what.add_argument(
+        "--seeds", nargs="+", type=int, default=[], metavar="N", help="Only these seeds."
+    )
+    what.add_argument(
+        "--shard",
+        type=_shard,
+        default=(1, 1),
+        metavar="i/n",
+        help="Only the i-th of n shares of the cells.",
+    )
+    what.add_argument(
+        "--keep",
+        action="store_true",
+        help="Do not run cells that the tables, here or of the reference, list as done.",
+    )
+    what.add_argument(
+        "--list", action="store_true", help="List the suites, with cells and time, and run nothing."
+    )
+    what.add_argument(
+        "--dry-run", action="store_true", help="List the cells and their cost, and run nothing."
+    )
+    what.add_argument(
+        "--rate",
+        type=cli.above_zero,
+        metavar="TFLOPS",
+        help="Dry run: show hours too, at so many 10^12 FLOP/s (see bench.speed) for each job.",
+    )
+    where = parser.add_argument_group("where")
+    where.add_argument(
+        "--report", type=Path, metavar="DIR", help="Draw the report there, after each class order."
+    )
+    where.add_argument(
+        "--reference",
+        action="store_true",
+        help="Write what the project publishes: results/reference/SUITE.",
+    )
+    how = parser.add_argument_group("how")
+    how.add_argument(
+        "--jobs",
+        type=cli.positive,
+        metavar="N",
+        help="Run N cells side by side (default: one on each core or GPU).",
+    )
+    how.add_argument("--device", default="auto", help="Use cpu, cuda, or auto (default).")
+    how.add_argument(
+        "--launcher",
+        choices=("local", "slurm", "print"),
+        default="local",
+        help="Run here (default), submit a Slurm array, or print the commands.",
+    )
+    how.add_argument(
+        "--time-limit",
+        type=cli.above_zero,
+        metavar="MINUTES",
+        help="Stop a cell that takes longer; it can be continued.",
+    )
+    how.add_argument(
+        "--quiet", action="store_true", help="Say nothing while cells run, except what went wrong."
+    )
+    how.add_argument(
+        "--json", action="store_true", help="Write one JSON object per event to standard output."
+    )
+    how.add_argument(
+        "--track",
+        choices=TRACKERS,
+        default="",
+        help="Send losses and accuracies to a tracker too (pip install hlgp-bench[NAME]).",
+    )
     args = parser.parse_args()
+    if args.quiet and args.json:
+        parser.error("--quiet and --json: give one of them")
     args.published = args.results / REFERENCE if args.reference else None
     args.results = args.published or args.results
     return args
@@ -76,10 +145,15 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
+    if args.list:
+        print(suite_list())
+        return cli.FINE
     suite = load_suite(args.suite, args.overrides, args.name)
     if args.rate and not args.dry_run:
         raise UsageError("--rate: for --dry-run, which says what a suite costs")
-    chosen = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
+    asked = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
+    rounds = rounds_of(suite.cells)
+    chosen = sorted(asked, key=lambda cell: rounds[cell.run_id])
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
     kept: dict[str, TableRows] = {}
@@ -94,6 +168,8 @@ def main() -> int:
             print(command_of(cell, args))
         return cli.FINE
     require_files(chosen)
+    if args.track:
+        require_tracker(args.track)
     folder = args.results / suite.name
     _check_writable(_folders_written(args, folder))
     if args.launcher == "slurm":
@@ -101,8 +177,7 @@ def main() -> int:
             submit_slurm(left, args, folder)
         return cli.FINE
     done = [cell for cell in chosen if cell not in left]
-    print(f"suite {suite.name}: {len(chosen)} cells, {len(done)} done before", file=sys.stderr)
-    return _run(args, suite, left, done, kept)
+    return Grid(args, suite, asked, left, done, kept, rounds).run()
 
 
 def _kept_from(args: argparse.Namespace, suite: Suite) -> list[Path]:
@@ -110,6 +185,27 @@ def _kept_from(args: argparse.Namespace, suite: Suite) -> list[Path]:
     if not args.keep:
         return []
     return [args.results / suite.name, *reference_folders(args.results, suite.name)]
+
+
+def suite_list() -> str:
+    """The suites, each with its first sentence, its number of cells and its time."""
+    rows = []
+    for name in suite_names():
+        suite = load_suite(name)
+        rows.append([name, len(suite.cells), _time_of(name), suite.doc])
+    note = "minutes: of the published cells, on two cores; PFLOP: what it costs, not run yet"
+    return f"{tabulate(rows, ['suite', 'cells', 'time', ''], disable_numparse=True)}\n{note}"
+
+
+def _time_of(suite: str) -> str:
+    """Measured minutes of a published suite on two cores, else the cost in its docstring."""
+    file = PROJECT / "results" / REFERENCE / suite / "timing.csv"
+    if file.is_file():
+        rows = read_csv(file, TABLES["timing"])
+        seconds = sum(float(row["train_seconds"]) + float(row["eval_seconds"]) for row in rows)
+        return f"{seconds / 60 / 2:.0f} min"
+    found = re.search(r"^Cost: ([^,]|,(?=[0-9]))*PFLOP", (SUITES / f"{suite}.py").read_text(), re.M)
+    return found[0].removeprefix("Cost: ").replace("at least", ">=") if found else ""
 
 
 def _plan(chosen: list[RunSpec], left: list[RunSpec], args: argparse.Namespace) -> str:
@@ -141,40 +237,93 @@ def _check_writable(folders: Iterable[Path]) -> None:
         (folder / ".writable").unlink(missing_ok=True)  # another grid may have removed it
 
 
-def _run(
-    args: argparse.Namespace,
-    suite: Suite,
-    left: list[RunSpec],
-    done: list[RunSpec],
-    kept: dict[str, TableRows],
-) -> int:
-    """Run what is left, collect the tables, draw the report; returns the exit code."""
-    folder = args.results / suite.name
-    try:
-        failed = run_local(
-            left, args.results, args.jobs, args.device,
-            finished=done, limit=args.time_limit, kept=kept,
-        )  # fmt: skip
-    except (KeyboardInterrupt, SystemExit):
-        if any(RunDir.of(args.results, cell).done() for cell in left):
-            # What is in the tables stays, also of cells that this grid has not come to.
-            collect(args.results, suite.cells, keep=[folder, *_kept_from(args, suite)])
-        raise
-    counts = collect(args.results, suite.cells, keep=_kept_from(args, suite))
-    write_facts(folder, SuiteFacts(suite.reference, suite.beside, suite.figure_rows))
-    said = ", ".join(f"{count} {status}" for status, count in sorted(counts.items()))
-    print(f"{folder}/metrics.csv: {said}", flush=True)
-    drawn = _draw(args, suite) if args.report else cli.FINE
-    return cli.UNFINISHED if failed else drawn
+@dataclass
+class Grid:
+    """Cells that run on this machine, and the tables and report that come of them."""
 
+    args: argparse.Namespace
+    suite: Suite
+    asked: list[RunSpec]  # what the options select
+    left: list[RunSpec]  # those of this shard that are not done
+    done: list[RunSpec]
+    kept: dict[str, TableRows]  # done by the tables alone
+    rounds: dict[str, int]  # of all cells of the suite, by run_id
 
-def _draw(args: argparse.Namespace, suite: Suite) -> int:
-    words = [sys.executable, "-m", "bench.report", suite.name, "--out", str(args.report)]
-    if args.published:
-        words += ["--results", str(args.published.parent), "--reference"]
-    else:
-        words += ["--results", str(args.results)]
-    return subprocess.call(words)
+    def run(self) -> int:
+        """Run what is left, collect the tables, draw the report; returns the exit code."""
+        args, suite = self.args, self.suite
+        kind = "json" if args.json else "quiet" if args.quiet else "auto"
+        self.display = make_display(kind)
+        self.folder = args.results / suite.name
+        self.listed = self._cells_of_the_tables()
+        self.display.say(self._first_line())
+        pool = Pool(
+            args.results,
+            self.left,
+            self.display,
+            limit=args.time_limit,
+            track=args.track,
+            round_done=self.renew,
+            rounds=self.rounds,
+        )
+        try:
+            failed = run_local(pool, args.jobs, args.device, finished=self.done, kept=self.kept)
+        except (KeyboardInterrupt, SystemExit):
+            if any(RunDir.of(args.results, cell).done() for cell in self.left):
+                self.collect()
+            raise
+        counts = self.collect(rerun=[cell.run_id for cell in self.left])
+        drawn = self.draw(sys.stderr if args.json else None) if args.report else cli.FINE
+        page = str(self.report / "index.html") if args.report and not args.published else ""
+        self.display.end(counts, f"{self.folder}/metrics.csv", page)
+        return cli.UNFINISHED if failed else drawn
+
+    def _cells_of_the_tables(self) -> list[RunSpec]:
+        """What is asked for, and what this folder had before: a selection replaces nothing."""
+        before = known_before(self.args.results, self.suite.name)
+        asked = {cell.run_id for cell in self.asked}
+        return [cell for cell in self.suite.cells if cell.run_id in asked | before]
+
+    def _first_line(self) -> str:
+        asked, listed, whole = len(self.asked), len(self.listed), len(self.suite.cells)
+        before = f"{len(self.done)} done before"
+        if asked == whole:
+            return f"suite {self.suite.name}: {whole} cells, {before}"
+        added = f", beside {listed - asked} that are there" if listed > asked else ""
+        return (
+            f"suite {self.suite.name}: {asked} of its {whole} cells are asked for, {before}; "
+            f"they go to {self.folder}{added}"
+        )
+
+    def collect(self, rerun: Collection[str] = ()) -> dict[str, int]:
+        """Write the tables; cells that are there but not run now keep their rows."""
+        keep = [self.folder, *_kept_from(self.args, self.suite)]
+        counts = collect(self.args.results, self.listed, keep, rerun)
+        suite = self.suite
+        write_facts(self.folder, SuiteFacts(suite.reference, suite.beside, suite.figure_rows))
+        return counts
+
+    def renew(self, number: int, count: int) -> None:
+        """Write the tables and the report after one of several rounds."""
+        self.collect()
+        said = f"class order {number} of {count} has finished: {self.folder}/metrics.csv"
+        if self.args.report and self.draw(subprocess.DEVNULL) == cli.FINE:
+            said += f", {self.report}"
+        self.display.say(said)
+
+    @property
+    def report(self) -> Path:
+        folder = self.args.report / REFERENCE if self.args.published else self.args.report
+        return folder / self.suite.name
+
+    def draw(self, stdout: IO[str] | int | None) -> int:
+        args = self.args
+        words = [sys.executable, "-m", "bench.report", self.suite.name, "--out", str(args.report)]
+        if args.published:
+            words += ["--results", str(args.published.parent), "--reference"]
+        else:
+            words += ["--results", str(args.results)]
+        return subprocess.call(words, stdout=stdout)
 
 
 if __name__ == "__main__":

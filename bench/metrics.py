@@ -1,9 +1,9 @@
 """Continual-learning metrics: pure functions of the accuracy matrix.
 
 The matrix is a[t, i], counted from 0: accuracy on task i after training on task t. It is N x N,
-with NaN above the diagonal. Accuracies are fractions, 0 to 1. "Forgetting" has several definitions in
-the literature, so each form has its own name here, and a published number is compared under its own
-definition only. A joint run has the last row only; metrics that need earlier rows are then NaN.
+with NaN above the diagonal. Accuracies are fractions, 0 to 1. "Forgetting" has several definitions
+in the literature, so each form has its own name here, and a published number is compared under its
+own definition only. A joint run has the last row only; metrics that need earlier rows are then NaN.
 """
 
 from __future__ import annotations

@@ -5,12 +5,14 @@ from __future__ import annotations
 import argparse
 import signal
 import sys
+from typing import Any
 
 from bench import cli, stopping
 from bench.config.arguments import add_suite_arguments
 from bench.config.spec import RunSpec
 from bench.config.suite import load_suite
 from bench.errors import Busy, UsageError
+from bench.launch.display import note_of
 
 
 def parse() -> argparse.Namespace:
@@ -36,6 +38,10 @@ def choose_cell(args: argparse.Namespace) -> RunSpec:
     return cells[0]
 
 
+def _print_event(event: dict[str, Any]) -> None:
+    print(note_of(event), file=sys.stderr, flush=True)
+
+
 def main() -> int:
     args = parse()
     cell = choose_cell(args)
@@ -46,7 +52,7 @@ def main() -> int:
     stopping.on_signals(signal.SIGINT, signal.SIGTERM)
     device = choose_device(args.device)
     try:
-        state = run_cell(cell, args.results, device, lambda text: print(text, file=sys.stderr))
+        state = run_cell(cell, args.results, device, _print_event)
     except Busy as error:
         print(f"error: {error}", file=sys.stderr)
         return cli.UNFINISHED

@@ -33,6 +33,7 @@ WRONG = [
     ((*GRID, "--set", "train.optimiser=adan"), "did you mean 'adam'"),
     ((*GRID, "--set", "epochs=3"), "train.KEY"),
     ((*GRID, "--set", "train.epochs"), "KEY=VALUE"),
+    ((*GRID, "--name", "reference"), "it holds the published results"),
     ((*GRID, "--set", "data.class_order=[1,2"), "a value that can be read"),
     (("bench.check", "--jobs", "-1"), "whole number from 1"),
     ((*GRID, "--set", "methods.hlpg.model.groups=2"), "did you mean 'hlgp'"),

@@ -21,10 +21,10 @@ def in_this_process(monkeypatch, tmp_path, request):
     """Some cells of one benchmark run here instead of in workers, so that what the test breaks is broken for them."""
     rows = getattr(request, "param", ROWS)
 
-    def run_here(cells, results, jobs, device):
-        for cell in cells:
+    def run_here(pool, jobs, device):
+        for cell in pool.cells:
             if cell.benchmark == "relief-1x20" and cell.method in rows:
-                engine.run_cell(cell, results)
+                engine.run_cell(cell, pool.results)
 
     table = pd.read_csv(EXPECTED / "smoke.csv")
     kept = table[(table["benchmark"] == "relief-1x20") & table["method"].isin(rows)]

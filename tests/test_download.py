@@ -1,6 +1,5 @@
 """One file from a local server that misbehaves in every way we know."""
 
-import fcntl
 import hashlib
 
 import pytest
@@ -8,6 +7,7 @@ from dataset_files import CONTENT, write
 
 from bench.data.prepare import download
 from bench.errors import UsageError
+from bench.store.locks import locked
 
 MD5 = hashlib.md5(CONTENT).hexdigest()
 
@@ -112,10 +112,9 @@ def test_a_server_that_ignores_the_condition(length, get, site):
 
 def test_two_processes_do_not_write_one_file(get, site, tmp_path):
     part_of(tmp_path, b"")
-    with (tmp_path / "data" / "x.tar.part").open("rb") as stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
-        with pytest.raises(UsageError, match=r"x.tar.part: another process is downloading it"):
-            get()
+    busy = r"x.tar.part: another process is downloading it"
+    with locked(tmp_path / "data" / ".x.tar.part.lock"), pytest.raises(UsageError, match=busy):
+        get()
     assert get().read_bytes() == CONTENT
 
 

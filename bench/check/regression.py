@@ -16,7 +16,8 @@ import pandas as pd
 from scipy import stats
 
 from bench.config.suite import load_suite
-from bench.launch.pool import run_local
+from bench.launch.display import make_display
+from bench.launch.pool import Pool, run_local
 from bench.report.frames import Results, load
 from bench.store.collect import collect
 
@@ -77,6 +78,6 @@ def run_suite(name: str, folder: Path, seeds: list[int], jobs: int) -> Results:
     if seeds:
         first = cells[0].seed
         cells = [replace(cell, seed=seed) for cell in cells if cell.seed == first for seed in seeds]
-    run_local(cells, folder, jobs, "cpu")
+    run_local(Pool(folder, cells, make_display("auto")), jobs, "cpu")
     collect(folder, cells)
     return load(folder / suite.name)

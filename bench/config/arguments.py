@@ -14,9 +14,13 @@ VERBATIM_KEYS = ("data.root", "data.split", "backbone.checkpoint")
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
     """SUITE, --set, --name and --results."""
     parser.add_argument(
-        "suite", nargs="?", default="mini", help="a name in bench/suites, or a config file (.py)"
+        "suite",
+        nargs="?",
+        default="mini",
+        help="A name in bench/suites, or a config file (.py); default: mini.",
     )
-    parser.add_argument(
+    group = parser.add_argument_group("the suite")
+    group.add_argument(
         "--set",
         nargs="+",
         action=SetAction,
@@ -24,13 +28,17 @@ def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
         default={},
         metavar="KEY=VALUE",
         dest="overrides",
-        help="e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6",
+        help="Change settings, e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6.",
     )
-    parser.add_argument(
-        "--name", default="", help="name of the results folder (default: the suite's)"
+    group.add_argument(
+        "--name", default="", help="Name of the results folder (default: that of the suite)."
     )
-    parser.add_argument(
-        "--results", type=Path, default=Path("results"), help="folder of results (default: results)"
+    group.add_argument(
+        "--results",
+        type=Path,
+        default=Path("results"),
+        metavar="DIR",
+        help="Folder of results (default: results).",
     )
 
 

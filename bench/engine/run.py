@@ -8,7 +8,6 @@ minimise.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -22,14 +21,11 @@ from bench.cost.counted import inference_gflops
 from bench.data.stream import TaskSlice
 from bench.engine.cell import Cell, build_cell, inputs
 from bench.engine.checkpoint import AfterTask, Checkpoints
-from bench.engine.task import train_task
+from bench.engine.task import Tell, tell_nobody, train_task
 from bench.errors import Diverged, UsageError
 from bench.hardware import environment, not_repeatable, peak_memory_mib
 from bench.store.rundir import FIXED_COLUMNS, RunDir, environment_digest, identity
 from bench.store.tables import Rows
-
-Progress = Callable[[str], None]
-
 
 # --- evaluation -------------------------------------------------------------------------------
 
@@ -102,21 +98,23 @@ def identity_of(cell: Cell) -> dict[str, Any]:
 
 
 def run_cell(
-    spec: RunSpec, results: Path, device: str = "cpu", progress: Progress = lambda text: None
+    spec: RunSpec, results: Path, device: str = "cpu", tell: Tell = tell_nobody
 ) -> dict[str, Any]:
     """Run one cell, or continue it, and leave its results on disk.
 
-    Returns its state: status, reason, facts. Raises UsageError if the spec cannot be run at all and
-    Busy while another process runs it; every other failure is a status.
+    Returns its state: status, reason, facts. tell: called when a task begins, after each epoch and
+    each task, and with notes (docs/running.md lists the fields of these events). Raises UsageError
+    if the spec cannot be run at all and Busy while another process runs it; every other failure is
+    a status.
     """
     run = RunDir.of(results, spec)
     with run.lock():
         if run.done():
             return run.state()
-        return _run_cell(spec, run, device, progress)
+        return _run_cell(spec, run, device, tell)
 
 
-def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> dict[str, Any]:
+def _run_cell(spec: RunSpec, run: RunDir, device: str, tell: Tell) -> dict[str, Any]:
     cell = build_cell(spec, device)
     environment_facts = environment(cell.device)
     identifying = {"env_sha": environment_digest(environment_facts), **identity_of(cell)}
@@ -124,7 +122,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, progress: Progress) -> di
     run.open(spec, environment_facts, {**identifying, **_settings(cell)})
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
-        _run_tasks(cell, run, {key: identifying[key] for key in FIXED_COLUMNS}, progress)
+        _run_tasks(cell, run, {key: identifying[key] for key in FIXED_COLUMNS}, tell)
         ended = {"status": "done", "reason": not_repeatable(cell.device)}
         state = {**ended, **identifying, **_settings(cell), **_closing_facts(cell)}
         run.finish(cell.tables, state)
@@ -170,26 +168,29 @@ def _closing_facts(cell: Cell) -> dict[str, Any]:
     }
 
 
-def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], progress: Progress) -> None:
+def _run_tasks(cell: Cell, run: RunDir, same: dict[str, str], tell: Tell) -> None:
     """All tasks that are left. same: digests that a checkpoint must share with this run."""
 
     def say(line: str) -> None:
         run.log(line)
-        progress(line)
+        tell({"note": line})
 
     kept = Checkpoints(run, cell.spec, same, say)
     _restore_tasks(cell, kept)
     if cell.finished_tasks:
         run.log(f"continued after task {cell.finished_tasks}")
     for task_slice in cell.stream.tasks[cell.finished_tasks :]:
-        progress(f"task {task_slice.index + 1}/{len(cell.stream.tasks)}")
-        _run_task(cell, task_slice, run, kept)
+        _run_task(cell, task_slice, run, kept, tell)
         stopping.check()
 
 
-def _run_task(cell: Cell, task_slice: TaskSlice, run: RunDir, kept: Checkpoints) -> None:
+def _run_task(
+    cell: Cell, task_slice: TaskSlice, run: RunDir, kept: Checkpoints, tell: Tell
+) -> None:
     """Train a task, evaluate after it, and keep the state."""
-    trained = train_task(cell, task_slice, run.log, kept)
+    number = {"task": task_slice.index + 1, "tasks": len(cell.stream.tasks)}
+    tell(number)
+    trained = train_task(cell, task_slice, run.log, kept, tell)
     began = time.perf_counter()
     rows = evaluate(cell, task_slice)
     timing = {
@@ -204,6 +205,7 @@ def _run_task(cell: Cell, task_slice: TaskSlice, run: RunDir, kept: Checkpoints)
     cell.finished_tasks = task_slice.index + 1
     shares = [row["correct"] / row["n"] for row in rows if row["scenario"] == "class"]
     shown = " ".join(f"{100 * share:.1f}" for share in shares)
+    tell({**number, "average_accuracy": 100 * sum(shares) / len(shares)})
     run.log(f"task {task_slice.index + 1} accuracy {shown}")
     faults.point("task")
     kept.save_after(

@@ -29,6 +29,12 @@ from bench.method import Task
 SLOW_WRITE_SECONDS = 1.0  # a state that takes longer to write is not written after every epoch
 MIN_WORK_PER_WRITE = 20  # seconds of training between two slow writes, per second of writing
 Log = Callable[[str], None]
+Event = dict[str, Any]  # what a run says while it goes on; docs/running.md lists the fields
+Tell = Callable[[Event], None]
+
+
+def tell_nobody(event: Event) -> None:
+    """The Tell of a run that nobody watches."""
 
 
 class TrainedTask(NamedTuple):
@@ -145,9 +151,16 @@ def contract_task(cell: Cell, task_slice: TaskSlice) -> Task:
 
 
 def train_task(
-    cell: Cell, task_slice: TaskSlice, log: Log, kept: Checkpoints | None = None
+    cell: Cell,
+    task_slice: TaskSlice,
+    log: Log,
+    kept: Checkpoints | None = None,
+    tell: Tell = tell_nobody,
 ) -> TrainedTask:
-    """All epochs of one task. kept: where states within it are read from and written to."""
+    """All epochs of one task.
+
+    kept: where states within the task are read from and written to. tell: called after each epoch.
+    """
     entered, cell.measuring_seconds = time.perf_counter(), 0.0
     method = cell.method
     features_before = _old_features(cell, task_slice)
@@ -158,7 +171,7 @@ def train_task(
     prompts_before = {layer: p.detach().clone() for layer, p in method.layer_prompts().items()}
     optimiser = build_optimiser(method.param_groups(), cell.spec.train)
     training = Training(cell, task_slice, task, optimiser)
-    _train_epochs(training, _StatesWithin(training, kept), log)
+    _train_epochs(training, _StatesWithin(training, kept), log, tell)
     for parameter in method.parameters():
         parameter.grad = None
     prompts = {layer: p.detach() for layer, p in method.layer_prompts().items()}
@@ -173,14 +186,32 @@ def train_task(
     return TrainedTask(training.served, training.earlier_seconds + seconds)
 
 
-def _train_epochs(training: Training, states: _StatesWithin, log: Log) -> None:
+def _train_epochs(training: Training, states: _StatesWithin, log: Log, tell: Tell) -> None:
     states.restore()
     while training.epoch < training.cell.spec.train.epochs:
         _train_epoch(training, states)
         _record_losses(training, log)
+        tell(_epoch_event(training, states.seconds))
         training.next_epoch()
         states.save_if_cheap()
         faults.point("epoch")
+
+
+def _mean_losses(training: Training) -> dict[str, float]:
+    """The mean of each term of the loss over the steps of this epoch."""
+    return {name: float(total) / training.step for name, total in training.sums.items()}
+
+
+def _epoch_event(training: Training, seconds: float) -> Event:
+    """What is told of an epoch that has just ended. seconds: spent on this task so far."""
+    return {
+        "task": training.task_slice.index + 1,
+        "tasks": len(training.cell.stream.tasks),
+        "epoch": training.epoch + 1,
+        "epochs": training.cell.spec.train.epochs,
+        "losses": _mean_losses(training),
+        "images_per_second": training.served / seconds if seconds else 0.0,
+    }
 
 
 def _record_losses(training: Training, log: Log) -> None:
@@ -188,7 +219,7 @@ def _record_losses(training: Training, log: Log) -> None:
     if not training.sums:
         return
     cell, task, epoch = training.cell, training.task_slice.index + 1, training.epoch + 1
-    means = {name: f"{float(total) / training.step:.4f}" for name, total in training.sums.items()}
+    means = {name: f"{mean:.4f}" for name, mean in _mean_losses(training).items()}
     cell.add(
         "losses",
         [{"task": task, "epoch": epoch, "part": n, "value": mean} for n, mean in means.items()],
@@ -291,6 +322,11 @@ class _StatesWithin:
                 cell.stream.digest = state.stream
                 training.go_to(state.position)
         self.began = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Spent on this task so far, by all processes together."""
+        return self.training.earlier_seconds + time.perf_counter() - self.began
 
     def save_if_cheap(self) -> None:
         """Fine-tuning writes all weights: that takes at most a twentieth of the time."""

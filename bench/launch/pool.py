@@ -15,17 +15,18 @@ import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
-from tqdm import tqdm
-
 from bench.config.spec import RunSpec, plain
 from bench.errors import Busy, UsageError
 from bench.hardware import cores
+from bench.launch.display import Display, Event, Outcome
 from bench.store.collect import TableRows
 from bench.store.rundir import RunDir, refuse_other
 
@@ -33,26 +34,39 @@ BUSY_SECONDS = 0.5  # before a cell that another grid is running is tried again
 
 
 class Worker:
-    """A `bench.launch.worker` process; it is started when needed, and again if it died."""
+    """A `bench.launch.worker` process; it is started when needed, and again if it died.
 
-    def __init__(self, results: Path, device: str) -> None:
-        self.results, self.device = results, device
+    say: what to do with a line that it writes to stderr.
+    """
+
+    def __init__(
+        self, results: Path, device: str, say: Callable[[str], None] = lambda line: None
+    ) -> None:
+        self.results, self.device, self.say = results, device, say
         self.process: subprocess.Popen[str] | None = None
+        self.reader: threading.Thread | None = None  # of its stderr
 
     def ask(
-        self, do: str, spec: RunSpec, progress: Any = None, limit: float | None = None
+        self,
+        do: str,
+        *specs: RunSpec,
+        tell: Callable[[Event], None] | None = None,
+        limit: float | None = None,
+        track: str = "",
     ) -> dict[str, Any]:
         """Send a request (see worker.py) and return its answer.
 
-        limit: minutes, after which the cell is stopped as by a signal. Raises UsageError if the
-        cell cannot be run at all, and Busy while another process runs it.
+        tell: called with each event of a run. limit: minutes, after which the cell is stopped as by
+        a signal. Raises UsageError if the cell cannot be run at all, and Busy while another process
+        runs it.
         """
-        process = self._started(spec.train.threads)
+        process = self._started(specs[0].train.threads)
         request = {
             "do": do,
-            "spec": plain(spec),
+            "specs": [plain(spec) for spec in specs],
             "results": str(self.results),
             "device": self.device,
+            "track": track,
         }
         assert process.stdin is not None
         # A worker that died or was stopped takes no request: its exit code below says so.
@@ -63,7 +77,7 @@ class Worker:
         if limit:
             timer.start()
         try:
-            answer = self._answer(process, progress)
+            answer = self._answer(process, tell)
         finally:
             timer.cancel()
         return answer or _ended(process.wait(), limit)
@@ -75,14 +89,25 @@ class Worker:
                 [sys.executable, "-m", "bench.launch.worker"],
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
                 text=True,
+                errors="replace",
                 env=os.environ
                 | dict.fromkeys(("OMP_NUM_THREADS", "MKL_NUM_THREADS"), str(threads)),
             )
+            self.reader = threading.Thread(target=self._read_stderr, args=(self.process,))
+            self.reader.start()
         return self.process
 
+    def _read_stderr(self, process: subprocess.Popen[str]) -> None:
+        assert process.stderr is not None
+        for line in process.stderr:
+            self.say(line.rstrip())
+
     @staticmethod
-    def _answer(process: subprocess.Popen[str], progress: Any) -> dict[str, Any] | None:
+    def _answer(
+        process: subprocess.Popen[str], tell: Callable[[Event], None] | None
+    ) -> dict[str, Any] | None:
         """The answer to the request, or None if the worker ended without one."""
         assert process.stdout is not None
         for line in process.stdout:
@@ -93,8 +118,8 @@ class Worker:
                 raise Busy(reply["reason"])
             if reply["kind"] == "state":
                 return reply
-            if progress:
-                progress(reply["text"])
+            if tell:
+                tell(reply["event"])
         return None
 
     def stop(self) -> None:
@@ -112,6 +137,8 @@ class Worker:
     def close(self) -> None:
         """Close its pipes. To be called after it ended and its last answer was read."""
         if self.process is not None:
+            if self.reader is not None:
+                self.reader.join()
             with contextlib.suppress(BrokenPipeError), self.process:
                 pass
 
@@ -151,26 +178,63 @@ def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, Tab
             RunDir.of(worker.results, cell).refuse_other(identity)
 
 
+def rounds_of(cells: Iterable[RunSpec]) -> dict[str, int]:
+    """The round in which each cell is run, by run_id: one class order after the other, from 0.
+
+    A benchmark with one class order has a round for each seed instead.
+    """
+    cells = list(cells)
+    orders: dict[str, list[int]] = {}
+    seeds: dict[str, list[int]] = {}
+    for cell in cells:
+        for known, value in ((orders, cell.order_seed), (seeds, cell.seed)):
+            values = known.setdefault(cell.benchmark, [])
+            if value not in values:
+                values.append(value)
+    return {
+        cell.run_id: orders[cell.benchmark].index(cell.order_seed)
+        if len(orders[cell.benchmark]) > 1
+        else seeds[cell.benchmark].index(cell.seed)
+        for cell in cells
+    }
+
+
 @dataclass
 class Pool:
     """The waiting cells and the failed ones, shared by the threads that talk to the workers."""
 
     results: Path
-    waiting: queue.Queue[RunSpec]
-    bar: tqdm
-    limit: float | None  # minutes for each cell
+    cells: list[RunSpec]
+    display: Display
+    limit: float | None = None  # minutes for each cell
+    track: str = ""
+    round_done: Callable[[int, int], None] = lambda number, count: None
+    waiting: queue.Queue[RunSpec] = field(default_factory=queue.Queue)
+    rounds: Mapping[str, int] = field(default_factory=dict)  # by run_id; default: rounds_of(cells)
     failed: dict[str, str] = field(default_factory=dict)  # reason, by run_id
     stopping: threading.Event = field(default_factory=threading.Event)
+    lock: threading.Lock = field(default_factory=threading.Lock)
 
-    def work(self, worker: Worker) -> None:
+    def __post_init__(self) -> None:
+        self.rounds = self.rounds or rounds_of(self.cells)
+        # Cells that have not ended, by round.
+        self.left = Counter(self.rounds[cell.run_id] for cell in self.cells)
+        self.count = max(self.rounds.values(), default=-1) + 1
+        self.finished_rounds = self._finished_rounds()
+        for cell in sorted(self.cells, key=lambda cell: self.rounds[cell.run_id]):
+            self.waiting.put(cell)
+
+    def work(self, worker: Worker, number: int) -> None:
         """Have one worker run cells until none waits, or until the grid is stopped."""
         while not self.stopping.is_set():
             try:
                 cell = self.waiting.get_nowait()
             except queue.Empty:
                 return
+            began = time.monotonic()
+            tell = functools.partial(self.tell, number, cell)
             try:
-                answer = worker.ask("run", cell, functools.partial(self.show, cell), self.limit)
+                answer = worker.ask("run", cell, tell=tell, limit=self.limit, track=self.track)
                 status, reason = answer["status"], answer["reason"]
             except Busy:
                 self.waiting.put(cell)
@@ -178,22 +242,42 @@ class Pool:
                 continue
             except UsageError as error:
                 status, reason = "error", str(error)
-            if status != "done" and not self.stopping.is_set():
-                self.fail(cell, status, reason)
-            self.bar.update()
+            if status != "done" and self.stopping.is_set():
+                return
+            self.finish(number, cell, Outcome(status, reason, time.monotonic() - began))
 
-    def show(self, cell: RunSpec, text: str) -> None:
-        self.bar.set_postfix_str(f"{cell.method} {cell.benchmark} {text}")
+    def tell(self, number: int, cell: RunSpec, event: Event) -> None:
+        with self.lock:
+            self.display.event(number, cell, event)
 
-    def fail(self, cell: RunSpec, status: str, reason: str) -> None:
+    def say(self, line: str) -> None:
+        """A line that a worker wrote to stderr."""
+        with self.lock:
+            self.display.warn(line)
+
+    def finish(self, number: int, cell: RunSpec, outcome: Outcome) -> None:
+        if outcome.status != "done":
+            self.note_failure(cell, outcome.status, outcome.reason)
+        with self.lock:
+            self.display.finished(number, cell, outcome)
+            self.left[self.rounds[cell.run_id]] -= 1
+            begun, self.finished_rounds = self.finished_rounds, self._finished_rounds()
+            renew = begun < self.finished_rounds < self.count
+        if renew:
+            self.round_done(self.finished_rounds, self.count)
+
+    def _finished_rounds(self) -> int:
+        """How many rounds have ended, of those before the first that has not."""
+        return next((number for number in range(self.count) if self.left[number]), self.count)
+
+    def note_failure(self, cell: RunSpec, status: str, reason: str) -> None:
         """Note why a cell is not done, also in its run directory if it could not do that itself."""
         self.failed[cell.run_id] = f"{status}: {reason}"
         run = RunDir.of(self.results, cell)
         state = run.state()
         if state["status"] in ("running", "missing", status):
-            with contextlib.suppress(OSError, UsageError):  # on a full disk the line below remains
+            with contextlib.suppress(OSError, UsageError):  # on a full disk the display says it
                 run.give_up(state | {"status": status, "reason": reason})
-        tqdm.write(f"{cell.run_id}: {self.failed[cell.run_id]}", file=sys.stderr)
 
 
 def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> list[Worker]:
@@ -204,9 +288,11 @@ def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> li
     devices = first.ask("devices", cells[0]).get("devices", [first.device])
     usual = cores() if devices == ["cpu"] else len(devices)
     count = min(jobs or usual, len(cells))
-    print(f"{count} side by side on {', '.join(devices)}", file=sys.stderr)
     first.device = devices[0]
-    return [Worker(first.results, devices[number % len(devices)]) for number in range(1, count)]
+    return [
+        Worker(first.results, devices[number % len(devices)], first.say)
+        for number in range(1, count)
+    ]
 
 
 def end(workers: list[Worker], threads: list[threading.Thread]) -> None:
@@ -225,27 +311,21 @@ def end(workers: list[Worker], threads: list[threading.Thread]) -> None:
 
 
 def run_local(
-    cells: list[RunSpec],
-    results: Path,
+    pool: Pool,
     jobs: int | None,
     device: str,
     *,
     finished: Iterable[RunSpec] = (),
-    limit: float | None = None,
     kept: Mapping[str, TableRows] = MappingProxyType({}),
 ) -> dict[str, str]:
-    """Run cells on local workers; returns the reason of each cell that is not done, by run_id.
+    """Run the cells of a pool on local workers; returns why a cell is not done, by run_id.
 
     jobs: cells side by side; None = one for each core or GPU. finished: cells that are done. Those
-    that read the user's own files are checked again, since the files may have changed. limit:
-    minutes for each cell. kept: finished cells that have rows in the suite's tables and no run.
-    A cell that another grid is running is waited for.
+    that read the user's own files are checked again, since the files may have changed. kept:
+    finished cells that have rows in the suite's tables and no run. A cell that another grid is
+    running is waited for.
     """
-    bar = tqdm(total=len(cells), unit="cell", disable=not sys.stderr.isatty())
-    pool = Pool(results, queue.Queue(), bar, limit)
-    for cell in cells:
-        pool.waiting.put(cell)
-    workers = [Worker(results, device)]
+    workers = [Worker(pool.results, device, pool.say)]
     threads: list[threading.Thread] = []
     try:
         again = [
@@ -253,10 +333,18 @@ def run_local(
             for cell in finished
             if cell.data.root or cell.backbone.checkpoint or cell.run_id in kept
         ]
-        check_cells([*cells, *again], workers[0], kept)
-        if cells:
-            workers += further_workers(workers[0], cells, jobs)
-        threads += [threading.Thread(target=pool.work, args=(worker,)) for worker in workers]
+        check_cells([*pool.cells, *again], workers[0], kept)
+        if pool.cells:
+            workers += further_workers(workers[0], pool.cells, jobs)
+            flops = workers[0].ask("work", *pool.cells).get("flops") or [1.0] * len(pool.cells)
+            work = dict(zip((cell.run_id for cell in pool.cells), flops, strict=True))
+            devices = ", ".join(dict.fromkeys(worker.device for worker in workers))
+            pool.display.say(f"{len(workers)} side by side on {devices}")
+            pool.display.start(pool.cells, work, len(workers))
+        threads += [
+            threading.Thread(target=pool.work, args=(worker, number))
+            for number, worker in enumerate(workers)
+        ]
         for thread in threads:
             thread.start()
         for thread in threads:
@@ -266,5 +354,5 @@ def run_local(
         try:
             end(workers, threads)
         finally:
-            bar.close()
+            pool.display.close()
     return pool.failed

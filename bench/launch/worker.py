@@ -1,8 +1,9 @@
 """A process that runs cells for a grid: one JSON request per line in, one JSON answer per line out.
 
 It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests:
-{"do": "devices" | "check" | "run", "spec": {...}, "results": "...", "device": "..."}. Answers:
-{"kind": "progress" | "usage" | "busy" | "state", ...}.
+{"do": "devices" | "work" | "check" | "run", "specs": [...], "results": "...", "device": "...",
+"track": "..."}; check and run take one spec. Answers: {"kind": "event" | "usage" | "busy" |
+"state", ...}.
 """
 
 from __future__ import annotations
@@ -16,9 +17,12 @@ from pathlib import Path
 from typing import Any, TextIO
 
 from bench import stopping
-from bench.config.spec import spec_from_json
+from bench.config.spec import RunSpec, spec_from_json
 from bench.errors import Busy, UsageError
 from bench.hardware import choose_device, devices
+from bench.launch.track import Event, Tracker
+
+Tell = Callable[[Event], None]
 
 
 def serve() -> None:
@@ -56,21 +60,41 @@ def _send(answers: TextIO, content: dict[str, Any]) -> None:
 
 
 def _serve_one(request: dict[str, Any], answer: Callable[..., None]) -> None:
+    from bench.cost.suite import cell_work
     from bench.engine import run
     from bench.engine.cell import build_cell
 
     if request["do"] == "devices":
         answer(kind="state", status="ok", reason="", devices=devices(request["device"]))
         return
-    spec = spec_from_json(json.dumps(request["spec"]))
+    specs = [spec_from_json(json.dumps(spec)) for spec in request["specs"]]
+    if request["do"] == "work":
+        flops = [cell_work(spec).flops for spec in specs]
+        answer(kind="state", status="ok", reason="", flops=flops)
+        return
+    (spec,) = specs
     device = choose_device(request["device"])
     if request["do"] == "check":
         identity = run.identity_of(build_cell(spec, device))
         answer(kind="state", status="ok", reason="", identity=identity)
         return
-    results = Path(request["results"])
-    state = run.run_cell(spec, results, device, lambda text: answer(kind="progress", text=text))
+    state = _run(request, spec, device, lambda event: answer(kind="event", event=event))
     answer(kind="state", status=state["status"], reason=state["reason"])
+
+
+def _run(request: dict[str, Any], spec: RunSpec, device: str, tell: Tell) -> dict[str, Any]:
+    from bench.engine.run import run_cell
+
+    results = Path(request["results"])
+    if not request["track"]:
+        return run_cell(spec, results, device, tell)
+    with Tracker(request["track"], results, spec) as tracker:
+
+        def tell_both(event: Event) -> None:
+            tracker.tell(event)
+            tell(event)
+
+        return run_cell(spec, results, device, tell_both)
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,25 @@ def _settings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
     return found
 
 
-def collect(results: Path, cells: Iterable[RunSpec], keep: Sequence[Path] = ()) -> dict[str, int]:
+def known_before(results: Path, suite: str) -> set[str]:
+    """The run_id of each cell that a suite's folder has a row in runs.csv or a run of."""
+    folder = results / suite
+    rows = read_runs(folder / "runs.csv") if (folder / "runs.csv").exists() else []
+    return {row["run_id"] for row in rows} | {run.name for run in folder.glob("runs/*/")}
+
+
+def collect(
+    results: Path,
+    cells: Iterable[RunSpec],
+    keep: Sequence[Path] = (),
+    rerun: Collection[str] = (),
+) -> dict[str, int]:
     """Write a suite's tables from the directories of its cells; count the cells by status.
 
     A cell that is not done has a row in runs.csv, with its status and reason, and no other row.
     keep: folders with tables of this suite; a cell that is done there, and has no run of its own
-    here, keeps its rows. Where several have it the first one counts.
+    here, keeps its rows. Where several have it the first one counts. rerun: the run_id of each cell
+    that was run now, so that older rows of it do not count.
     """
     cells = list(cells)
     folder = results / cells[0].suite
@@ -90,6 +103,7 @@ def collect(results: Path, cells: Iterable[RunSpec], keep: Sequence[Path] = ()) 
         kept: dict[str, TableRows] = {}
         for source in keep:
             kept = rows_of_done(source, cells) | kept
+        kept = {run_id: rows for run_id, rows in kept.items() if run_id not in rerun}
         found = [_rows_of(RunDir.of(results, spec), kept.get(spec.run_id)) for spec in cells]
         runs = [
             identity(spec)
