@@ -1,4 +1,6 @@
-"""Small datasets in the formats in which the real ones are distributed, and a server to fetch them from."""
+"""Small datasets in the formats in which the real ones are distributed, and a server to fetch them
+from.
+"""
 
 from __future__ import annotations
 
@@ -56,11 +58,14 @@ def zip_of(files):
     return stream.getvalue()
 
 
-# --- the formats ------------------------------------------------------------------------------------------------------
+# --- the formats ----------------------------------------------------------------------------------
+# --------------------
 
 
 def imagenet_r(classes=("n03", "n01", "n02"), each=5):
-    """Images below the archive's folder, and the two lists, which number the classes in an order of their own."""
+    """Images below the archive's folder, and the two lists, which number the classes in an order of
+    their own.
+    """
     names = [
         f"{name}/{kind}_{i}.jpg"
         for name in classes
@@ -102,7 +107,9 @@ def cub():
 
 
 def domainnet(domains):
-    """Two classes in each domain; capitals sort before small letters, the official numbers do not care."""
+    """Two classes in each domain; capitals sort before small letters, the official numbers do not
+    care.
+    """
     numbers = {"airplane": 0, "The_Mona_Lisa": 1}
     files = pictures(
         f"{domain}/{name}/{domain}_{i}.jpg"
@@ -149,14 +156,17 @@ def parts_of(root, split):
     }
 
 
-# --- the server -------------------------------------------------------------------------------------------------------
+# --- the server -----------------------------------------------------------------------------------
+# --------------------
 
 
 CONTENT = bytes(range(256)) * 4000  # of /x.tar: 1 MB
 
 
 class Site:
-    """Files by path; faults to be met in turn, one per request; and the requests that came, as (path, Range)."""
+    """Files by path; faults to be met in turn, one per request; and the requests that came, as
+    (path, Range).
+    """
 
     def __init__(self):
         self.files, self.faults, self.asked, self.ranges = {}, [], [], True

@@ -14,12 +14,20 @@ def run_of(method, order):
 
 
 def identity(method, order):
-    return {"run_id": run_of(method, order), "suite": "s", "benchmark": "b<script>", "method": method,
-            "order_seed": order, "seed": 1}  # fmt: skip
+    return {
+        "run_id": run_of(method, order),
+        "suite": "s",
+        "benchmark": "b<script>",
+        "method": method,
+        "order_seed": order,
+        "seed": 1,
+    }
 
 
 def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
-    """Two methods, two orders, two tasks; hlgp 80/60 then better by ten points each than `other_row`."""
+    """Two methods, two orders, two tasks; hlgp 80/60 then better by ten points each than
+    `other_row`.
+    """
     metrics, runs, timing = [], [], []
     for method, bonus in (("hlgp", 10), ("other_row", 0)):
         for order in (1, 2):
@@ -43,8 +51,16 @@ def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
             ]
             for scenario in ("class", "task"):
                 for after, eval_task, correct in ((1, 1, 80), (2, 1, 50 + order), (2, 2, 70)):
-                    metrics.append({**name, "scenario": scenario, "after_task": after, "eval_task": eval_task,
-                                    "n": 100, "correct": correct + bonus})  # fmt: skip
+                    metrics.append(
+                        {
+                            **name,
+                            "scenario": scenario,
+                            "after_task": after,
+                            "eval_task": eval_task,
+                            "n": 100,
+                            "correct": correct + bonus,
+                        }
+                    )
     change(metrics, runs)
     write_csv(folder / "metrics.csv", METRICS, metrics)
     write_csv(folder / "runs.csv", RUNS, runs)
@@ -55,6 +71,9 @@ def write_suite(folder: Path, change=lambda metrics, runs: None) -> Path:
 def write_protocol(folder: Path, **rows: dict) -> None:
     """protocol.csv with what rows are compared by, and each row's own values over it."""
     usual = {"data.tasks": 2, "train.epochs": 2, "train.batch_size": 8, "train.joint": False}
-    lines = [{"benchmark": "b<script>", "method": method, "key": key, "value": value}
-             for method, own in rows.items() for key, value in (usual | own).items()]  # fmt: skip
+    lines = [
+        {"benchmark": "b<script>", "method": method, "key": key, "value": value}
+        for method, own in rows.items()
+        for key, value in (usual | own).items()
+    ]
     write_csv(folder / "protocol.csv", PROTOCOL, lines)

@@ -1,4 +1,6 @@
-"""The frozen ViT: equal to timm's own forward, prompts where they belong, weights read safely from any format."""
+"""The frozen ViT: equal to timm's own forward, prompts where they belong, weights read safely from
+any format.
+"""
 
 import argparse
 from dataclasses import replace
@@ -162,7 +164,8 @@ def test_normalisation_is_the_stated_one():
     torch.testing.assert_close(white, expected, rtol=1e-5, atol=1e-5)
 
 
-# --- weights ------------------------------------------------------------------------------------------------------
+# --- weights --------------------------------------------------------------------------------------
+# ----------------
 
 
 def test_formats_give_the_same_weights(tmp_path):
@@ -315,11 +318,19 @@ def test_positions_are_resized(tmp_path):
 LAYOUTS = {
     "MAE": lambda w: {"model": w, "epoch": 3, "args": argparse.Namespace(lr=1, data=None)},
     "state_dict": lambda w: {"state_dict": {f"module.{k}": v for k, v in w.items()}, "epoch": 3},
-    "DINO": lambda w: {"student": {"module.backbone.x": torch.zeros(1)},
-                       "teacher": {**{f"backbone.{k}": v for k, v in w.items()}, "head.mlp.0.bias": torch.zeros(2)},
-                       "args": argparse.Namespace(out_dim=65536)},
-    "iBOT": lambda w: {"state_dict": {f"module.backbone.{k}": v for k, v in w.items()} | {"module.head.x": torch.zeros(2)}},
-}  # fmt: skip
+    "DINO": lambda w: {
+        "student": {"module.backbone.x": torch.zeros(1)},
+        "teacher": {
+            **{f"backbone.{k}": v for k, v in w.items()},
+            "head.mlp.0.bias": torch.zeros(2),
+        },
+        "args": argparse.Namespace(out_dim=65536),
+    },
+    "iBOT": lambda w: {
+        "state_dict": {f"module.backbone.{k}": v for k, v in w.items()}
+        | {"module.head.x": torch.zeros(2)}
+    },
+}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)

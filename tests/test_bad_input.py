@@ -1,4 +1,6 @@
-"""Wrong input: one clear line that says what, where and what would do; exit code 2; before anything is trained."""
+"""Wrong input: one clear line that says what, where and what would do; exit code 2; before anything
+is trained.
+"""
 
 import importlib
 import json
@@ -96,7 +98,9 @@ WRONG = [
 
 @pytest.fixture
 def refused(tmp_path, monkeypatch, capfd):
-    """What a command says while it refuses its words with exit code 2: here, without another interpreter's start."""
+    """What a command says while it refuses its words with exit code 2: here, without another
+    interpreter's start.
+    """
 
     def go(module, *words):
         monkeypatch.chdir(tmp_path)
@@ -133,7 +137,9 @@ def test_help_everywhere(module, command):
 
 
 def test_half_a_cache_of_a_library_stops_nobody(command, tmp_path):
-    """Of two first processes on a machine one may find the grammars that yapf, under mmengine, has not yet written."""
+    """Of two first processes on a machine one may find the grammars that yapf, under mmengine, has
+    not yet written.
+    """
     subprocess.run(
         [sys.executable, "-c", "import yapf"],
         check=True,
@@ -161,7 +167,8 @@ def test_pretraining_is_by_default_what_made_the_committed_weights(refused, monk
     ) in refused("bench.pretrain")
 
 
-# --- folders of images ------------------------------------------------------------------------------------------------
+# --- folders of images
+# ------------------------------------------------------------------------------------------------
 
 
 def write_images(folder, count=2, size=(40, 30), mode="RGB", start=0):
@@ -255,8 +262,18 @@ def png(width, height, bits=8, kind=2):
 
 def deep_tiff():
     """A TIFF of one RGB pixel with 16 bits a channel."""
-    tags = [(256, 3, 1, 1), (257, 3, 1, 1), (258, 3, 3, 134), (259, 3, 1, 1), (262, 3, 1, 2), (273, 4, 1, 140), (277, 3, 1, 3),
-            (278, 3, 1, 1), (279, 4, 1, 6), (284, 3, 1, 1)]  # fmt: skip
+    tags = [
+        (256, 3, 1, 1),
+        (257, 3, 1, 1),
+        (258, 3, 3, 134),
+        (259, 3, 1, 1),
+        (262, 3, 1, 2),
+        (273, 4, 1, 140),
+        (277, 3, 1, 3),
+        (278, 3, 1, 1),
+        (279, 4, 1, 6),
+        (284, 3, 1, 1),
+    ]
     entries = b"".join(struct.pack("<HHII", *tag) for tag in tags)
     return (
         struct.pack("<2sHIH", b"II", 42, 8, len(tags))
@@ -267,11 +284,17 @@ def deep_tiff():
 
 
 def test_unusual_images_are_taken_as_documented(tmp_path, capsys):
-    """Grey, palette, CMYK, alpha, animated, one pixel; and what is in train and in test is counted."""
+    """Grey, palette, CMYK, alpha, animated, one pixel; and what is in both parts is counted."""
     root = good_folder(tmp_path / "pictures")
     colour = Image.new("RGB", (12, 12), (200, 10, 30))
-    kinds = {"grey.png": colour.convert("L"), "palette.png": colour.convert("P"), "cmyk.jpg": colour.convert("CMYK"),
-             "alpha.png": colour.convert("RGBA"), "one.png": colour.resize((1, 1)), "bw.png": colour.convert("1")}  # fmt: skip
+    kinds = {
+        "grey.png": colour.convert("L"),
+        "palette.png": colour.convert("P"),
+        "cmyk.jpg": colour.convert("CMYK"),
+        "alpha.png": colour.convert("RGBA"),
+        "one.png": colour.resize((1, 1)),
+        "bw.png": colour.convert("1"),
+    }
     for name, image in kinds.items():
         image.save(root / "train" / "a" / name)
     (root / "train" / "a" / "few.ppm").write_bytes(b"P6 1 1 100 " + bytes([78, 4, 12]))

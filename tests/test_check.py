@@ -18,7 +18,9 @@ ROWS = ("hlgp", "coda-prompt", "linear", "ncm", "linear-ncm")
 
 @pytest.fixture
 def in_this_process(monkeypatch, tmp_path, request):
-    """Some cells of one benchmark run here instead of in workers, so that what the test breaks is broken for them."""
+    """Some cells of one benchmark run here instead of in workers, so that what the test breaks is
+    broken for them.
+    """
     rows = getattr(request, "param", ROWS)
 
     def run_here(pool, jobs, device):

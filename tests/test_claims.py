@@ -1,4 +1,6 @@
-"""Measured against published: a verdict for each kind of result, and nothing that is not comparable beside a paper's number."""
+"""Measured against published: a verdict for each kind of result, and nothing that is not comparable
+beside a paper's number.
+"""
 
 import ast
 import csv
@@ -18,7 +20,8 @@ from bench.errors import UsageError
 from bench.store.protocol import protocol
 from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
 
-# --- the published values -------------------------------------------------------------------------------------------
+# --- the published values
+# -------------------------------------------------------------------------------------------
 
 
 def test_published_values_are_well_formed():
@@ -56,8 +59,12 @@ def test_the_published_values_are_those_of_the_tables():
         & (values["dataset"] == "imagenet-r")
     ]
     assert coda.groupby("method")["value"].sum().round(2).to_dict() == {
-        "l2p++": 206.01, "deep-l2p++": 214.01, "dualprompt": 212.24, "coda-prompt": 224.33, "joint": 246.18,
-    }  # fmt: skip
+        "l2p++": 206.01,
+        "deep-l2p++": 214.01,
+        "dualprompt": 212.24,
+        "coda-prompt": 224.33,
+        "joint": 246.18,
+    }
     pilot = values[values["line"] == "pilot"]
     assert pilot.groupby("metric")["value"].sum().round(2).to_dict() == {
         "pooled_mean": 1474.82,
@@ -127,7 +134,8 @@ def test_as_published_they_would_be_compared(suite, changed, count):
     assert [row["verdict"] for row in rows].count("missing") == count
 
 
-# --- verdicts -------------------------------------------------------------------------------------------------------
+# --- verdicts -------------------------------------------------------------------------------------
+# ------------------
 
 
 def write_results(
@@ -139,9 +147,11 @@ def write_results(
     moved=None,
     images=1_000,
 ):
-    """A results folder of a suite: method -> accuracies (percent), one per order; every entry of the matrix is that number.
+    """A results folder of a suite: method -> accuracies (percent), one per order; every entry of
+    the matrix is that number.
 
-    images: of each of the ten tasks; as many as there are in CIFAR-100, so that an accuracy has one decimal.
+    images: of each of the ten tasks; as many as there are in CIFAR-100, so that an accuracy has one
+    decimal.
     """
     cells = [change(cell) for cell in load_suite(suite).cells]
     metrics, runs, movement, timing, chosen = [], [], [], [], []
@@ -200,7 +210,7 @@ def checked(tmp_path, monkeypatch, capsys):
     """`python -m bench.check SUITE` on such a folder: exit code and rows by (method, metric)."""
 
     def go(accuracies, suite="cifar100_coda", line="coda", whole=True, **how):
-        if whole:  # as if all of a dataset's test images had been counted: published values have two decimals
+        if whole:  # as if all test images had been counted: published values have two decimals
             for module in (claims, published):
                 monkeypatch.setattr(module, "partial_test", lambda *given: "")
         write_results(tmp_path / suite, accuracies, suite, **how, images=10_000)
@@ -328,7 +338,9 @@ def test_a_part_of_a_dataset_is_not_compared(checked):
 
 
 def test_another_protocol_is_not_compared_where_no_suite_has_as_many_tasks():
-    """Published for 20 tasks of CIFAR-100; the suite of that line has ten, and everything but their number is compared."""
+    """Published for 20 tasks of CIFAR-100; the suite of that line has ten, and everything but their
+    number is compared.
+    """
     named = {"line": "pilot", "dataset": "cifar100", "method": "coda-prompt", "tasks": "20"}
     entry = next(row for row in published.published().to_dict("records") if row | named == row)
     run = of_suite("cifar100_pilot")["cifar100-10", "coda-prompt"] | {
@@ -347,8 +359,12 @@ def test_another_protocol_is_not_compared_where_no_suite_has_as_many_tasks():
 
 def test_votes_of_a_batch_and_mixed_prompts_are_other_protocols():
     rows = published.compare(*gather("cifar100_original", ROOT / "nowhere"))
-    assert any("selection of prompts at test: per image, task unknown, published a vote of the batch" in row["detail"]
-               for row in rows if row["method"] == "l2p")  # fmt: skip
+    assert any(
+        "selection of prompts at test: per image, task unknown, published a vote of the batch"
+        in row["detail"]
+        for row in rows
+        if row["method"] == "l2p"
+    )
     rows = published.compare(*gather("imagenet_a_pilot", ROOT / "nowhere"))
     assert any(
         "published prompts of different images mixed" in row["detail"]
@@ -405,7 +421,8 @@ def test_one_published_run_has_no_spread_of_its_own(checked):
     )
 
 
-# --- the abstract's claims ------------------------------------------------------------------------------------------
+# --- the abstract's claims
+# ------------------------------------------------------------------------------------------
 
 
 def by_claim(folder, suite="cifar100_pilot"):
@@ -499,7 +516,9 @@ def test_a_claim_is_not_decided_on_a_part_of_the_test_images(tmp_path):
 
 
 def test_a_docstring_has_what_was_published():
-    """Each value, with its standard deviation where one is known, in the suite of its line and dataset."""
+    """Each value, with its standard deviation where one is known, in the suite of its line and
+    dataset.
+    """
     lacking = []
     for row in published.published().to_dict("records"):
         name = f"{row['dataset'].replace('-', '_')}_{row['line']}"

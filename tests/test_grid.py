@@ -1,4 +1,6 @@
-"""The grid: every cell of a suite once, whatever fails, waits or was done elsewhere, and tables as if run in one place."""
+"""The grid: every cell of a suite once, whatever fails, waits or was done elsewhere, and tables as
+if run in one place.
+"""
 
 import fcntl
 import os
@@ -38,7 +40,9 @@ def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
 
 
 def test_a_fresh_clone_goes_on_from_committed_tables(command, tmp_path):
-    """A clone has the tables and no runs: with --keep their cells are done, and the tables end as if run in one place."""
+    """A clone has the tables and no runs: with --keep their cells are done, and the tables end as
+    if run in one place.
+    """
     folder = tmp_path / "results" / "tiny_suite"
     command("bench.grid", str(TINY), "--jobs", "1", check=0)
     tables = ("metrics", "runs", "losses", "movement", "similarity", "protocol")
@@ -147,7 +151,9 @@ def test_a_python_that_is_not_there_is_named(tmp_path):
 
 
 def test_a_grid_that_waited_to_collect_has_what_the_other_finished(tiny_spec, run, tmp_path):
-    """The other holds the lock of the tables while it ends: what was read before that would overwrite its rows."""
+    """The other holds the lock of the tables while it ends: what was read before that would
+    overwrite its rows.
+    """
     folder, counts = tmp_path / "results" / tiny_spec.suite, []
     folder.mkdir(parents=True)
     late = threading.Thread(target=lambda: counts.append(collect(folder.parent, [tiny_spec])))

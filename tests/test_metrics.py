@@ -9,7 +9,8 @@ from hypothesis.extra.numpy import arrays
 from bench import metrics
 
 NAN = float("nan")
-# Three tasks: task 1 falls from 0.9 to 0.5 and rises to 0.6, task 2 from 0.8 to 0.7, task 3 ends at 0.5.
+# Three tasks: task 1 falls from 0.9 to 0.5 and rises to 0.6, task 2 from 0.8 to 0.7, task 3 ends at
+# 0.5.
 HAND = np.array([[0.9, NAN, NAN], [0.5, 0.8, NAN], [0.6, 0.7, 0.5]])
 
 
@@ -35,7 +36,9 @@ def test_pooled_accuracy_weighs_images_not_tasks():
 
 
 def test_a_task_that_ends_at_its_best_was_not_forgotten_but_gained():
-    """The maximum is over the past, as Chaudhry et al. define it: improvement counts as negative forgetting."""
+    """The maximum is over the past, as Chaudhry et al. define it: improvement counts as negative
+    forgetting.
+    """
     assert metrics.forgetting(np.array([[0.5, NAN], [0.7, 0.6]])) == pytest.approx(-0.2)
 
 

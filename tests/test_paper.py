@@ -1,4 +1,4 @@
-"""The paper-scale suites: what they hold, and that whatever is missing is said at once, all of it."""
+"""The paper-scale suites: what they hold, and that all that is missing is said at once."""
 
 import sys
 import time
@@ -87,22 +87,58 @@ CODA = {
 @pytest.mark.parametrize(
     ("suite", "row", "model", "train"),
     [
-        ("cifar100_original", "l2p", {"pool": 10, "length": 10, "top_n": 4},
-         {"optimiser": "adam", "prompt_lr": 0.03 * 128 / 256, "head_lr": 0.03 * 128 / 256, "schedule": "constant",
-          "batch_size": 128, "epochs": 5, "clip_norm": 1.0}),
-        ("cifar100_original", "dualprompt", {"g_length": 5, "e_length": 5},
-         {"optimiser": "adam", "prompt_lr": 0.03 * 24 / 256, "head_lr": 0.03 * 24 / 256, "schedule": "constant",
-          "batch_size": 24, "epochs": 5, "clip_norm": 1.0}),
-        ("imagenet_r_original", "dualprompt", {"g_length": 5, "e_length": 20},
-         {"prompt_lr": 0.005 * 24 / 256, "head_lr": 0.005 * 24 / 256, "schedule": "constant", "batch_size": 24, "epochs": 50}),
+        (
+            "cifar100_original",
+            "l2p",
+            {"pool": 10, "length": 10, "top_n": 4},
+            {
+                "optimiser": "adam",
+                "prompt_lr": 0.03 * 128 / 256,
+                "head_lr": 0.03 * 128 / 256,
+                "schedule": "constant",
+                "batch_size": 128,
+                "epochs": 5,
+                "clip_norm": 1.0,
+            },
+        ),
+        (
+            "cifar100_original",
+            "dualprompt",
+            {"g_length": 5, "e_length": 5},
+            {
+                "optimiser": "adam",
+                "prompt_lr": 0.03 * 24 / 256,
+                "head_lr": 0.03 * 24 / 256,
+                "schedule": "constant",
+                "batch_size": 24,
+                "epochs": 5,
+                "clip_norm": 1.0,
+            },
+        ),
+        (
+            "imagenet_r_original",
+            "dualprompt",
+            {"g_length": 5, "e_length": 20},
+            {
+                "prompt_lr": 0.005 * 24 / 256,
+                "head_lr": 0.005 * 24 / 256,
+                "schedule": "constant",
+                "batch_size": 24,
+                "epochs": 50,
+            },
+        ),
         ("cifar100_coda", "l2p++", {"pool": 30, "length": 20, "top_n": 5}, {**CODA, "epochs": 20}),
-        ("cifar100_coda", "dualprompt", {"g_length": 3, "e_length": 10, "init": (0.0, 1.0), "form": "coda"},
-         {**CODA, "epochs": 20}),
+        (
+            "cifar100_coda",
+            "dualprompt",
+            {"g_length": 3, "e_length": 10, "init": (0.0, 1.0), "form": "coda"},
+            {**CODA, "epochs": 20},
+        ),
         ("cifar100_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 20}),
         ("imagenet_r_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 50}),
         ("domainnet_coda", "coda-prompt", {"pool": 100, "length": 8}, {**CODA, "epochs": 5}),
     ],
-)  # fmt: skip
+)
 def test_recipes_are_the_official_ones(suite, row, model, train):
     """Number by number, from the repositories and papers that the recipes' docstrings name."""
     cells = [cell for cell in load_suite(suite).cells if cell.method == row]
@@ -138,8 +174,15 @@ def test_all_that_is_missing_is_listed_at_once(command, tmp_path):
     )
     done = command(*words, BENCH_DATA="", BENCH_WEIGHTS="", check=2)
     assert time.perf_counter() - began < 10, "before torch is imported; seconds on a busy machine"
-    for name in ("'cifar100' not found", "'imagenet-r' not found", "'imagenet-a' not found", "'vtab' not found",
-                 "'vit_b.safetensors' not found", "split coda, for imagenet-r-10", "split pilot, for vtab-5"):  # fmt: skip
+    for name in (
+        "'cifar100' not found",
+        "'imagenet-r' not found",
+        "'imagenet-a' not found",
+        "'vtab' not found",
+        "'vit_b.safetensors' not found",
+        "split coda, for imagenet-r-10",
+        "split pilot, for vtab-5",
+    ):
         assert done.stderr.count(name) == 1
     assert done.stderr.startswith("error: 5 things are missing")
     assert len(done.stderr.splitlines()) == 6

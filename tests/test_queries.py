@@ -1,4 +1,6 @@
-"""Frozen query features: of the views that are served, and never those of other weights, images or views."""
+"""Frozen query features: of the views that are served, and never those of other weights, images or
+views.
+"""
 
 from dataclasses import replace
 from types import SimpleNamespace

@@ -1,13 +1,15 @@
-"""README's examples of an own method and of an own dataset, run as they are printed."""
+"""README and docs: their examples are run, their tables, links and commands are checked."""
 
 import importlib
 import re
+import shlex
 import sys
 
 import numpy as np
 import pytest
 from conftest import ROOT, TINY, table
 
+from bench import docs
 from bench.config.suite import load_suite
 from bench.cost.suite import counts
 from bench.data import datasets
@@ -73,3 +75,46 @@ def test_an_own_method(tmp_path, monkeypatch):
     state = run_cell(cell, tmp_path / "results")
     assert state["status"] == "done", state
     monkeypatch.delitem(sys.modules, "methods.mine", raising=False)
+
+
+PAGES = [*sorted(ROOT.glob("*.md")), *sorted(ROOT.glob("docs/*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_tables_links_and_commands_of_a_page(page):
+    assert list(docs.problems(page, page.read_text())) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("<!-- table front -->\n| old |\n<!-- end -->", "not that of the CSV files"),
+        ("<!-- table nowhere -->\n<!-- end -->", "table nowhere is unknown"),
+        ("[page](docs/nowhere.md)", "docs/nowhere.md does not exist"),
+        ("![figure](docs/nowhere.png)", "docs/nowhere.png does not exist"),
+        ("```bash\npython -m bench.gird mini\n```", "no command bench.gird"),
+        ("```bash\nA=1 ./run_all.sh mini --job 3  # x\n```", "no option --job"),
+    ],
+)
+def test_what_is_wrong_on_a_page_is_said(text, says):
+    (line,) = docs.problems(ROOT / "README.md", text)
+    assert says in line
+
+
+def test_the_front_page_stays_short():
+    assert len((ROOT / "README.md").read_text().splitlines()) <= 160
+
+
+@pytest.mark.parametrize("words", list(docs.shell_lines((ROOT / "README.md").read_text())))
+def test_a_command_of_the_front_page_runs(words, command, tmp_path):
+    """Those that take minutes with --dry-run; FILE and DIR are for the reader to fill in."""
+    parts = [part for part in shlex.split(words) if part not in ("python", "-m")]
+    if parts[0] == "./run_all.sh":
+        parts = ["bench.grid", *parts[1:]]
+    if parts[1:2] == ["test"] or "FILE" in words or "DIR" in words or "mine" in words:
+        return  # the tests themselves, and what other tests here run
+    if parts[0] == "bench.grid":
+        parts += [] if "--dry-run" in parts else ["--dry-run"]
+    elif parts[0] == "bench.run":
+        parts += ["--set", "train.epochs=1", "data.train_per_class=2", "data.test_per_class=2"]
+    command(*parts, check=0)

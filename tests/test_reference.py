@@ -1,4 +1,6 @@
-"""Evidence and a user's own runs are two places: what is published is read, and written only on request."""
+"""Evidence and a user's own runs are two places: what is published is read, and written only on
+request.
+"""
 
 import shutil
 import subprocess
@@ -37,7 +39,7 @@ def test_the_users_own_results_come_first(tmp_path, monkeypatch):
     results = tmp_path / "results"
     there = [results / "s", results / "reference" / "s", tmp_path / "project/results/reference/s"]
     for folder in reversed(there):
-        with pytest.raises(UsageError, match="unknown 't'; did you mean|unknown 't'"):
+        with pytest.raises(UsageError, match="unknown 't'"):
             find_results(results, "t")
         folder.mkdir(parents=True)
         (folder / "runs.csv").touch()

@@ -1,4 +1,6 @@
-"""The report, from CSV files alone: the committed one is made again, and its tables say what they should."""
+"""The report, from CSV files alone: the committed one is made again, and its tables say what they
+should.
+"""
 
 from dataclasses import replace
 
@@ -22,7 +24,7 @@ PUBLISHED = [name for name in suite_names() if (REFERENCE / name / "metrics.csv"
 
 @pytest.mark.parametrize("suite", PUBLISHED)
 def test_the_published_report_comes_from_the_published_tables(suite, tmp_path, monkeypatch):
-    """Tables byte for byte. Every figure is drawn; that those of one suite are written is enough."""
+    """Tables byte for byte. Every figure is drawn; writing those of one suite is enough."""
     if suite != "mini":
         monkeypatch.setattr("bench.report.figures.save", named_only)
     beside = [REFERENCE / name for name in read_facts(REFERENCE / suite).beside]
@@ -251,7 +253,9 @@ def test_latex_escapes_every_special_character():
 
 
 def test_bf16_changes_less_than_another_seed():
-    """The gate under which `precision=auto` may take bf16 (suite precision); what decides is the committed run."""
+    """The gate under which `precision=auto` may take bf16 (suite precision); what decides is the
+    committed run.
+    """
     cells = load(REFERENCE / "precision").cells
     rows = cells[cells["scenario"] == "class"].assign(row=cells["method"].str.split("@").str[0])
     for name, part in rows.groupby("row"):

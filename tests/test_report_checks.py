@@ -136,7 +136,9 @@ def test_what_rows_are_compared_by_is_there_once_for_each(key, tmp_path):
 
 
 def two_suites(folder: Path, change=lambda metrics, runs: None) -> list[Path]:
-    """`mini` with hlgp and other_row; `references` with hlgp and third, changed, on the same batches by its tables."""
+    """`mini` with hlgp and other_row; `references` with hlgp and third, changed, on the same
+    batches by its tables.
+    """
 
     def rename(metrics, runs):
         for row in (*metrics, *runs):
@@ -255,7 +257,8 @@ def test_what_of_another_suite_is_not_shown_is_said(tmp_path):
     write_protocol(other, **{"hlgp": {"train.prompt_lr": 1}, "third": {}, "third@0.1": {}})
     assert load(folder, [other]).notes == (
         f"{other}: rows NAME@VALUE are settings of a search and shown in its own report",
-        f"{other}: 1 cells on other benchmarks, orders or seeds than those of {folder} are not shown",
+        f"{other}: 1 cells on other benchmarks, orders or seeds than those of {folder} "
+        "are not shown",
     )
     write_protocol(folder, hlgp={"train.prompt_lr": 2}, other_row={})
     assert f"{other}: its row 'hlgp' has other settings" in load(folder, [other]).notes[0]

@@ -29,10 +29,21 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     assert speed.main() == 0
     table = pd.read_csv(tmp_path / "speed.csv").set_index("step")
     assert set(table.index) == {
-        "plain forward", "floor: forward + backward", "hlgp train", "hlgp eval", "l2p_plus train warm", "l2p_plus train cold",
-        "l2p_plus eval warm", "l2p_plus eval cold", "ncm eval warm", "ncm eval cold", "views 32 to 32 pixels",
-        "views 37 to 32 pixels", "input 32 to 32 pixels", "input 37 to 32 pixels",
-    }  # fmt: skip
+        "plain forward",
+        "floor: forward + backward",
+        "hlgp train",
+        "hlgp eval",
+        "l2p_plus train warm",
+        "l2p_plus train cold",
+        "l2p_plus eval warm",
+        "l2p_plus eval cold",
+        "ncm eval warm",
+        "ncm eval cold",
+        "views 32 to 32 pixels",
+        "views 37 to 32 pixels",
+        "input 32 to 32 pixels",
+        "input 37 to 32 pixels",
+    }
     assert table.loc["plain forward", "ratio"] == 1
     assert (table["ms"] > 0).all()
     forward = table.loc["plain forward", "gflops_per_image"]

@@ -37,7 +37,7 @@ def test_summary_ignores_what_is_not_defined():
 
 
 def test_welch_by_hand():
-    """Two samples of five with standard deviation 1: sqrt(2/5) times t with 8 degrees of freedom."""
+    """Two samples of five, standard deviation 1: sqrt(2/5) times t with 8 degrees of freedom."""
     assert welch_half_width(1, 5, 1, 5, 0.9) == pytest.approx(1.8595 * np.sqrt(0.4), rel=1e-4)
     assert welch_half_width(2, 4, 0, 1, 0.95) == pytest.approx(3.1824 * 1.0, rel=1e-4), (
         "a known value: one sample of four"
@@ -63,7 +63,9 @@ def test_equivalence_by_hand():
 
 
 def test_values_that_do_not_vary_are_compared_as_they_stand():
-    """Class means after the last task depend on neither order nor seed, here or in the published run; two may be luck."""
+    """Class means after the last task depend on neither order nor seed, here or in the published
+    run; two may be luck.
+    """
     assert equivalence(np.full(5, 59.0), 59.77, 1.0) == Decision(59.0 - 59.77, 0.0, "reproduced")
     assert equivalence(np.full(5, 58.0), 59.77, 1.0).verdict == "differs"
     assert equivalence(np.full(2, 59.0), 59.77, 1.0).needed == 3

@@ -17,8 +17,8 @@ from bench.data.datasets import load_dataset
 from bench.data.orders import class_order, task_sizes
 from bench.data.stream import TaskStream
 from bench.data.views import (
-    Views,
     RaggedImages,
+    Views,
     centre_views,
     resample,
     resample_on_device,
@@ -191,9 +191,15 @@ def both(images, views, size):
 
 @settings(max_examples=60)
 @given(
-    st.integers(20, 300), st.integers(8, 80), st.floats(0, 1), st.floats(0, 1), st.floats(0.01, 1), st.floats(0.01, 1),
-    st.integers(0, 2**31), st.booleans(),
-)  # fmt: skip
+    st.integers(20, 300),
+    st.integers(8, 80),
+    st.floats(0, 1),
+    st.floats(0, 1),
+    st.floats(0.01, 1),
+    st.floats(0.01, 1),
+    st.integers(0, 2**31),
+    st.booleans(),
+)
 def test_resampling_is_pillows_within_one_grey_level(side, size, x, y, w, h, seed, black_and_white):
     image = np.random.default_rng(seed).integers(0, 256, (side, side, 3), dtype=np.uint8)
     if black_and_white:  # sums at both ends of the range

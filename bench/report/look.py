@@ -17,6 +17,7 @@ from matplotlib.figure import Figure
 from bench.report.frames import Results
 from bench.report.rows import Row, label, row_of
 
+MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 MAX_TICKS = 12  # more labels than that run into each other
 
 
@@ -71,15 +72,18 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
 
 
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
-    """Name the rows' lines, right of the panels."""
+    """Name the rows' lines: in the empty panel where there is one, else right of the panels."""
     handles = [
         plt.Line2D([], [], color=one.colour, label=label(method), linestyle=one.dash)
         for method, one in look.items()
     ]
     figure.tight_layout()
-    figure.legend(
-        handles=handles, loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False, handlelength=3
-    )
+    empty = [axis for axis in figure.axes if not axis.get_visible()]
+    few = len(handles) <= MAX_NAMES_IN_A_PANEL
+    where: dict[str, Any] = {"bbox_to_anchor": (1.0, 0.5), "loc": "center left"}
+    if empty and few:
+        where = {"bbox_to_anchor": empty[0].get_position().get_points()[0], "loc": "lower left"}
+    figure.legend(handles=handles, frameon=False, handlelength=3, **where)
 
 
 def draw_matrix(

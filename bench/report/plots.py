@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,7 @@ from bench.report.look import Look, draw_matrix, kind_of, legend_of_lines, looks
 from bench.report.rows import label
 from bench.report.tables import select
 
+GREY = "#c4c4c4"  # of rows in the background
 MARKERS = {"method": "o", "reference": "s", "joint": "^"}
 MIN_PARAMETERS = 300.0  # left edge of a log axis, for rows that train nothing
 MAX_TASKS_WITH_NUMBERS = 10  # of an accuracy matrix whose cells say their value
@@ -22,18 +24,25 @@ DARK_CELL = 65  # accuracy below which a cell is so dark that its number is whit
 MAX_CHARACTERS = 24  # of one axis' labels; more of them are rotated
 
 
-def accuracy_curves(results: Results) -> Figure:
-    """Average accuracy on the tasks seen, after each task: mean over cells, ± one deviation."""
+def accuracy_curves(results: Results, coloured: Sequence[str] = ()) -> Figure:
+    """Average accuracy on the tasks seen, after each task: mean over cells, ± one deviation.
+
+    coloured: the rows that keep their colours, drawn above the others, which are grey; none = all.
+    """
     look = looks(results)
+    if coloured:
+        look = {m: one if m in coloured else one._replace(colour=GREY) for m, one in look.items()}
+        look = {m: look[m] for m in sorted(look, key=lambda m: m in coloured)}
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
         here = curve[curve["benchmark"] == benchmark]
-        for method, group in here.groupby("method", sort=False):
-            _accuracy_curve(axis, group, look[method])
+        for method, one in look.items():
+            if len(group := here[here["method"] == method]):
+                _accuracy_curve(axis, group, one)
         axis.set(title=benchmark, xlabel="tasks learned", ylabel="average accuracy (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
-    legend_of_lines(figure, look)
+    legend_of_lines(figure, {m: look[m] for m in coloured or look})
     return figure
 
 

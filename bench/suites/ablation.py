@@ -1,8 +1,10 @@
-"""Every switch of HLGP, one at a time, from the default row `hlgp`, with three class orders of every embedded benchmark.
+"""Every switch of HLGP, one at a time, from the default row `hlgp`, with three class orders of
+every embedded benchmark.
 
-Otherwise as in `mini`. Rows are SWITCH@VALUE. The control without generator stands twice: with rates found as HLGP's were
-(the best of the same twelve settings, suite `ablation_tune`), and with a prompt rate, found for each benchmark, at which its
-prompts move about as far in a task as HLGP's do, since the generator multiplies a prompt's step (see movement.csv).
+Otherwise as in `mini`. Rows are SWITCH@VALUE. The control without generator stands twice: with
+rates found as HLGP's were (the best of the same twelve settings, suite `ablation_tune`), and with a
+prompt rate, found for each benchmark, at which its prompts move about as far in a task as HLGP's
+do, since the generator multiplies a prompt's step (see movement.csv).
 """
 
 _base_ = ["./mini.py"]

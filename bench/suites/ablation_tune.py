@@ -1,4 +1,6 @@
-"""The rates of HLGP's own control, independent prompts per layer: settings, classes, images and order of the suite `tune`."""
+"""The rates of HLGP's own control, independent prompts per layer: settings, classes, images and
+order of the suite `tune`.
+"""
 
 _base_ = ["./tune.py"]
 

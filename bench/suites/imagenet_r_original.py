@@ -1,8 +1,9 @@
 """Split ImageNet-R, 10 tasks, each method's own recipe, five class orders.
 
-Published final average accuracy (the methods' own papers, Wang et al. CVPR 2022 and ECCV 2022; n unknown): L2P 61.57 ± 0.66
-(forgetting 9.73), with the votes of a batch that holds one task, so not compared; DualPrompt 68.13 ± 0.49 (4.68); CODA-Prompt
-75.45 ± 0.56 (n = 5) with other weights (see imagenet_r_coda). Data as there. L2P's 50 epochs here are DualPrompt's: our choice.
+Published final average accuracy (the methods' own papers, Wang et al. CVPR 2022 and ECCV 2022; n
+unknown): L2P 61.57 ± 0.66 (forgetting 9.73), with the votes of a batch that holds one task, so not
+compared; DualPrompt 68.13 ± 0.49 (4.68); CODA-Prompt 75.45 ± 0.56 (n = 5) with other weights (see
+imagenet_r_coda). Data as there. L2P's 50 epochs here are DualPrompt's: our choice.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_original --device cuda
 Cost: 4,153 PFLOP, 56,626,430 forward passes (--dry-run)

@@ -1,4 +1,5 @@
-"""The embedded benchmarks, the four methods and the reference rows: `./run_all.sh`, some minutes on two cores.
+"""The embedded benchmarks, the four methods and the reference rows: `./run_all.sh`, some minutes on
+two cores.
 
 The rows of suite `references` are left to it, so that this one stays short.
 """

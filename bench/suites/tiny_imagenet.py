@@ -1,6 +1,7 @@
 """Split Tiny-ImageNet (Stanford CS231n), 10 tasks of 20 classes: train as distributed, val as test.
 
-Published: none known to this project; HLGP: not available. Recipe: _base_/recipe_pilot.py; that it is used here is our choice.
+Published: none known to this project; HLGP: not available. Recipe: _base_/recipe_pilot.py; that it
+is used here is our choice.
 
 Not run by this project: no GPU. Command: ./run_all.sh tiny_imagenet --device cuda
 Cost: 8,818 PFLOP, 133,518,910 forward passes (--dry-run)

@@ -1,8 +1,9 @@
-"""The search behind the recipe of the embedded benchmarks: the same twelve settings' budget for every row.
+"""The search behind the recipe of the embedded benchmarks: the same twelve settings' budget for
+every row.
 
-On classes that no benchmark uses (`glyphs-tune`: every style in every class), on validation images, with a class order that
-no reported run uses. Rows are NAME@PROMPT_LR+HEAD_LR; the chosen setting of a row is its highest FAA
-(results/tune, reports/tune), and stands in _base_/glyph_methods.py.
+On classes that no benchmark uses (`glyphs-tune`: every style in every class), on validation images,
+with a class order that no reported run uses. Rows are NAME@PROMPT_LR+HEAD_LR; the chosen setting of
+a row is its highest FAA (results/tune, reports/tune), and stands in _base_/glyph_methods.py.
 """
 
 _base_ = ["./_base_/glyph_methods.py"]

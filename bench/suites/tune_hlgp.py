@@ -1,7 +1,9 @@
-"""HLGP's form, chosen on validation images: every switch of suite `ablation`, one at a time, on the classes of suite `tune`.
+"""HLGP's form, chosen on validation images: every switch of suite `ablation`, one at a time, on the
+classes of suite `tune`.
 
-Its defaults (three groups, five rows, bottleneck 16, learned positions, soft weights, copies) came from a prototype on other
-images; this says on images and classes that no reported result uses what another choice would have brought.
+Its defaults (three groups, five rows, bottleneck 16, learned positions, soft weights, copies) came
+from a prototype on other images; this says on images and classes that no reported result uses what
+another choice would have brought.
 """
 
 _base_ = ["./ablation.py"]

@@ -1,12 +1,14 @@
-"""All rows of the embedded benchmarks with their recipe: the best of twelve settings each on validation images of other
-classes (suite `tune`).
+"""All rows of the embedded benchmarks with their recipe: the best of twelve settings each on
+validation images of other classes (suite `tune`).
 
-Two epochs a task, so that everything runs in minutes; the schedule falls at every step, since a last epoch near zero would
-be half of the training; crops of 85% or more, since smaller ones need more epochs than there are.
+Two epochs a task, so that everything runs in minutes; the schedule falls at every step, since a
+last epoch near zero would be half of the training; crops of 85% or more, since smaller ones need
+more epochs than there are.
 
-Every row's cross-entropy is over the current task's classes, but for `finetune`: naive fine-tuning takes the logits of all
-classes seen (FT in the tables of the CODA-Prompt paper). `finetune++` is the same with the common loss (FT++ there). L2P's
-prompts have one token each: five of them stand beside 17 tokens, where the paper has 25 beside 197.
+Every row's cross-entropy is over the current task's classes, but for `finetune`: naive fine-tuning
+takes the logits of all classes seen (FT in the tables of the CODA-Prompt paper). `finetune++` is
+the same with the common loss (FT++ there). L2P's prompts have one token each: five of them stand
+beside 17 tokens, where the paper has 25 beside 197.
 """
 
 data = dict(crop_low=0.85)

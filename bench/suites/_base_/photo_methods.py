@@ -1,8 +1,9 @@
-"""All rows on the photographs with their rates: the best of four each on validation images (suite `photos_tune`).
+"""All rows on the photographs with their rates: the best of four each on validation images (suite
+`photos_tune`).
 
-The head has one rate in all rows. The frozen head alone had 50% with it and 56% with three times as much, which is within the
-standard error of five points; but then it told a task's classes apart less well (74 against 81%) and began with a loss far
-above that of guessing.
+The head has one rate in all rows. The frozen head alone had 50% with it and 56% with three times as
+much, which is within the standard error of five points; but then it told a task's classes apart
+less well (74 against 81%) and began with a loss far above that of guessing.
 """
 
 head = 0.01

@@ -1,11 +1,11 @@
 """One recipe for all methods, as GT-RIPL/CODA-Prompt (commit 6417d4f) runs them.
 
-Adam 1e-3 for prompts and head alike, the released cosine schedule that runs one epoch late (`schedule=coda`), batch 128,
-inputs in [0, 1] without mean and std, RandomResizedCrop (8% to 100%) and flip, the class orders of its five trials (seed r of
-`random.shuffle`, r = 0 is the identity).
-Differences kept: the last, smaller batch is not dropped; L2P++'s key loss is over an image's own keys; keys of tasks that
-have not begun do not compete in DualPrompt's selection.
-HLGP has no official recipe: its prompt rate here is our choice.
+Adam 1e-3 for prompts and head alike, the released cosine schedule that runs one epoch late
+(`schedule=coda`), batch 128, inputs in [0, 1] without mean and std, RandomResizedCrop (8% to 100%)
+and flip, the class orders of its five trials (seed r of `random.shuffle`, r = 0 is the identity).
+Differences kept: the last, smaller batch is not dropped; L2P++'s key loss is over an image's own
+keys; keys of tasks that have not begun do not compete in DualPrompt's selection. HLGP has no
+official recipe: its prompt rate here is our choice.
 """
 
 data = dict(order="coda", tasks=10, crop_low=0.08, flip=True)

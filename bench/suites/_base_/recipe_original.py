@@ -1,10 +1,13 @@
-"""Each method's own recipe, as its paper and its original code have it (google-research/l2p for L2P and DualPrompt).
+"""Each method's own recipe, as its paper and its original code have it (google-research/l2p for L2P
+and DualPrompt).
 
-Adam with a constant rate of base * batch / 256, gradients clipped to norm 1, weights of ImageNet-21k. L2P: base .03, batch 128.
-DualPrompt: base .03 on CIFAR-100 and .005 on ImageNet-R, batch 24. CODA-Prompt: its repository's recipe (recipe_coda), which
-is L2P++'s own too, and the reference rows' by our choice. HLGP has no recipe of its own that is known, so it is not here.
-Differences kept: selection is per image (the originals let a batch vote, which gives the task away at test), and the last,
-smaller batch is not dropped. Different batch sizes mean different batches: only the views of an image are the same for all.
+Adam with a constant rate of base * batch / 256, gradients clipped to norm 1, weights of
+ImageNet-21k. L2P: base .03, batch 128. DualPrompt: base .03 on CIFAR-100 and .005 on ImageNet-R,
+batch 24. CODA-Prompt: its repository's recipe (recipe_coda), which is L2P++'s own too, and the
+reference rows' by our choice. HLGP has no recipe of its own that is known, so it is not here.
+Differences kept: selection is per image (the originals let a batch vote, which gives the task away
+at test), and the last, smaller batch is not dropped. Different batch sizes mean different batches:
+only the views of an image are the same for all.
 """
 
 _base_ = ["./recipe_coda.py"]

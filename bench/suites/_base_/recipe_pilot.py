@@ -1,10 +1,13 @@
-"""The likely setting of HLGP: four benchmarks in the protocol of LAMDA-PILOT, with the recipe of CODA-Prompt.
+"""The likely setting of HLGP: four benchmarks in the protocol of LAMDA-PILOT, with the recipe of
+CODA-Prompt.
 
-From LAMDA-PILOT: weights of ImageNet-21k, class orders of numpy (seed 1993; VTAB is not shuffled), train and test folders,
-crops of 5 to 100% of the area (utils/data.py; there CODA-Prompt alone has 8% on CIFAR-100 and ImageNet-R).
-Inferred, not known of HLGP: that it uses this protocol, and its task counts (10, 10, 10, 5). Our choice: the other four order
-seeds (VTAB has one order, so it has five seeds instead), 20 epochs everywhere, batch 128, every learning rate, L2P's and
-DualPrompt's sizes (those of their PyTorch ports and papers), the split of ImageNet-R (the list of the CODA-Prompt repository).
+From LAMDA-PILOT: weights of ImageNet-21k, class orders of numpy (seed 1993; VTAB is not shuffled),
+train and test folders, crops of 5 to 100% of the area (utils/data.py; there CODA-Prompt alone has
+8% on CIFAR-100 and ImageNet-R). Inferred, not known of HLGP: that it uses this protocol, and its
+task counts (10, 10, 10, 5). Our choice: the other four order seeds (VTAB has one order, so it has
+five seeds instead), 20 epochs everywhere, batch 128, every learning rate, L2P's and DualPrompt's
+sizes (those of their PyTorch ports and papers), the split of ImageNet-R (the list of the
+CODA-Prompt repository).
 """
 
 _base_ = ["./recipe_coda.py"]

@@ -1,0 +1,162 @@
+"""Write the tables and the figure of README.md and docs/ from CSV files: `python -m bench.docs`.
+
+A table stands between the lines `<!-- table NAME -->` and `<!-- end -->`. With --check nothing is
+written: a stale table, a link or figure that is missing, and a shell line whose command, suite or
+option is unknown are errors.
+"""
+
+from __future__ import annotations
+
+import argparse
+import functools
+import re
+import shlex
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pandas as pd
+
+from bench import cli
+from bench.paths import PROJECT, REFERENCE
+from bench.report.figures import DrawnFigure, save, style
+from bench.report.frames import Results, load
+from bench.report.plots import accuracy_curves
+from bench.report.rows import label
+from bench.report.table_files import markdown
+from bench.report.tables import cell_text, select
+from bench.stats import summarise
+from bench.store.facts import read_facts
+from bench.store.files import write_text
+
+MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
+LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
+SHELL = re.compile(r"```(?:bash|sh)\n(.*?)```", re.S)
+FRONT_ROWS = ("hlgp", "l2p", "dualprompt", "coda-prompt", "linear", "joint-linear")
+RUN_APART = " ¹"  # a row of a suite that stands beside
+
+
+@functools.cache
+def published(suite: str) -> Results:
+    folder = PROJECT / "results" / REFERENCE / suite
+    return load(folder, [folder.parent / name for name in read_facts(folder).beside])
+
+
+def accuracies(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
+    """FAA of each row (or of these) on each benchmark, mean ± standard deviation."""
+    results = published(suite)
+    apart = set(results.runs.loc[results.runs["suite"] != suite, "method"])
+    lines = []
+    for method in rows or results.methods:
+        values = [select(results, b, method, "class")["faa"] for b in results.benchmarks]
+        name = label(method) + (RUN_APART if method in apart else "")
+        lines.append([name, *(cell_text(summarise(value.to_numpy())) for value in values)])
+    return pd.DataFrame(lines, columns=["", *results.benchmarks])
+
+
+def by_order(suite: str) -> pd.DataFrame:
+    """FAA with each class order, forgetting and task-known FAA of each row of one benchmark."""
+    results = published(suite)
+    (benchmark,) = results.benchmarks
+    lines = []
+    for method in results.methods:
+        cells, known = (select(results, benchmark, method, kind) for kind in ("class", "task"))
+        columns = (cells["faa"], cells["forgetting"], known["faa"])
+        faa, forgetting, task_known = (cell_text(summarise(c.to_numpy())) for c in columns)
+        orders = ", ".join(f"{value:.1f}" for value in cells["faa"])
+        lines.append([label(method), faa, orders, forgetting, task_known])
+    heads = ["row", "FAA", "each class order", "forgetting", "FAA, task known"]
+    return pd.DataFrame(lines, columns=heads)
+
+
+TABLES: dict[str, Callable[[], pd.DataFrame]] = {
+    "front": functools.partial(accuracies, "mini", FRONT_ROWS),
+    "mini": functools.partial(accuracies, "mini"),
+    "photos": functools.partial(by_order, "photos"),
+    "tiny_imagenet_small": functools.partial(by_order, "tiny_imagenet_small"),
+}
+
+
+def with_tables(text: str) -> str:
+    """The text with every marked table as the published CSV files say."""
+    return MARKED.sub(lambda m: f"{m[1]}{markdown(TABLES[m[2]]())}\n{m[4]}", text)
+
+
+# --- checks -----------------------------------------------------------------------------------
+
+
+def problems(file: Path, text: str) -> Iterator[str]:
+    """A line for each stale table, missing link or figure, and shell line that cannot run."""
+    where = file.relative_to(PROJECT)
+    for name in (found[2] for found in MARKED.finditer(text)):
+        if name not in TABLES:
+            yield f"{where}: table {name} is unknown (accepted: {', '.join(TABLES)})"
+            return
+    if with_tables(text) != text:
+        yield f"{where}: a table is not that of the CSV files: run python -m bench.docs"
+    for target in LINK.findall(text):
+        if "://" not in target and not (file.parent / target).exists():
+            yield f"{where}: {target} does not exist"
+    for line in shell_lines(text):
+        if reason := wrong_command(line):
+            yield f"{where}: {line}: {reason}"
+
+
+def shell_lines(text: str) -> Iterator[str]:
+    """The commands in blocks of shell, without comments."""
+    for block in SHELL.findall(text):
+        for line in block.replace("\\\n", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            while words and re.fullmatch(r"[A-Z_]+=.*", words[0]):
+                words = words[1:]
+            if words:
+                yield shlex.join(words)
+
+
+def wrong_command(line: str) -> str:
+    """Why a command of this project cannot run; "" for one that can, or another program's."""
+    words = shlex.split(line)
+    if words[0] == "./run_all.sh":
+        words = ["python", "-m", "bench.grid", *words[1:]]
+        if words[3:4] == ["test"]:
+            return ""
+    if words[:2] != ["python", "-m"] or not words[2].startswith("bench."):
+        return ""
+    folder = PROJECT.joinpath(*words[2].split("."))
+    source = folder.with_suffix(".py") if folder.with_suffix(".py").is_file() else folder
+    source = source / "__main__.py" if source.is_dir() else source
+    if not source.is_file():
+        return f"no command {words[2]}"
+    known = source.read_text() + (PROJECT / "bench" / "config" / "arguments.py").read_text()
+    for word in words[3:]:
+        if word.startswith("--") and f'"{word.partition("=")[0]}"' not in known:
+            return f"no option {word}"
+    return ""
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.docs",
+        description=__doc__,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--check", action="store_true", help="Write nothing, say what is wrong.")
+    args = parser.parse_args()
+    if not args.check:
+        style()
+        figure = accuracy_curves(published("mini"), FRONT_ROWS[:4])
+        save(DrawnFigure("front", "", figure), PROJECT / "docs", tracked=True)
+    said: list[str] = []
+    for file in [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md"))]:
+        text = file.read_text(encoding="utf-8")
+        if not args.check and (new := with_tables(text)) != text:
+            write_text(file, new)
+            text = new
+        said += problems(file, text)
+    for line in said:
+        print(line, file=sys.stderr)
+    return cli.CHECK_FAILED if said else cli.FINE
+
+
+if __name__ == "__main__":
+    cli.run(main)
