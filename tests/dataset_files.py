@@ -216,9 +216,8 @@ def serving():
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     server.daemon_threads = True
-    server.handle_error = lambda *words: (
-        None
-    )  # a client that hangs up, as ours does on a wrong length
+    # A client may hang up, as ours does on a wrong length.
+    server.handle_error = lambda *words: None  # type: ignore[method-assign]
     thread = threading.Thread(target=server.serve_forever, args=(0.02,), daemon=True)
     thread.start()
     site.url = f"http://127.0.0.1:{server.server_address[1]}"

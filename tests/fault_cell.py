@@ -38,7 +38,7 @@ def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment:
             ready.set()
         return cell
 
-    engine.build_cell = built
+    engine.build_cell = built  # type: ignore[assignment]
     try:
         state = engine.run_cell(spec, results)
     except (UsageError, OSError):

@@ -132,7 +132,7 @@ def test_a_stopped_extraction_is_finished_by_the_next(where, name, tmp_path, mon
     pid = os.fork()
     if not pid:  # killed, so that nothing is tidied up
         try:
-            Path.rename = stop
+            Path.rename = stop  # type: ignore[method-assign]
             archives.unpack(root / name, "in")
         finally:
             os._exit(0)  # whatever happened: this copy of pytest must not go on

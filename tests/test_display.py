@@ -2,6 +2,7 @@
 
 import json
 import queue
+import subprocess
 import sys
 import threading
 import types
@@ -108,11 +109,9 @@ def test_tensorboard_has_losses_and_accuracies(command, tmp_path):
         "e = EventAccumulator(sys.argv[1]); e.Reload();"
         "print(json.dumps({t: [s.value for s in e.Scalars(t)] for t in e.Tags()['scalars']}))"
     )
-    import subprocess
-
     for folder in (tmp_path / "results" / "tiny_suite" / "tensorboard").glob("linear*"):
-        words = [sys.executable, "-c", code, str(folder)]
-        scalars = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+        python = [sys.executable, "-c", code, str(folder)]
+        scalars = json.loads(subprocess.run(python, capture_output=True, check=True).stdout)
         assert scalars.keys() == {"loss/ce", "images_per_second", "average_accuracy"}
         assert len(scalars["average_accuracy"]) == 2
 

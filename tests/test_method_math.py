@@ -13,6 +13,11 @@ from methods.hlgp import sinusoidal
 from methods.l2p import PromptPool
 
 
+def task_of(index, queries, labels) -> Task:
+    """Task number `index`, of two classes, with these plain queries."""
+    return Task(index, 2 * index, 2 * index + 2, 2 * index, lambda: (queries, labels))
+
+
 def task(index, start, stop):
     return Task(
         index, start, stop, start, lambda: (torch.zeros(1, 24), torch.zeros(1, dtype=torch.long))
@@ -64,7 +69,7 @@ def added(name, method, query):
             (1 - F.cosine_similarity(query, key[None])).sum() for key in method.e.keys[1]
         )
     if name == "coda_prompt":
-        total = 0
+        total = torch.zeros(())
         for components in method.components:
             for kind in ("prompt", "key", "attention"):
                 t = torch.cat(
@@ -377,9 +382,7 @@ def test_hlgp_prototype_weights_are_the_mass_of_each_tasks_nearest_means(small_v
         labels = torch.tensor([2 * index, 2 * index + 1]).repeat_interleave(2)
         # Their means have the directions of the prototypes.
         near = means[labels] * torch.tensor([1.5, 0.5, 0.25, 1.75])[:, None]
-        method.begin_task(
-            Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=near, y=labels: (q, y))
-        )
+        method.begin_task(task_of(index, near, labels))
         method.end_task(task(index, 2 * index, 2 * index + 2))
     query = torch.randn(5, small_vit.width)
     p = (torch.nn.functional.normalize(query, dim=1) @ means.T / 0.5).softmax(1)
@@ -445,7 +448,7 @@ def test_linear_ncm_answers_within_the_task_of_the_nearest_mean(small_vit):
     means = torch.eye(4, 24)
     for index in (0, 1):
         labels = torch.tensor([2 * index, 2 * index + 1])
-        now = Task(index, 2 * index, 2 * index + 2, 2 * index, lambda y=labels: (means[y], y))
+        now = task_of(index, means[labels], labels)
         method.begin_task(now)
         method.end_task(now)
     with torch.no_grad():

@@ -1,7 +1,9 @@
 """The contract, over every registered method: studies of fairness and forgetting rely on it."""
 
 import contextlib
+import functools
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -81,7 +83,7 @@ def test_only_declared_parameters_move_and_nothing_frozen_has_a_gradient(name, t
     cell = prepared(tiny_spec, name)
     before_backbone = weights_digest(cell.backbone.vit)
     for task_slice in cell.stream.tasks:
-        seen = {}
+        seen: dict[str, Any] = {}
         begin = cell.method.begin_task
 
         def watch(task, begin=begin, seen=seen):
@@ -186,7 +188,7 @@ def test_state_round_trips(name, tiny_spec):
 
 
 def test_building_in_another_order_gives_the_same_weights(small_vit):
-    fitting = {  # this network has four blocks
+    fitting: dict[str, dict[str, Any]] = {  # this network has four blocks
         "coda_prompt": {"layers": (0, 1)},
         "deep_l2p": {"layers": (0, 1)},
         "dualprompt": {"g_layers": (0,), "e_layers": (1, 2)},
@@ -234,7 +236,8 @@ def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
     method = build_method(kind, vit, 6, 3, {**MODEL.get(kind, {}), **FORMS.get(name, {})}, 0)
     for index in range(2):
         queries, labels = torch.randn(4, 24), torch.tensor([0, 0, 1, 1]) + 2 * index
-        task = Task(index, 2 * index, 2 * index + 2, 2 * index, lambda q=queries, y=labels: (q, y))
+        plain_queries = functools.partial(tuple, (queries, labels))
+        task = Task(index, 2 * index, 2 * index + 2, 2 * index, plain_queries)
         method.begin_task(task)
         if index == 0:
             method.end_task(task)

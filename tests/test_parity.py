@@ -52,7 +52,7 @@ def vit():
 def begin(method, index: int) -> Task:
     """Begin tasks 0..index."""
     for i in range(index + 1):
-        task = Task(i, 2 * i, 2 * i + 2, 2 * i, lambda: None)
+        task = Task(i, 2 * i, 2 * i + 2, 2 * i, lambda: None)  # type: ignore[return-value]
         method.begin_task(task)
         if i < index:
             method.end_task(task)

@@ -4,6 +4,7 @@ import importlib
 import re
 import shlex
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
@@ -67,7 +68,8 @@ def test_an_own_method(tmp_path, monkeypatch):
     monkeypatch.delitem(_REGISTRY, "mine")
     (tmp_path / "bench").symlink_to(ROOT / "bench")
     (tmp_path / "mine.py").write_text(suite_file)
-    settings = {"data.classes": 4, "data.train_per_class": 4, "data.test_per_class": 2}
+    settings: dict[str, Any] = {"data.classes": 4, "data.train_per_class": 4}
+    settings |= {"data.test_per_class": 2}
     settings |= {"train.epochs": 1, "train.precision": "fp32", "benchmarks.glyphs.data.tasks": 2}
     suite = load_suite(str(tmp_path / "mine.py"), settings)
     assert (suite.reference, suite.beside) == ("mine", ()), "they are not inherited from mini"

@@ -31,7 +31,7 @@ CELLS = ("hlgp", "dualprompt", "coda_prompt", "l2p", "linear", "ncm", "finetune"
 
 def checkpoints(folder):
     """The checkpoints of a run directory, and a list that collects what they say."""
-    said = []
+    said: list[str] = []
     spec = spec_from_json((folder / "spec.json").read_text())
     state = json.loads((folder / "state.json").read_text())
     same = {key: state[key] for key in FIXED_COLUMNS}
