@@ -1,7 +1,7 @@
 """The embedded benchmarks with three class orders.
 
 Three tasks of 20 classes: with five of 12 a task has too few images for its prompts to learn what
-joint training shows there is to learn (validation images; see the README).
+joint training shows there is to learn (validation images; see docs/findings.md).
 """
 
 order_seeds = [1, 2, 3]
