@@ -21,8 +21,8 @@ earlier tasks are frozen: after a task its p_{t,l} are stored, and inference run
 
 Weights w of the tasks:
 - sum: 1, the abstract taken literally. mean: 1/t.
-- soft (default, see docs/findings.md): a first pass with the mean prompt, the softmax over all seen classes,
-  its mass per task; a second pass with these weights. Costs one forward pass more than the others.
+- soft (default, see docs/findings.md): a first pass with the mean prompt, the softmax over all
+  classes seen, its mass per task; a second pass with these weights. Costs one forward pass more.
 - prototype (our own variant): the softmax over the cosines of the frozen query to the mean query of
   each class seen, its mass per task. Costs the shared query. A mean per task instead of per class
   would need a temperature at which it is hardly more than `mean`.
