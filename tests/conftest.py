@@ -26,11 +26,22 @@ from bench.engine import run as engine
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_suite.py"
 REFERENCE = ROOT / "results" / "reference"
+# Photographs that are not part of the project, in the folders that BENCH_DATA names; read now,
+# since some tests change the variable.
+DATA = [Path(folder) for folder in os.environ.get("BENCH_DATA", "").split(os.pathsep) if folder]
 torch.set_num_threads(1)
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
 Command = Callable[..., subprocess.CompletedProcess]
+
+
+def photographs(name: str) -> Path:
+    """A folder of photographs. Skips the test where BENCH_DATA names none."""
+    found = [folder / name for folder in DATA if (folder / name).is_dir()]
+    if not found:
+        pytest.skip(f"no {name} in the folders of BENCH_DATA")
+    return found[0]
 
 
 def table(path: Path) -> list[dict[str, str]]:

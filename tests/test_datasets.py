@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import photographs
 from PIL import Image
 from test_bad_input import good_folder, write_images
 
@@ -17,8 +17,6 @@ from bench.data.prepare import archives
 from bench.data.views import RaggedImages
 from bench.errors import UsageError
 from bench.paths import cache_dir
-
-SHARED = ROOT.parent / "shared" / "data" / "grocery"
 
 
 def test_train_and_test_folders(tmp_path):
@@ -261,10 +259,9 @@ def test_digits():
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not SHARED.is_dir(), reason="the photographs are not here")
 def test_real_photographs(tmp_path):
     for part in ("train", "test"):
-        for folder in sorted((SHARED / part).iterdir())[:4]:
+        for folder in sorted((photographs("grocery") / part).iterdir())[:4]:
             (tmp_path / "p" / part).mkdir(parents=True, exist_ok=True)
             (tmp_path / "p" / part / folder.name).symlink_to(folder)
     data = load_dataset(DataSpec(name="folder", root=str(tmp_path / "p"), decode=112), 98)

@@ -8,7 +8,7 @@ import shutil
 import dataset_files as make
 import numpy as np
 import pytest
-from conftest import ROOT
+from conftest import ROOT, photographs
 from dataset_files import parts_of, picture
 
 from bench import cli, grid
@@ -17,8 +17,6 @@ from bench.data import manifest
 from bench.data.datasets import load_dataset
 from bench.data.prepare import splits
 from bench.errors import UsageError
-
-SHARED = ROOT.parent / "shared" / "data"
 
 
 @pytest.fixture
@@ -218,13 +216,10 @@ def test_a_split_of_what_has_none(tmp_path):
 
 @pytest.mark.slow
 @pytest.mark.shared
-@pytest.mark.skipif(
-    not (SHARED / "tiny-imagenet-200").is_dir(), reason="the photographs are not here"
-)
 def test_tiny_imagenet_for_real(ask, tmp_path):
     root = tmp_path / "data" / "tiny-imagenet"
     root.mkdir(parents=True)
-    for entry in (SHARED / "tiny-imagenet-200").iterdir():
+    for entry in photographs("tiny-imagenet-200").iterdir():
         (root / entry.name).symlink_to(entry)
     code, said, _ = ask("prepare", "tiny-imagenet", "--partial")
     assert (code, "200 classes, train 12000, test 4000" in said) == (0, True)
@@ -235,11 +230,10 @@ def test_tiny_imagenet_for_real(ask, tmp_path):
 
 
 @pytest.mark.shared
-@pytest.mark.skipif(not (SHARED / "grocery").is_dir(), reason="the photographs are not here")
 def test_folders_for_real(tmp_path):
     for part in ("train", "test"):
         (tmp_path / part).mkdir()
-        for folder in sorted((SHARED / "grocery" / part).iterdir())[:3]:
+        for folder in sorted((photographs("grocery") / part).iterdir())[:3]:
             (tmp_path / part / folder.name).symlink_to(folder)
     rows = manifest.hashed(tmp_path, splits.folders(tmp_path).images, progress=False)
     manifest.write(manifest.path_of(tmp_path, "pilot"), rows)

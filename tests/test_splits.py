@@ -9,7 +9,6 @@ from dataclasses import replace
 import dataset_files as make
 import numpy as np
 import pytest
-from conftest import ROOT
 from dataset_files import parts_of, rows_of, write
 
 from bench.data import catalogue
@@ -19,7 +18,6 @@ from bench.data.orders import class_order
 from bench.data.prepare import splits
 from bench.errors import UsageError
 
-SHARED = ROOT.parent / "shared" / "data"
 HEAD = """n01910747/tattoo_75.jpg
 n02437616/painting_1.jpg
 n03773504/videogame_20.jpg
