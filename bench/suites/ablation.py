@@ -1,10 +1,10 @@
-"""Every switch of HLGP, one at a time, from the default row `hlgp`, with three class orders of
-every embedded benchmark.
+"""Every switch of HLGP, one at a time, from the default row `hlgp`.
 
-Otherwise as in `mini`. Rows are SWITCH@VALUE. The control without generator stands twice: with
-rates found as HLGP's were (the best of the same twelve settings, suite `ablation_tune`), and with a
-prompt rate, found for each benchmark, at which its prompts move about as far in a task as HLGP's
-do, since the generator multiplies a prompt's step (see movement.csv).
+Benchmarks and class orders are those of `mini`. Rows are SWITCH@VALUE. The control without
+generator stands twice. Once its rates were found as HLGP's were: the best of the same twelve
+settings (suite `ablation_tune`). Once its prompt rate was set for each benchmark so that its
+prompts move about as far in a task as HLGP's do (see movement.csv): the generator multiplies a
+prompt's step.
 """
 
 _base_ = ["./mini.py"]

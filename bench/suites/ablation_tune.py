@@ -1,5 +1,6 @@
-"""The rates of HLGP's own control, independent prompts per layer: settings, classes, images and
-order of the suite `tune`.
+"""The rates of HLGP's own control, independent prompts per layer.
+
+Settings, classes, images and order are those of suite `tune`.
 """
 
 _base_ = ["./tune.py"]

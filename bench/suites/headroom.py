@@ -1,9 +1,8 @@
-"""Is there something for prompts to learn? All classes at once: prompts against a frozen head, on
-validation images.
+"""Can prompts learn something? Prompts against a frozen head, all classes at once.
 
-The number of classes, the styles and the length of the pretraining were chosen with this suite: on
-the shifted styles the best of the prompt settings must beat the best of the head settings by three
-points or more. Both have four settings.
+Judged on validation images. The number of classes, the styles and the length of the pretraining
+were chosen with this suite: on the shifted styles the best of the prompt settings must beat the
+best of the head settings by three points or more. Both have four settings.
 """
 
 order_seeds = [0]

@@ -1,9 +1,8 @@
-"""Is it the two epochs? `glyphs-r` with ten, on validation images and orders of its own: prompts
-against the sequential head.
+"""Is it the two epochs? `glyphs-r` with ten: prompts against the sequential head.
 
-In `mini` no prompt method is above `linear` although joint training shows something to learn. The
-prompt rows keep the rates of `mini`; the head, which may want a smaller one over five times as many
-steps, has three.
+Judged on validation images, on class orders of its own. In `mini` no prompt method is above
+`linear` although joint training shows something to learn. The prompt rows keep the rates of `mini`;
+the head, which may want a smaller one over five times as many steps, has three.
 """
 
 _base_ = ["./_base_/glyph_methods.py"]

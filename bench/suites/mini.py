@@ -1,7 +1,7 @@
-"""The embedded benchmarks, the four methods and the reference rows: `./run_all.sh`, some minutes on
-two cores.
+"""The embedded benchmarks, the four methods and the reference rows: `./run_all.sh`.
 
-The rows of suite `references` are left to it, so that this one stays short.
+It takes some minutes on two cores. The rows of suite `references` are left to it, so that this one
+stays short.
 """
 
 _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]

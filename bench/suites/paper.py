@@ -1,10 +1,10 @@
-"""HLGP against L2P, DualPrompt and CODA-Prompt on the likely four benchmarks, with all reference
-rows, five orders each.
+"""HLGP against L2P, DualPrompt and CODA-Prompt on the paper's likely four benchmarks.
 
-"Teaching Prompts to Coordinate: Hierarchical Layer-Grouped Prompt Tuning for Continual Learning",
-arXiv 2511.12090. Its numbers: not available. Published for others in this protocol (EASE, CVPR
-2024, table 1; seed 1993, n = 1): see imagenet_a_pilot and vtab_pilot. Protocol and choices:
-_base_/recipe_pilot.py. `python -m bench.check paper` says what agrees.
+All reference rows, five class orders each. "Teaching Prompts to Coordinate: Hierarchical
+Layer-Grouped Prompt Tuning for Continual Learning", arXiv 2511.12090. Its numbers: not available.
+Published for others in this protocol (EASE, CVPR 2024, table 1; seed 1993, n = 1): see
+imagenet_a_pilot and vtab_pilot. Protocol and choices: _base_/recipe_pilot.py. `python -m
+bench.check paper` says what agrees.
 
 Not run by this project: no GPU. Command: ./run_all.sh paper --device cuda
 Cost: at least 7,218 PFLOP, 111,747,152 forward passes (--dry-run), without

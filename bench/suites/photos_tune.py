@@ -1,10 +1,9 @@
-"""The search behind the recipe of `photos`: four rates for every row, on validation images of 18
-classes in 2 tasks.
+"""The search behind the recipe of `photos`: four rates for every row.
 
-The head's rate is chosen with the frozen head alone, which costs nothing; every other row has it
-while its own is searched. Rows are NAME@RATE. Classes are the first 18 of the 81; class order and
-seed are none that `photos` reports. 98 validation images: a difference of less than five points
-says nothing.
+On validation images of 18 classes in 2 tasks. The head's rate is chosen with the frozen head alone,
+which costs nothing; every other row has it while its own is searched. Rows are NAME@RATE. Classes
+are the first 18 of the 81; class order and seed are none that `photos` reports. 98 validation
+images: a difference of less than five points says nothing.
 """
 
 _base_ = ["./_base_/photo_setting.py", "./_base_/photo_methods.py"]

@@ -1,9 +1,9 @@
-"""Does bf16 change what is measured? Five rows in fp32 and in bf16, the same orders and seeds, on
-validation images.
+"""Does bf16 change what is measured? Five rows in fp32 and in bf16.
 
-The gate: in no row may the mean difference exceed the standard deviation over the seeds of an
-order. Where it holds, `precision=auto` may take bf16 on hardware that has it. On a processor
-without bf16 instructions the bf16 cells take about ten times as long.
+The orders and seeds are the same, the images are validation images. The gate: in no row may the
+mean difference exceed the standard deviation over the seeds of an order. Where it holds,
+`precision=auto` may take bf16 on hardware that has it. On a processor without bf16 instructions the
+bf16 cells take about ten times as long.
 """
 
 _base_ = ["./_base_/glyph_methods.py"]

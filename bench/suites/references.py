@@ -1,8 +1,7 @@
-"""Further reference rows on the benchmarks, class orders, views and recipe of `mini`, with
-CODA-Prompt and `linear` as in it.
+"""Further reference rows on the benchmarks, class orders, views and recipe of `mini`.
 
-What a user would try first: one prompt for all tasks, L2P++ in five blocks, fine-tuning of
-everything with the common loss.
+CODA-Prompt and `linear` stand here as in it. What a user would try first: one prompt for all tasks,
+L2P++ in five blocks, fine-tuning of everything with the common loss.
 """
 
 _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]

@@ -1,10 +1,10 @@
-"""The four methods and the controls on small splits of `glyphs-relief`, a minute or two on two
-cores: the regression check.
+"""The regression check: the four methods and the controls on small splits.
 
-Run by `python -m bench.check smoke`, which compares with bench/expected/smoke.csv. One style that
-prompts repair fast, twice: all 20 classes in one task (are prompts inserted and trained as they
-were?), and in two tasks (selection, masking, routing, forgetting). It does not show which method is
-better. fp32, so that processors with and without bf16 agree.
+It takes a minute or two on two cores. The benchmark is `glyphs-relief`. Run by `python -m
+bench.check smoke`, which compares with bench/expected/smoke.csv. One style that prompts repair
+fast, twice: all 20 classes in one task (are prompts inserted and trained as they were?), and in two
+tasks (selection, masking, routing, forgetting). It does not show which method is better. fp32, so
+that processors with and without bf16 agree.
 """
 
 _base_ = ["./_base_/glyph_methods.py"]

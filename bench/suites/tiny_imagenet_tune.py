@@ -1,10 +1,10 @@
-"""The search behind the recipe of `tiny_imagenet_small`: four rates a row, on validation images of
-40 classes in 2 tasks.
+"""The search behind the recipe of `tiny_imagenet_small`: four rates a row.
 
-As `photos_tune`: the head's rate is chosen with the frozen head alone, every other row has it while
-its own is searched; rows are NAME@RATE. Classes are the first 40 of the 200; class order and seed
-are none that the suite reports. Trained on 20 images a class, as in the suite, and judged on 12
-others of the dataset's training images: 480, a difference of two points says nothing.
+On validation images of 40 classes in 2 tasks. As `photos_tune`: the head's rate is chosen with the
+frozen head alone, every other row has it while its own is searched; rows are NAME@RATE. Classes are
+the first 40 of the 200; class order and seed are none that the suite reports. Trained on 20 images
+a class, as in the suite, and judged on 12 others of the dataset's training images: 480, a
+difference of two points says nothing.
 """
 
 _base_ = ["./tiny_imagenet_small.py"]

@@ -1,5 +1,4 @@
-"""The search behind the recipe of the embedded benchmarks: the same twelve settings' budget for
-every row.
+"""The search behind the recipe of the embedded benchmarks: twelve settings for every row.
 
 On classes that no benchmark uses (`glyphs-tune`: every style in every class), on validation images,
 with a class order that no reported run uses. Rows are NAME@PROMPT_LR+HEAD_LR; the chosen setting of

@@ -1,7 +1,7 @@
-"""Past the edges of suite `tune`: rows whose best rate was the lowest or highest of the grid, one
-or two steps further out.
+"""Past the edges of suite `tune`, for rows whose best rate was the lowest or highest.
 
-`hlgp-independent` is HLGP's control, whose search is the suite `ablation_tune`.
+One or two steps further out. `hlgp-independent` is HLGP's control, whose search is the suite
+`ablation_tune`.
 
 Same classes, images, order and seeds. The recipe stays the one of `tune`, where every row had the
 same number of settings: this says what that edge costs a row.

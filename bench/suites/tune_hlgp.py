@@ -1,9 +1,8 @@
-"""HLGP's form, chosen on validation images: every switch of suite `ablation`, one at a time, on the
-classes of suite `tune`.
+"""HLGP's form, chosen on validation images: every switch of `ablation`, one at a time.
 
-Its defaults (three groups, five rows, bottleneck 16, learned positions, soft weights, copies) came
-from a prototype on other images; this says on images and classes that no reported result uses what
-another choice would have brought.
+On the classes of suite `tune`. Its defaults (three groups, five rows, bottleneck 16, learned
+positions, soft weights, copies) came from a prototype on other images; this says on images and
+classes that no reported result uses what another choice would have brought.
 """
 
 _base_ = ["./ablation.py"]

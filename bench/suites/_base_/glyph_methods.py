@@ -12,7 +12,7 @@ beside 17 tokens, where the paper has 25 beside 197.
 """
 
 data = dict(crop_low=0.85)
-train = dict(epochs=2, batch_size=32, optimiser="adam", schedule="cosine_step", precision="auto")
+train = dict(epochs=2, batch_size=32, optimiser="adam", schedule="cosine_step", precision="fp32")
 
 methods = {
     "hlgp": dict(type="hlgp", train=dict(prompt_lr=0.003, head_lr=0.015)),
