@@ -18,16 +18,18 @@ from typing import IO
 from tabulate import tabulate
 
 from bench import cli
+from bench.code import code_sha
 from bench.config.arguments import add_suite_arguments
 from bench.config.spec import RunSpec
-from bench.config.suite import SUITES, Suite, load_suite, suite_names
+from bench.config.suite import REGRESSION, SUITES, Suite, load_suite, suite_names
 from bench.data.missing import require_files
 from bench.errors import UsageError
 from bench.launch.display import make_display
 from bench.launch.pool import Pool, rounds_of, run_local
 from bench.launch.slurm import command_of, submit_slurm
 from bench.launch.track import TRACKERS, require_tracker
-from bench.paths import PROJECT, REFERENCE, cache_dir, reference_folders
+from bench.paths import EXPECTED, PROJECT, REFERENCE, cache_dir, reference_folders
+from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import write_text
@@ -81,6 +83,11 @@ def parse() -> argparse.Namespace:
         "--keep",
         action="store_true",
         help="Do not run cells that the tables, here or of the reference, list as done.",
+    )
+    what.add_argument(
+        "--keep-stale",
+        action="store_true",
+        help="Do not run finished cells again whose code is not today's.",
     )
     what.add_argument(
         "--list", action="store_true", help="List the suites, with cells and time, and run nothing."
@@ -159,15 +166,24 @@ def main() -> int:
     kept: dict[str, TableRows] = {}
     for folder in _kept_from(args, suite):
         kept = rows_of_done(folder, left) | kept
+    stale = [] if args.keep_stale else _stale(args.results, chosen, kept)
+    kept = {run_id: rows for run_id, rows in kept.items() if run_id not in stale}
+    left = [cell for cell in chosen if cell.run_id in stale or cell in left]
     left = [cell for cell in left if cell.run_id not in kept]
     if args.dry_run:
-        print(_plan(chosen, left, args))
+        print(_plan(chosen, left, stale, args))
         return cli.FINE
     if args.launcher == "print":
         for cell in left:
             print(command_of(cell, args))
         return cli.FINE
     require_files(chosen)
+    if stale:
+        print(
+            f"{len(stale)} finished cell(s) are of other code than today's and are run again, "
+            f"e.g. {stale[0]} (--keep-stale keeps them)",
+            file=sys.stderr,
+        )
     if args.track:
         require_tracker(args.track)
     folder = args.results / suite.name
@@ -185,6 +201,19 @@ def _kept_from(args: argparse.Namespace, suite: Suite) -> list[Path]:
     if not args.keep:
         return []
     return [args.results / suite.name, *reference_folders(args.results, suite.name)]
+
+
+def _stale(results: Path, cells: list[RunSpec], kept: dict[str, TableRows]) -> list[str]:
+    """The run_id of each finished cell whose code is not today's, nor known to be the same."""
+    codes = Codes.of(results)
+    stale = []
+    for cell in cells:
+        run = RunDir.of(results, cell)
+        code = run.code() if run.done() else kept[cell.run_id].code if cell.run_id in kept else ""
+        today = code_sha(cell.type, cell.data.name)
+        if code and not codes.same(cell.suite, cell.type, code, today):
+            stale.append(cell.run_id)
+    return stale
 
 
 def suite_list() -> str:
@@ -208,11 +237,14 @@ def _time_of(suite: str) -> str:
     return found[0].removeprefix("Cost: ").replace("at least", ">=") if found else ""
 
 
-def _plan(chosen: list[RunSpec], left: list[RunSpec], args: argparse.Namespace) -> str:
+def _plan(
+    chosen: list[RunSpec], left: list[RunSpec], stale: list[str], args: argparse.Namespace
+) -> str:
     """Each cell with its state, and the cost of those that are left."""
     lines = []
     for cell in chosen:
         state = RunDir.of(args.results, cell).state()["status"] if cell in left else "done"
+        state = "stale" if cell.run_id in stale else state
         lines.append(f"{state:12} {cell.run_id}")
     if left:
         from bench.cost import suite as cost  # imports torch, which nothing else here needs
@@ -276,7 +308,8 @@ class Grid:
         drawn = self.draw(sys.stderr if args.json else None) if args.report else cli.FINE
         page = str(self.report / "index.html") if args.report and not args.published else ""
         self.display.end(counts, f"{self.folder}/metrics.csv", page)
-        return cli.UNFINISHED if failed else drawn
+        checked = cli.FINE if args.published else self.check()
+        return cli.UNFINISHED if failed else drawn or checked
 
     def _cells_of_the_tables(self) -> list[RunSpec]:
         """What is asked for, and what this folder had before: a selection replaces nothing."""
@@ -310,6 +343,15 @@ class Grid:
         if self.args.report and self.draw(subprocess.DEVNULL) == cli.FINE:
             said += f", {self.report}"
         self.display.say(said)
+
+    def check(self) -> int:
+        """Say whether the suite reproduced its published results, where it has some."""
+        name = self.suite.name
+        if name == REGRESSION or not (EXPECTED / f"{name}.csv").is_file():
+            return cli.FINE
+        words = [sys.executable, "-m", "bench.check", name, "--results", str(self.args.results)]
+        code = subprocess.call(words, stdout=sys.stderr if self.args.json else None)
+        return cli.FINE if code == cli.UNFINISHED else code
 
     @property
     def report(self) -> Path:

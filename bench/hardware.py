@@ -1,11 +1,10 @@
-"""Facts about the machine: devices, processor, precision, threads, memory, environment.
+"""Facts about the machine: devices, processor, precision, threads, memory.
 
 torch is imported inside the functions that need it: commands without training start faster.
 """
 
 from __future__ import annotations
 
-import importlib.metadata
 import os
 import platform
 import resource
@@ -143,20 +142,3 @@ def not_repeatable(device: torch.device) -> str:
         what = "memory-efficient attention on AMD GPUs may ignore determinism"
         return f"not repeatable: {what} ({issue})"
     return ""
-
-
-def environment(device: torch.device) -> dict[str, Any]:
-    """What a number may depend on besides its spec: versions, processor, device."""
-    import numpy
-    import torch
-
-    return {
-        "python": platform.python_version(),
-        "torch": torch.__version__,
-        "timm": importlib.metadata.version("timm"),
-        "numpy": numpy.__version__,
-        "machine": platform.machine(),
-        "cpu": torch.backends.cpu.get_cpu_capability(),
-        "cores": os.cpu_count(),
-        "device": device_name(device),
-    }

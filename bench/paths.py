@@ -8,8 +8,10 @@ from pathlib import Path
 from bench.errors import UsageError
 
 PROJECT = Path(__file__).resolve().parent.parent
+SAME_CODE = "same_code.csv"
 REFERENCE = "reference"  # results/reference and reports/reference: what the project publishes
 WEIGHTS_FILES = ("model.safetensors", "pytorch_model.bin")  # in a repository of Hugging Face
+EXPECTED = Path(__file__).parent / "check" / "expected"  # values with margins, SUITE.csv
 DATA, WEIGHTS = "BENCH_DATA", "BENCH_WEIGHTS"
 
 
@@ -34,6 +36,13 @@ def find_results(results: Path, suite: str) -> Path:
     if (results / suite).is_dir():
         return results / suite  # begun: whoever reads it says what is missing
     raise UsageError.unknown(f"results in {results}", suite, results_names(results))
+
+
+def same_code_files(results: Path) -> list[Path]:
+    """Files that say which codes give the same bytes: beside these results, and the project's."""
+    roots = [results, results / REFERENCE, PROJECT / "results" / REFERENCE]
+    files = dict.fromkeys((root / SAME_CODE).resolve() for root in roots)
+    return [file for file in files if file.is_file()]
 
 
 def results_names(results: Path) -> list[str]:

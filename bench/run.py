@@ -8,11 +8,14 @@ import sys
 from typing import Any
 
 from bench import cli, stopping
+from bench.code import code_sha
 from bench.config.arguments import add_suite_arguments
 from bench.config.spec import RunSpec
 from bench.config.suite import load_suite
 from bench.errors import Busy, UsageError
 from bench.launch.display import note_of
+from bench.store.codes import Codes
+from bench.store.rundir import RunDir
 
 
 def parse() -> argparse.Namespace:
@@ -22,6 +25,9 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--benchmark", help="needed where the suite has several")
     parser.add_argument("--order-seed", type=int, help="default: the suite's first")
     parser.add_argument("--seed", type=int, help="default: the suite's first")
+    parser.add_argument(
+        "--keep-stale", action="store_true", help="leave a finished cell whose code is not today's"
+    )
     parser.add_argument("--device", default="auto", help="cpu, cuda, or auto")
     return parser.parse_args()
 
@@ -49,6 +55,14 @@ def main() -> int:
     from bench.engine.run import run_cell  # torch is imported only for a valid command line
     from bench.hardware import choose_device
 
+    run = RunDir.of(args.results, cell)
+    today = code_sha(cell.type, cell.data.name)
+    if run.done() and not Codes.of(args.results).same(cell.suite, cell.type, run.code(), today):
+        what = f"{cell.run_id}: finished by other code than today's ({run.code()}, now {today})"
+        if args.keep_stale:
+            print(f"{what}; kept\n{run.path}")
+            return cli.FINE
+        print(f"{what}; run again (--keep-stale keeps it)", file=sys.stderr)
     stopping.on_signals(signal.SIGINT, signal.SIGTERM)
     device = choose_device(args.device)
     try:

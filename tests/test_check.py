@@ -8,10 +8,10 @@ import pytest
 
 from bench.check import __main__ as check
 from bench.check import regression
-from bench.check.published import EXPECTED
 from bench.cli import CHECK_FAILED, FINE
 from bench.engine import run as engine
 from bench.engine.cell import _backbone
+from bench.paths import EXPECTED
 
 ROWS = ("hlgp", "coda-prompt", "linear", "ncm", "linear-ncm")
 

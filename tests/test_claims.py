@@ -17,6 +17,7 @@ from bench.check import claims, published
 from bench.check.protocol import FIELDS, differing, gather, of_suite, protocol_by_row
 from bench.config.suite import SUITES, load_suite, suite_names
 from bench.errors import UsageError
+from bench.paths import EXPECTED
 from bench.store.protocol import protocol
 from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_csv
 
@@ -25,7 +26,7 @@ from bench.store.tables import METRICS, MOVEMENT, PROTOCOL, RUNS, TIMING, write_
 
 
 def test_published_values_are_well_formed():
-    with (published.EXPECTED / "published.csv").open(newline="") as stream:
+    with (EXPECTED / "published.csv").open(newline="") as stream:
         rows = list(csv.DictReader(stream))
     keys = [(r["line"], r["dataset"], r["tasks"], r["method"], r["metric"]) for r in rows]
     assert len(set(keys)) == len(keys)

@@ -1,8 +1,10 @@
-"""Compare results with expected values (`bench.check smoke`) or with published ones.
+"""Say whether a run reproduced what is published, or whether the code still does the same.
 
-A suite with an expected/SUITE.csv is run again and compared with it (regression.py). For every
-other suite or folder of results, as in `bench.check paper`, each published value gets a verdict
-(published.py), and so does each claim of the abstract (claims.py).
+`bench.check smoke` runs a small suite and compares it with expected values (regression.py).
+`bench.check mini`: your run against the published one (reproduction.py). `bench.check same mini`:
+a sample of cells run again, compared byte for byte (same.py). Suites of papers, as in
+`bench.check paper`: each published value gets a verdict (published.py), and so does each claim of
+the abstract (claims.py).
 """
 
 from __future__ import annotations
@@ -17,12 +19,15 @@ import pandas as pd
 from bench import cli
 from bench.check.claims import claimed
 from bench.check.protocol import gather
-from bench.check.published import EXPECTED, MARGIN, compare
+from bench.check.published import MARGIN, compare
 from bench.check.regression import expect, measure, run_suite, verdicts
-from bench.config.suite import load_suite
+from bench.check.reproduction import expected_of, published, verdict
+from bench.check.same import check_same
+from bench.config.suite import REGRESSION, load_suite
 from bench.errors import UsageError
 from bench.hardware import cores
-from bench.paths import REFERENCE, find_results, results_names
+from bench.paths import EXPECTED, REFERENCE, find_results, results_names
+from bench.report.frames import load
 from bench.report.table_files import markdown
 from bench.store.files import write_text
 
@@ -92,13 +97,32 @@ def parse() -> argparse.Namespace:
         "differs; 1 something differs; 3 nothing is decided yet (missing, inconclusive or not "
         "comparable).",
     )
-    parser.add_argument("suite", nargs="?", default="smoke")
+    parser.add_argument(
+        "suite",
+        nargs="*",
+        default=["smoke"],
+        metavar="SUITE",
+        help="name of a suite; `same SUITE`: run a sample of it again and compare bytes",
+    )
     parser.add_argument(
         "--results",
         type=Path,
         default=RESULTS,
-        help="of runs to compare with published values",
+        help="of your runs",
     )
+    parser.add_argument(
+        "--expect",
+        nargs="*",
+        type=Path,
+        metavar="FOLDER",
+        help="write expected/SUITE.csv from the published results; the spread also from these "
+        "folders, which hold the suite with other seeds",
+    )
+    parser.add_argument(
+        "--cells", type=cli.positive, default=1, help="same: at least so many cells"
+    )
+    parser.add_argument("--seed", type=cli.seed, default=1, help="same: that draws the cells")
+    parser.add_argument("--device", default="auto", help="same: cpu, cuda, or auto")
     parser.add_argument("--jobs", type=cli.positive, default=cores())
     parser.add_argument(
         "--measure",
@@ -108,6 +132,11 @@ def parse() -> argparse.Namespace:
         "instead of comparing",
     )
     args = parser.parse_args()
+    args.same = args.suite[0] == "same"
+    names = args.suite[args.same :]
+    if len(names) != 1:
+        parser.error("one suite is expected")
+    args.suite = names[0]
     if args.measure is not None and args.measure < MIN_SEEDS:
         raise UsageError(
             f"--measure {args.measure}: at least {MIN_SEEDS} seeds are needed for a margin"
@@ -117,12 +146,26 @@ def parse() -> argparse.Namespace:
 
 def main() -> int:
     args = parse()
-    file = EXPECTED / f"{args.suite}.csv"
+    name: str = Path(args.suite).stem
+    file: Path = EXPECTED / f"{name}.csv"
+    if args.same:
+        folder, cells = folder_of(args.results, name), load_suite(args.suite).cells
+        return check_same(folder, cells, args.cells, args.seed, args.jobs, args.device)
+    if args.expect is not None:
+        further = [load(each) for each in args.expect]
+        return write_table(file, expected_of(published(args.results, name), further))
     if args.measure is None and not file.is_file():
-        return report(args.suite, folder_of(args.results, Path(args.suite).stem))
+        return report(args.suite, folder_of(args.results, name))
+    if args.measure is None and name != REGRESSION:
+        if not (args.results / name / "runs.csv").is_file():
+            raise UsageError(
+                f"{name}: no results of your own in {args.results} (./run_all.sh {name})"
+            )
+        ours, theirs = load(args.results / name), published(args.results, name)
+        return verdict(ours, theirs, pd.read_csv(file), args.results)
     seeds = list(range(FIRST_SEED, FIRST_SEED + (args.measure or 0)))
-    with tempfile.TemporaryDirectory() as folder:
-        measured = measure(run_suite(args.suite, Path(folder), seeds, args.jobs))
+    with tempfile.TemporaryDirectory() as scratch:
+        measured = measure(run_suite(args.suite, Path(scratch), seeds, args.jobs))
     if args.measure:
         return write_expected(args.suite, file, measured)
     return compare_with_expected(args.suite, file, measured)
@@ -131,7 +174,10 @@ def main() -> int:
 def write_expected(suite: str, file: Path, measured: pd.DataFrame) -> int:
     """Write expected/SUITE.csv from many seeds, for the runs that the suite itself has."""
     repeats = len({(cell.order_seed, cell.seed) for cell in load_suite(suite).cells})
-    table = expect(measured, repeats)
+    return write_table(file, expect(measured, repeats))
+
+
+def write_table(file: Path, table: pd.DataFrame) -> int:
     write_text(file, table.to_csv(index=False, float_format="%.3f", lineterminator="\n"))
     print(markdown(table.round(2)))
     return cli.FINE

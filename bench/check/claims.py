@@ -10,7 +10,6 @@ import pandas as pd
 
 from bench.check.protocol import FULL_DATASET, Protocol
 from bench.check.published import (
-    EXPECTED,
     MARGIN,
     Verdict,
     cells_of,
@@ -20,6 +19,7 @@ from bench.check.published import (
     not_comparable,
     partial_test,
 )
+from bench.paths import EXPECTED
 from bench.report.frames import Results
 from bench.stats import superiority
 

@@ -10,7 +10,6 @@ the same within MARGIN (bench/stats.py).
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -18,11 +17,11 @@ import pandas as pd
 
 from bench.check.protocol import FIELDS, Protocol, differing
 from bench.data.catalogue import CATALOGUE
+from bench.paths import EXPECTED
 from bench.report.frames import Results
 from bench.report.tables import select
 from bench.stats import Decision, equivalence
 
-EXPECTED = Path(__file__).parent / "expected"
 # In points. Neighbours in the CODA table are two points apart on ImageNet-R (L2P++ and DualPrompt):
 # half of that, so that a reproduced value cannot be its neighbour's.
 MARGIN = 1.0

@@ -26,6 +26,7 @@ from bench.errors import UsageError
 from bench.paths import REFERENCE
 
 SUITES = Path(__file__).parent.parent / "suites"
+REGRESSION = "smoke"  # the suite that bench.check runs itself
 REPORT_KEYS = ("reference", "beside", "figure_rows")
 TOP_KEYS = ("order_seeds", "seeds", "benchmarks", "methods", *SECTIONS, *REPORT_KEYS)
 

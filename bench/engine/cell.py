@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from bench.backbone.vit import FrozenViT, load_backbone
+from bench.code import code_sha
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec
 from bench.data.datasets import Dataset, load_dataset
 from bench.data.keyed import derive
@@ -45,6 +46,7 @@ class Cell:
     stream: TaskStream
     queries: Queries
     method: Method
+    code: str  # its code_sha
     tables: dict[str, Rows] = field(default_factory=lambda: {name: [] for name in TABLES})
     facts: dict[str, Any] = field(default_factory=dict)  # for runs.csv: FLOPs per image
     finished_tasks: int = 0
@@ -65,6 +67,7 @@ class Inputs(NamedTuple):
 
 def build_cell(spec: RunSpec, device: str = "cpu") -> Cell:
     """Build a cell. Raises UsageError if something in its spec is impossible."""
+    code = code_sha(spec.type, spec.data.name)  # read before the method is imported
     set_arithmetic(spec.train.threads)
     torch_device = torch.device(device)
     backbone = _backbone(spec.backbone, resolve_precision(spec.train.precision, torch_device)).to(
@@ -89,7 +92,7 @@ def build_cell(spec: RunSpec, device: str = "cpu") -> Cell:
         spec.model,
         derive(spec.seed, "init", spec.type),
     ).to(torch_device)
-    return Cell(spec, torch_device, backbone, stream, Queries(backbone, stream, spec), method)
+    return Cell(spec, torch_device, backbone, stream, Queries(backbone, stream, spec), method, code)
 
 
 def inputs(cell: Cell, batch: Batch, features: np.ndarray | None) -> Inputs:

@@ -16,15 +16,18 @@ import torch
 from torch import Tensor
 
 from bench import faults, stopping
+from bench.code import code_sha
 from bench.config.spec import RunSpec
 from bench.cost.counted import inference_gflops
 from bench.data.stream import TaskSlice
 from bench.engine.cell import Cell, build_cell, inputs
 from bench.engine.checkpoint import AfterTask, Checkpoints
 from bench.engine.task import Tell, tell_nobody, train_task
+from bench.environment import environment, origin
 from bench.errors import Diverged, UsageError
-from bench.hardware import environment, not_repeatable, peak_memory_mib
-from bench.store.rundir import FIXED_COLUMNS, RunDir, environment_digest, identity
+from bench.hardware import not_repeatable, peak_memory_mib
+from bench.store.codes import Codes
+from bench.store.rundir import FIXED_COLUMNS, STALE, RunDir, environment_digest, identity
 from bench.store.tables import Rows
 
 # --- evaluation -------------------------------------------------------------------------------
@@ -108,18 +111,29 @@ def run_cell(
     a status.
     """
     run = RunDir.of(results, spec)
+    code = code_sha(spec.type, spec.data.name)
     with run.lock():
-        if run.done():
+        before = run.code()
+        other = before != "" and not Codes.of(results).same(spec.suite, spec.type, before, code)
+        if run.done() and not other:
             return run.state()
+        if other:
+            run.set_aside()
+            run.log(f"what code {before} left is in {STALE}/ until this run, of {code}, is done")
         return _run_cell(spec, run, device, tell)
 
 
 def _run_cell(spec: RunSpec, run: RunDir, device: str, tell: Tell) -> dict[str, Any]:
     cell = build_cell(spec, device)
     environment_facts = environment(cell.device)
-    identifying = {"env_sha": environment_digest(environment_facts), **identity_of(cell)}
+    identifying = {
+        "code_sha": cell.code,
+        "env_sha": environment_digest(environment_facts),
+        **identity_of(cell),
+        **origin(),
+    }
     run.refuse_other(identifying)
-    run.open(spec, environment_facts, {**identifying, **_settings(cell)})
+    run.open(spec, environment_facts, {**identifying, **_settings(cell)}, _classes(cell))
     run.save_state({"status": "running", "reason": "", **identifying})
     try:
         _run_tasks(cell, run, {key: identifying[key] for key in FIXED_COLUMNS}, tell)
@@ -148,6 +162,17 @@ def failure(error: Exception) -> dict[str, str]:
     if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in reason:
         return {"status": "oom", "reason": reason or "out of memory"}
     return {"status": "error", "reason": f"{type(error).__name__}: {reason}"}
+
+
+def _classes(cell: Cell) -> Rows:
+    """The cell's class order, as rows of classes.csv."""
+    order = {"benchmark": cell.spec.benchmark, "order_seed": cell.spec.order_seed}
+    names = [cell.stream.dataset.classes[number] for number in cell.stream.order]
+    return [
+        {**order, "position": position + 1, "task": task.index + 1, "class": names[position]}
+        for task in cell.stream.eval_tasks
+        for position in range(task.start, task.stop)
+    ]
 
 
 def _settings(cell: Cell) -> dict[str, Any]:

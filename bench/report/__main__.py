@@ -13,6 +13,7 @@ from bench import cli
 from bench.errors import UsageError
 from bench.paths import REFERENCE, find_results, results_names
 from bench.report.build import build, other_suites, warnings
+from bench.report.compare import Comparison, accuracies, shown, spread
 from bench.report.frames import load
 from bench.store.facts import read_facts
 
@@ -65,6 +66,12 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help="without rows of the suites that the suite itself names (its field `beside`)",
     )
+    parser.add_argument(
+        "--compare",
+        nargs=2,
+        metavar=("A", "B"),
+        help="draw nothing; say which rows of two results (names or folders) differ",
+    )
     parser.add_argument("--results", type=Path, default=Path("results"))
     parser.add_argument(
         "--out",
@@ -85,8 +92,23 @@ def parse() -> argparse.Namespace:
     return parser.parse_args()
 
 
+def compare(args: argparse.Namespace) -> int:
+    """Print how two results differ; returns 1 if a row differs beyond its spread."""
+    ours, theirs = (
+        load(
+            Path(name) if (Path(name) / "runs.csv").is_file() else find_results(args.results, name)
+        )
+        for name in args.compare
+    )
+    both = Comparison(ours, theirs, spread(accuracies([ours, theirs])))
+    print(shown(both, args.results))
+    return cli.FINE if both.rows["ok"].all() else cli.CHECK_FAILED
+
+
 def main() -> int:
     args = parse()
+    if args.compare:
+        return compare(args)
     sources = find_sources(args)
     results = load(*sources)
     if not args.reference:

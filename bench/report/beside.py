@@ -73,7 +73,8 @@ def _rows_of(tables: Tables, runs: pd.DataFrame) -> Tables:
         if "run_id" in table
     }
     protocol = tables["protocol"].merge(runs[ROW_KEYS].drop_duplicates(), on=ROW_KEYS)
-    return rows | {"runs": runs, "protocol": protocol}
+    environments = tables["environments"]
+    return rows | {"runs": runs, "protocol": protocol, "environments": environments}
 
 
 def _sorted(tables: Tables, benchmarks: list[str]) -> Tables:
@@ -87,7 +88,10 @@ def _sorted(tables: Tables, benchmarks: list[str]) -> Tables:
         return column.map(ranks[column.name]).fillna(len(ROWS))
 
     return {
-        name: table.sort_values(ROW_KEYS, key=rank, kind="stable") for name, table in tables.items()
+        name: table.drop_duplicates("env_sha")
+        if name == "environments"
+        else table.sort_values(ROW_KEYS, key=rank, kind="stable")
+        for name, table in tables.items()
     }
 
 

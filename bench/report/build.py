@@ -14,7 +14,9 @@ from bench.report.table_files import ReportTable
 from bench.store.files import write_text
 
 # Names of the files that a report of any suite makes.
-TABLE_FILE = re.compile(r"(main|task_scenario|paired|cost|movement|protocol|missing)\.(md|csv|tex)")
+TABLE_FILE = re.compile(
+    r"(main|task_scenario|paired|cost|movement|protocol|missing|cells)\.(md|csv|tex)"
+)
 FIGURE_FILE = re.compile(
     r"(accuracy|forgetting|parameters|drift|similarity|(setting|matrix)-.+)\.(svg|png)"
 )
@@ -71,6 +73,9 @@ def all_tables(results: Results, folder: Path, tracked: bool) -> dict[str, Repor
     for table in made.values():
         if len(table.exact):
             written += table_files.write(folder, table, tracked)
+    if len(results.cells):
+        written.append(folder / "cells.csv")
+        write_text(written[-1], table_files.csv_text(tables.cells_table(results)))
     _remove_others(folder, TABLE_FILE, written)
     return made
 
@@ -121,7 +126,16 @@ def all_notes(results: Results) -> list[str]:
 
 def warnings(results: Results) -> list[str]:
     """What is not shown or could not be checked; also said on the command line."""
-    return [*results.notes, *([] if len(results.protocol) else [UNCHECKED])]
+    unchecked = [] if len(results.protocol) else [UNCHECKED]
+    return [*results.notes, *unchecked, *code_notes(results)]
+
+
+def code_notes(results: Results) -> list[str]:
+    """A sentence for each kind of other code, with the rows that have it."""
+    rows_of: dict[str, list[str]] = {}
+    for (benchmark, method), said in results.of_other_code.items():
+        rows_of.setdefault(said, []).append(f"{label(method)} on {benchmark}")
+    return [f"{said} (marked †): {', '.join(rows)}." for said, rows in rows_of.items()]
 
 
 def other_suites(results: Results) -> str:

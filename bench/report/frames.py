@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +14,11 @@ from bench import metrics
 from bench.errors import UsageError
 from bench.report import checks
 from bench.report.beside import joined
+from bench.report.codes import of_other_code
+from bench.store.codes import Codes
 from bench.store.facts import read_facts
 from bench.store.tables import (
+    ENVIRONMENTS,
     KEYS,
     METRICS,
     PROTOCOL,
@@ -36,9 +39,12 @@ class Results:
     runs: a row per cell (text). cells: a row per finished cell and scenario, every metric in
     percent; matrices: its accuracy matrix. curve: average accuracy after each task, in percent.
     losses: mean of each term of the loss in each epoch. movement, similarity: what training did to
-    prompts and features (bench/engine/movement.py). protocol: what each row was run with. A table
-    that was not recorded is empty. reference, figure_rows: as in bench/store/facts.py.
+    prompts and features (bench/engine/movement.py). protocol: what each row was run with.
+    environments: what each env_sha of runs stands for. A table that was not recorded is empty.
+    reference, figure_rows: as in bench/store/facts.py.
     notes: a line for each other suite or row that was asked for and is not shown, with the reason.
+    of_other_code: what is to be said of a row (benchmark, method) whose code is another one than
+    that of the benchmark's other rows.
     """
 
     suite: str
@@ -52,8 +58,10 @@ class Results:
     movement: pd.DataFrame
     similarity: pd.DataFrame
     protocol: pd.DataFrame
+    environments: pd.DataFrame
     matrices: dict[tuple[str, str], np.ndarray]
     notes: tuple[str, ...] = ()
+    of_other_code: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -62,6 +70,11 @@ class Results:
     @property
     def benchmarks(self) -> list[str]:
         return list(dict.fromkeys(self.runs["benchmark"]))
+
+    def types(self) -> dict[str, str]:
+        """The method's file of each row: l2p_plus for l2p++."""
+        rows = self.protocol[self.protocol["key"] == "type"]
+        return dict(zip(rows["method"], rows["value"], strict=True))
 
     def missing(self) -> pd.DataFrame:
         """Cells without a result, with status and reason."""
@@ -96,6 +109,7 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
         **tables,
         **_numbers(frame),
         notes=tuple(notes),
+        of_other_code=of_other_code(runs, tables["protocol"], Codes.of(folder.parent)),
     )
 
 
@@ -130,19 +144,21 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     if not len(runs):
         raise UsageError(f"{folder}/runs.csv: no cells")
     frame = pd.DataFrame(read_metrics(folder / "metrics.csv"), columns=list(METRICS))
-    protocol = _protocol(folder)
+    protocol = _optional(folder, "protocol", PROTOCOL)
     checks.refuse_foreign(folder, runs, frame)
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
     names = ("timing", "losses", "movement", "similarity")
     measured = {name: _measured(folder, name, runs) for name in names}
     runs["suite"] = folder.name  # tells rows of several suites apart, also of renamed folders
-    return {"runs": runs, "metrics": frame, "protocol": protocol, **measured}
+    environments = _optional(folder, "environments", ENVIRONMENTS)
+    tables = {"runs": runs, "metrics": frame, "protocol": protocol, "environments": environments}
+    return tables | measured
 
 
-def _protocol(folder: Path) -> pd.DataFrame:
-    """protocol.csv as text; empty if there is none."""
-    file = folder / "protocol.csv"
-    return pd.DataFrame(read_csv(file, PROTOCOL) if file.is_file() else [], columns=list(PROTOCOL))
+def _optional(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
+    """A table as text; empty if there is none."""
+    file = folder / f"{name}.csv"
+    return pd.DataFrame(read_csv(file, columns) if file.is_file() else [], columns=list(columns))
 
 
 def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:

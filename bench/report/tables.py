@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from types import MappingProxyType
+
 import numpy as np
 import pandas as pd
 
@@ -11,6 +14,9 @@ from bench.report.rows import label, row_of
 from bench.report.table_files import ReportTable
 from bench.stats import Summary, paired, summarise
 
+Marked = Mapping[tuple[str, str], str]  # Results.of_other_code
+NONE: Marked = MappingProxyType({})
+MARK = " †"
 METRIC_TITLES = {"faa": "FAA", "caa": "CAA", "forgetting": "forgetting"}
 # Prompts of a run did not move if their change over a task is below this share of their size.
 MIN_RELATIVE_CHANGE = 0.1
@@ -21,9 +27,10 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
     tables = []
     for name, scenario in (("main", "class"), ("task_scenario", "task")):
         exact = main_table(results, scenario)
-        tables.append(ReportTable(name, exact, for_people(exact), for_people(exact, latex=True)))
+        shown, latex = (for_people(exact, results.of_other_code, tex) for tex in (False, True))
+        tables.append(ReportTable(name, exact, shown, latex))
     exact = paired_table(results)
-    shown, latex = paired_for_people(exact), paired_for_people(exact, latex=True)
+    shown, latex = (paired_for_people(exact, results.of_other_code, tex) for tex in (False, True))
     tables.append(ReportTable("paired", exact, shown, latex))
     others = {
         "cost": _dashed(cost_table(results)),
@@ -78,14 +85,32 @@ def main_table(results: Results, scenario: str = "class") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
+def cells_table(results: Results) -> pd.DataFrame:
+    """One row per finished cell: the runs behind each mean of the main table."""
+    cells = results.cells[results.cells["scenario"] == "class"]
+    codes = results.runs.set_index("run_id")["code_sha"]
+    names = [*ROW_KEYS, "order_seed", "seed"]
+    table = cells[["run_id", *names, *METRIC_TITLES]].rename(columns=METRIC_TITLES)
+    return table.assign(code_sha=table["run_id"].map(codes))
+
+
+def for_people(table: pd.DataFrame, marked: Marked = NONE, latex: bool = False) -> pd.DataFrame:
     """The main table with 'mean ± std' cells and methods by their printed names."""
-    shown = pd.DataFrame({"benchmark": table["benchmark"], "method": table["method"].map(label)})
+    shown = pd.DataFrame({"benchmark": table["benchmark"], "method": _names(table, marked)})
     for metric, title in METRIC_TITLES.items():
         columns = [table[f"{metric}_{name}"] for name in ("mean", "std", "n")]
         shown[title] = [cell_text(Summary(*c), latex) for c in zip(*columns, strict=True)]
     shown["n"] = table["n"]
     return shown.assign(suite=table["suite"]) if "suite" in table else shown
+
+
+def _names(table: pd.DataFrame, marked: Marked) -> list[str]:
+    """The methods of the first two columns, with a mark at rows of other code."""
+    rows = table.iloc[:, :2].itertuples(index=False, name=None)
+    return [
+        label(method) + (MARK if (benchmark, method) in marked else "")
+        for benchmark, method in rows
+    ]
 
 
 def cell_text(summary: Summary, latex: bool = False) -> str:
@@ -136,7 +161,9 @@ def paired_table(results: Results, metric: str = "faa") -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def paired_for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
+def paired_for_people(
+    table: pd.DataFrame, marked: Marked = NONE, latex: bool = False
+) -> pd.DataFrame:
     """Differences as 'points ± half width'."""
     if not len(table):
         return table
@@ -145,7 +172,7 @@ def paired_for_people(table: pd.DataFrame, latex: bool = False) -> pd.DataFrame:
     return pd.DataFrame(
         {
             "benchmark": table["benchmark"],
-            minus_column: table[minus_column].map(label),
+            minus_column: _names(table, marked),
             "points": [_interval_text(mean, half, latex) for mean, half in pairs],
             "p (sign flips)": ["–" if np.isnan(p) else f"{p:.2f}" for p in table["sign_flip_p"]],
             "n": table["n"],

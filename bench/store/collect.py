@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +14,9 @@ from bench.store.locks import locked
 from bench.store.protocol import SELECTION, protocol
 from bench.store.rundir import RunDir, identity
 from bench.store.tables import (
+    CLASSES,
+    ENVIRONMENTS,
+    NOT_RECORDED,
     PROTOCOL,
     RUNS,
     TABLES,
@@ -30,10 +34,19 @@ def _empty_tables() -> dict[str, Rows]:
 
 @dataclass
 class TableRows:
-    """The rows of one cell: its state (as in runs.csv) and its rows of every other table."""
+    """The rows of one cell: its state (as in runs.csv) and its rows of every other table.
+
+    environment: its row of environments.csv, classes: those of its class order in classes.csv.
+    """
 
     state: dict[str, Any]
     tables: dict[str, Rows] = field(default_factory=_empty_tables)
+    environment: dict[str, Any] = field(default_factory=dict)
+    classes: Rows = field(default_factory=list)
+
+    @property
+    def code(self) -> str:
+        return self.state.get("code_sha", NOT_RECORDED)
 
 
 def rows_of_done(folder: Path, cells: Iterable[RunSpec]) -> dict[str, TableRows]:
@@ -46,11 +59,18 @@ def rows_of_done(folder: Path, cells: Iterable[RunSpec]) -> dict[str, TableRows]
     found: dict[str, TableRows] = {}
     settings = _settings(folder)
     states = {row["run_id"]: row for row in read_runs(folder / "runs.csv")}
+    environments = {row["env_sha"]: row for row in _optional(folder, "environments", ENVIRONMENTS)}
+    classes = _optional(folder, "classes", CLASSES)
     for spec in cells:
         state = states.get(spec.run_id, {})
         if state.get("status") == "done" and state["spec_sha"] == spec.sha:
             known = settings.get((spec.benchmark, spec.method), {"model": spec.model})
-            found[spec.run_id] = TableRows(state | known)
+            order = (spec.benchmark, str(spec.order_seed))
+            found[spec.run_id] = TableRows(
+                state | known,
+                environment=environments.get(state["env_sha"], {}),
+                classes=[row for row in classes if (row["benchmark"], row["order_seed"]) == order],
+            )
     for name in TABLES:
         for row in _read(folder, name):
             if row["run_id"] in found:
@@ -61,6 +81,12 @@ def rows_of_done(folder: Path, cells: Iterable[RunSpec]) -> dict[str, TableRows]
 def _read(folder: Path, name: str) -> Rows:
     file = folder / f"{name}.csv"
     return read_metrics(file) if name == "metrics" else read_csv(file, TABLES[name])
+
+
+def _optional(folder: Path, name: str, columns: tuple[str, ...]) -> Rows:
+    """A table that older results do not have."""
+    file = folder / f"{name}.csv"
+    return list(read_csv(file, columns)) if file.is_file() else []
 
 
 def _settings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
@@ -104,7 +130,7 @@ def collect(
         for source in keep:
             kept = rows_of_done(source, cells) | kept
         kept = {run_id: rows for run_id, rows in kept.items() if run_id not in rerun}
-        found = [_rows_of(RunDir.of(results, spec), kept.get(spec.run_id)) for spec in cells]
+        found = [rows_of_run(RunDir.of(results, spec), kept.get(spec.run_id)) for spec in cells]
         runs = [
             identity(spec)
             | {"spec_sha": spec.sha}
@@ -117,14 +143,40 @@ def collect(
         for name, columns in TABLES.items():
             rows = [row for cell in found for row in cell.tables[name]]
             write_csv(folder / f"{name}.csv", columns, rows)
+        write_csv(folder / "environments.csv", ENVIRONMENTS, _environments(found))
+        write_csv(folder / "classes.csv", CLASSES, _classes(cells, found))
     return dict(Counter(row["status"] for row in runs))
 
 
-def _rows_of(run: RunDir, kept: TableRows | None) -> TableRows:
+def _environments(found: Iterable[TableRows]) -> Rows:
+    """A row for each env_sha of these cells."""
+    rows: dict[str, dict[str, Any]] = {}
+    for cell in found:
+        sha = cell.state.get("env_sha")
+        if sha and (cell.environment or sha not in rows):
+            rows[sha] = dict.fromkeys(ENVIRONMENTS, NOT_RECORDED) | cell.environment
+            rows[sha]["env_sha"] = sha
+    return list(rows.values())
+
+
+def _classes(cells: Iterable[RunSpec], found: Iterable[TableRows]) -> Rows:
+    """The classes of each class order of each benchmark, from the first cell that has them."""
+    orders: dict[tuple[str, int], Rows] = {}
+    for spec, cell in zip(cells, found, strict=True):
+        if not orders.get((spec.benchmark, spec.order_seed)):
+            orders[spec.benchmark, spec.order_seed] = cell.classes
+    return [row for rows in orders.values() for row in rows]
+
+
+def rows_of_run(run: RunDir, kept: TableRows | None = None) -> TableRows:
+    """The rows of a run that is done; else those kept of it, if any, or its state alone."""
     # done() first: until DONE is there the state may still say "running".
     done, state = run.done(), run.state()
     if done:
-        return TableRows(state, {name: _read(run.path, name) for name in TABLES})
+        tables = {name: _read(run.path, name) for name in TABLES}
+        environment = json.loads((run.path / "env.json").read_text())
+        environment = {name: environment[name] for name in ENVIRONMENTS if name in environment}
+        return TableRows(state, tables, environment, _optional(run.path, "classes", CLASSES))
     if kept is not None:
         return kept
     if state["status"] in ("done", "running"):  # killed before it could say so

@@ -1,10 +1,10 @@
 """The directory of one cell's run, and what is in it.
 
-    spec.json  env.json  log.txt  ckpt/  {metrics,timing,losses,movement,similarity}.csv  state.json
-    DONE
+    spec.json  env.json  classes.csv  log.txt  ckpt/  stale/
+    {metrics,timing,losses,movement,similarity}.csv  state.json  DONE
 
 DONE is written last and holds the digests of the tables and of state.json. A cell counts only if
-all of them agree.
+all of them agree. stale/ holds what other code left here, until the run is done.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import json
+import shutil
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,10 +24,11 @@ from bench.errors import UsageError
 from bench.store.files import sha256_of, write_text
 from bench.store.locks import locked
 from bench.store.protocol import protocol_of
-from bench.store.tables import CELL, TABLES, Rows, write_csv
+from bench.store.tables import CELL, CLASSES, NOT_RECORDED, TABLES, Rows, write_csv
 
 # Must be the same from a cell's first step to its last: column of runs.csv, name for people.
 FIXED_COLUMNS = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
+STALE, LOCK = "stale", ".lock"
 SEALED_FILES = (*(f"{name}.csv" for name in TABLES), "state.json")  # their digests are in DONE
 
 
@@ -57,22 +59,29 @@ class RunDir:
             try:
                 self.path.mkdir(parents=True, exist_ok=True)
                 busy = f"{self.path}: another process is running this cell"
-                held = stack.enter_context(locked(self.path / ".lock", busy))
+                held = stack.enter_context(locked(self.path / LOCK, busy))
             except OSError as error:
                 raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
             if not held:
                 self.log("not locked: the file system has no locks")
             yield
 
-    def open(self, spec: RunSpec, environment: dict[str, Any], resolved: dict[str, Any]) -> None:
-        """Record what is run where: the spec, its resolved protocol, and the environment.
+    def open(
+        self,
+        spec: RunSpec,
+        environment: dict[str, Any],
+        resolved: dict[str, Any],
+        classes: Rows,
+    ) -> None:
+        """Record what is run where: the spec, its resolved protocol, environment and class order.
 
-        Raises UsageError where the directory cannot be written.
+        classes: rows of classes.csv. Raises UsageError where the directory cannot be written.
         """
         digests = {key: resolved[key] for key in ("data_sha", "manifest_sha", "weights_sha")}
         written = {**plain(spec), "resolved": protocol_of(spec, resolved) | digests}
         self._write_json("spec.json", written)
         self._write_json("env.json", environment)
+        write_csv(self.path / "classes.csv", CLASSES, classes)
 
     def _write_json(self, name: str, content: dict[str, Any]) -> None:
         write_text(self.path / name, json.dumps(content, indent=1, sort_keys=True) + "\n")
@@ -101,6 +110,27 @@ class RunDir:
             return state
         return {"status": "missing", "reason": "not run"}
 
+    def code(self) -> str:
+        """The code_sha of what is there; "" where nothing was begun."""
+        state = self.state()
+        return "" if state["status"] == "missing" else state.get("code_sha", NOT_RECORDED)
+
+    def set_aside(self) -> None:
+        """Move all that is there into stale/; what is in there already is older and stays.
+
+        DONE goes first: a run that is half moved is not done.
+        """
+        aside = self.path / STALE
+        aside.mkdir(exist_ok=True)
+        files = [file for file in self.path.iterdir() if file.name not in (STALE, LOCK)]
+        for file in sorted(files, key=lambda file: file.name != "DONE"):
+            if not (aside / file.name).exists():
+                file.rename(aside / file.name)
+            elif file.is_dir():
+                shutil.rmtree(file)
+            else:
+                file.unlink()
+
     def refuse_other(self, identity: dict[str, Any]) -> None:
         """Raises UsageError if this cell was begun with other images, weights or precision."""
         refuse_other(str(self.path), self.state(), identity, "give --name, or delete it")
@@ -114,6 +144,7 @@ class RunDir:
         self.save_state(state)
         faults.point("done")
         write_text(self.path / "DONE", "".join(f"{self._seal(name)}\n" for name in SEALED_FILES))
+        shutil.rmtree(self.path / STALE, ignore_errors=True)
 
     def _seal(self, name: str) -> str:
         return f"{sha256_of(self.path / name)}  {name}"

@@ -18,9 +18,12 @@ from bench.store.files import write_text
 
 CELL = ("run_id", "suite", "benchmark", "method", "order_seed", "seed")  # name a cell
 METRICS = (*CELL, "scenario", "after_task", "eval_task", "n", "correct")
-DIGESTS = ("spec_sha", "env_sha", "precision", "weights_sha", "data_sha", "stream_sha")
+DIGESTS = ("spec_sha", "code_sha", "env_sha", "precision", "weights_sha", "data_sha", "stream_sha")
 COSTS = ("params_trainable", "params_total", "gflops_train", "gflops_infer")
-RUNS = (*CELL, "status", "reason", *DIGESTS, "tasks", "classes", *COSTS)
+ORIGIN = ("version", "commit")  # of the project; "": no git checkout
+RUNS = (*CELL, "status", "reason", *DIGESTS, "tasks", "classes", *COSTS, *ORIGIN)
+NOT_RECORDED = "not recorded"  # what tables say of a fact that their version did not write down
+LATER_IN_RUNS = ("code_sha", *ORIGIN)  # columns that older tables do not have
 SECONDS = ("train_seconds", "eval_seconds")
 TIMING = ("run_id", "task", *SECONDS, "train_images_per_second", "peak_memory_mib")
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
@@ -41,6 +44,12 @@ KEYS = {  # columns that together are different in every row
 }
 SCENARIOS = ("class", "task")
 PROTOCOL = ("benchmark", "method", "key", "value")
+CLASSES = ("benchmark", "order_seed", "position", "task", "class")
+ENVIRONMENTS = (  # of bench/environment.py
+    "env_sha",
+    *("python", "torch", "timm", "numpy", "machine", "processor", "instructions"),
+    *("cores", "threads", "system", "device", "driver"),
+)
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
 
 Rows = list[dict[str, Any]]
@@ -59,13 +68,20 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]]
     write_text(path, to_csv(columns, rows))
 
 
-def read_csv(path: Path, columns: tuple[str, ...]) -> list[dict[str, str]]:
-    """Rows as text. Raises UsageError for a missing file or column."""
+def read_csv(
+    path: Path, columns: tuple[str, ...], later: tuple[str, ...] = ()
+) -> list[dict[str, str]]:
+    """Rows as text. Raises UsageError for a missing file or column.
+
+    later: columns that may be missing; their values are then NOT_RECORDED.
+    """
     try:
         with path.open(newline="") as stream:
             reader = csv.DictReader(stream)
-            _check_header(path, list(reader.fieldnames or []), columns)
-            rows = list(reader)
+            names = list(reader.fieldnames or [])
+            absent = [name for name in later if name not in names]
+            _check_header(path, names, tuple(name for name in columns if name not in absent))
+            rows = [row | dict.fromkeys(absent, NOT_RECORDED) for row in reader]
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}); run the suite first"
@@ -96,7 +112,7 @@ def parse_integer(text: str) -> int:
 
 def read_runs(path: Path) -> Rows:
     """runs.csv as text. Raises UsageError for an impossible number or an unknown status."""
-    rows = read_csv(path, RUNS)
+    rows = read_csv(path, RUNS, LATER_IN_RUNS)
     for number, row in enumerate(rows, start=2):
         where = f"{path}: line {number}"
         if row["status"] not in STATUSES:
