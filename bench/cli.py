@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import argparse
+import codecs
 import errno
+import io
 import signal
 import sys
 from collections.abc import Callable
+from pathlib import Path
 
-from bench.config.spec import SEED_LIMIT
 from bench.errors import DISK_FAILURES, UsageError
 
+SEED_LIMIT = 2**32  # seeds are below it: numpy, and so LAMDA-PILOT's orders, take no larger ones
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3  # exit codes
+READABLE = {"±": "+-", "–": "-", "†": "+", "…": "...", "×": "x"}  # where a terminal lacks them
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
 
 
@@ -41,11 +45,37 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def folder(text: str) -> Path:
+    """argparse type of a path; `~` is the home folder also behind an equals sign."""
+    return Path(text).expanduser()
+
+
+def results_name(text: str) -> str:
+    """argparse type of a name in a folder of results; a completed name ends with a slash."""
+    return text.rstrip("/") or text
+
+
+def _show_everywhere() -> None:
+    """A terminal that is not UTF-8 gets other characters for those that it lacks."""
+    codecs.register_error("readable", _readable)
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="readable")
+
+
+def _readable(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    lacking = error.object[error.start : error.end]
+    return "".join(READABLE.get(char, "?") for char in lacking), error.end
+
+
 def run(main: Callable[[], int]) -> None:
     """Call a command's main and exit with its code.
 
-    2 and one line for a UsageError, 3 for a full or broken disk, 130 or 143 for a signal.
+    2 and one line for a UsageError or a path that cannot be used, 3 for a full or broken disk, 130
+    or 143 for a signal.
     """
+    _show_everywhere()
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(128 + number))
     try:
         code = main()
@@ -62,11 +92,15 @@ def run(main: Callable[[], int]) -> None:
         sys.stderr.close()
         code = FINE
     except OSError as error:
-        if error.errno not in (*DISK_FAILURES, errno.EROFS):
+        if error.filename is None and error.errno not in DISK_FAILURES:
             raise
-        what = "what was finished is safe, the same command continues"
-        print(f"error: {error.filename}: {error.strerror}; {what}", file=sys.stderr)
-        code = UNFINISHED
+        line = f"error: {error.filename}: {error.strerror}"
+        if error.errno in (*DISK_FAILURES, errno.EROFS):
+            code = UNFINISHED
+            line += "; what was finished is safe, the same command continues"
+        else:
+            code = WRONG_USAGE
+        print(line, file=sys.stderr)
     if code in STOPPED:
         print("interrupted: the same command continues", file=sys.stderr)
     sys.exit(code)

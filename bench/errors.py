@@ -7,11 +7,11 @@ import errno
 from collections.abc import Iterable
 
 LISTED_NAMES = 24  # accepted names are listed up to this many: more of them nobody reads
+# Full, limited or broken: nothing the user wrote is wrong, and the same command can go on later.
 DISK_FAILURES = (
-    errno.ENOSPC,
-    errno.EDQUOT,
-    errno.EIO,
-)  # full or broken: nothing the user wrote is wrong
+    *(errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO),
+    *(errno.EMFILE, errno.ENFILE, errno.ESTALE),
+)
 
 
 class UsageError(Exception):
@@ -28,6 +28,10 @@ class UsageError(Exception):
         hint = f"; did you mean '{near[0]}'?" if near else ""
         shown = f" (accepted: {', '.join(options)})" if len(options) <= LISTED_NAMES else ""
         return cls(f"{where}: unknown '{name}'{hint}{shown}")
+
+
+class CannotWrite(UsageError):
+    """A folder in which nothing can be written."""
 
 
 class Busy(Exception):

@@ -28,13 +28,13 @@ from bench.launch.display import make_display
 from bench.launch.pool import Pool, rounds_of, run_local
 from bench.launch.slurm import command_of, submit_slurm
 from bench.launch.track import TRACKERS, require_tracker
-from bench.paths import EXPECTED, PROJECT, REFERENCE, cache_dir, reference_folders
+from bench.paths import EXPECTED, PROJECT, REFERENCE, reference_folders
 from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import write_text
 from bench.store.rundir import RunDir
-from bench.store.tables import TABLES, read_csv
+from bench.store.tables import TABLES, read_csv, read_runs
 
 EXAMPLES = """examples:
   python -m bench.grid mini --methods hlgp l2p --benchmarks glyphs-v
@@ -103,7 +103,10 @@ def parse() -> argparse.Namespace:
     )
     where = parser.add_argument_group("where")
     where.add_argument(
-        "--report", type=Path, metavar="DIR", help="Draw the report there, after each class order."
+        "--report",
+        type=cli.folder,
+        metavar="DIR",
+        help="Draw the report there, after each class order.",
     )
     where.add_argument(
         "--reference",
@@ -259,7 +262,7 @@ def _folders_written(args: argparse.Namespace, folder: Path) -> list[Path]:
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     report = args.report / REFERENCE if args.report and args.published else args.report
     drawn = [report / folder.name] if report and args.launcher == "local" else []
-    return [folder, runs, cache_dir(), *drawn]
+    return [folder, runs, *drawn]
 
 
 def _check_writable(folders: Iterable[Path]) -> None:
@@ -288,6 +291,7 @@ class Grid:
         self.display = make_display(kind)
         self.folder = args.results / suite.name
         self.listed = self._cells_of_the_tables()
+        self._say_what_leaves()
         self.display.say(self._first_line())
         pool = Pool(
             args.results,
@@ -316,6 +320,20 @@ class Grid:
         before = known_before(self.args.results, self.suite.name)
         asked = {cell.run_id for cell in self.asked}
         return [cell for cell in self.suite.cells if cell.run_id in asked | before]
+
+    def _say_what_leaves(self) -> None:
+        """Name finished cells of other settings. Raises UsageError where they would be lost."""
+        file = self.folder / "runs.csv"
+        rows = read_runs(file) if file.is_file() else []
+        known = {cell.run_id for cell in self.listed}
+        gone = [row["run_id"] for row in rows if row["status"] == "done"]
+        gone = [run_id for run_id in gone if run_id not in known]
+        if not gone:
+            return
+        what = f"{self.folder}: {len(gone)} finished cell(s) of other settings, e.g. {gone[0]}"
+        if not all((self.folder / "runs" / run_id / "DONE").is_file() for run_id in gone):
+            raise UsageError(f"{what}, would be lost: give another --name")
+        self.display.warn(f"{what}, are not in the tables any more; their runs stay")
 
     def _first_line(self) -> str:
         asked, listed, whole = len(self.asked), len(self.listed), len(self.suite.cells)

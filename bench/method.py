@@ -52,11 +52,13 @@ from __future__ import annotations
 
 import importlib
 import inspect
+import sys
 import traceback
 import typing
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import ModuleType
 from typing import Any, ClassVar
 
 import torch
@@ -66,6 +68,7 @@ from torch.nn import functional as F
 from bench.backbone.vit import FrozenViT
 from bench.config.spec import coerce
 from bench.errors import UsageError
+from bench.paths import PROJECT
 
 
 @dataclass(frozen=True)
@@ -187,9 +190,23 @@ def register(cls: type[Method]) -> type[Method]:
     return cls
 
 
+def _methods() -> ModuleType:
+    """The package methods/ of this project, also where the working directory has another one.
+
+    Raises UsageError if another one was imported before.
+    """
+    if "methods" not in sys.modules and sys.path[:1] != [str(PROJECT)]:
+        sys.path.insert(0, str(PROJECT))
+    package = importlib.import_module("methods")
+    found = Path(package.__file__ or "").resolve().parent
+    if found != PROJECT / "methods":
+        raise UsageError(f"{found}: another package named 'methods' hides {PROJECT / 'methods'}")
+    return package
+
+
 def method_names() -> list[str]:
     """The names of all files in methods/, none of which is imported."""
-    folder = Path(importlib.import_module("methods").__path__[0])
+    folder = Path(_methods().__path__[0])
     return sorted(f.stem for f in folder.glob("*.py") if not f.stem.startswith("_"))
 
 

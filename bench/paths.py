@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import tempfile
 from pathlib import Path
 
 from bench.errors import UsageError
@@ -65,13 +66,30 @@ def _folders(variable: str, default: str) -> list[Path]:
     return [*named, Path(default)]
 
 
+def exists(path: Path) -> bool:
+    """False where nothing is there. Raises UsageError where that cannot be known."""
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError as error:  # a folder on the way that may not be searched, a name too long
+        raise UsageError(f"{path}: {error.strerror}") from error
+    return True
+
+
 def _find(field: str, name: str, variable: str, default: str) -> Path:
     """A path as given, or under a folder of $variable, or under ./default. Raises UsageError."""
-    paths = [folder / name for folder in [Path(), *_folders(variable, default)]]
+    given = Path(name).expanduser()
+    paths = dict.fromkeys([given, *(folder / given for folder in _folders(variable, default))])
+    looked_at = []
     for path in paths:
-        if path.exists():
-            return path
-    looked = ", ".join(map(str, paths))
+        try:
+            if exists(path):
+                return path
+            looked_at.append(str(path))
+        except UsageError as error:  # perhaps another folder has it
+            looked_at.append(f"{path}: {str(error).rpartition(': ')[2]}")
+    looked = ", ".join(looked_at)
     raise UsageError(
         f"{field}: '{name}' not found (looked at {looked}; ${variable} names further folders)"
     )
@@ -96,18 +114,42 @@ def find_data(name: str) -> Path:
 def dataset_folder(name: str) -> Path:
     """The folder of a known dataset: the one that exists, else the one to be made.
 
-    That is one under the first folder of $BENCH_DATA, or under ./data.
+    That is one under the first folder of $BENCH_DATA that may be searched, or under ./data.
     """
     folders = _folders(DATA, "data")
-    existing = (folder / name for folder in folders if (folder / name).is_dir())
-    return next(existing, folders[0] / name)
+    existing = (folder / name for folder in folders if os.path.isdir(folder / name))
+    usable = (
+        folder for folder in folders if not os.path.isdir(folder) or os.access(folder, os.X_OK)
+    )
+    return next(existing, next(usable, folders[0]) / name)
 
 
 def cache_dir() -> Path:
-    """Decoded images and query features of all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench."""
+    """Decoded images and query features of all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench.
+
+    Entries are sealed with digests, so what others leave in a shared folder is not misread.
+    """
     if chosen := os.environ.get("BENCH_CACHE"):
         return Path(chosen)
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "hlgp-bench"
+    if chosen := os.environ.get("XDG_CACHE_HOME"):
+        return Path(chosen) / "hlgp-bench"
+    try:
+        return Path.home() / ".cache" / "hlgp-bench"
+    except RuntimeError:  # a user without a home folder
+        return Path(tempfile.gettempdir()) / f"hlgp-bench-{os.getuid()}"
+
+
+def what_it_is(path: Path) -> str:
+    """What stands in a file instead of what its name says; "" where it is unremarkable."""
+    with path.open("rb") as stream:
+        start = stream.read(200).lstrip().lower()
+    if not start:
+        return "an empty file"
+    if start.startswith(b"version https://git-lfs"):
+        return "a Git LFS pointer, not the file itself (git lfs pull)"
+    if start.startswith((b"<!doctype html", b"<html")):
+        return "an HTML page, so perhaps a download that failed"
+    return ""
 
 
 # --- the network ------------------------------------------------------------------------------

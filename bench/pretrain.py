@@ -156,7 +156,7 @@ def main() -> int:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--threads", type=cli.positive, default=1)
     out_help = "a .safetensors file; log and recipe go beside it"
-    parser.add_argument("--out", type=Path, default=GLYPH_WEIGHTS, help=out_help)
+    parser.add_argument("--out", type=cli.folder, default=GLYPH_WEIGHTS, help=out_help)
     args = parser.parse_args()
     if args.out.suffix != ".safetensors" or args.out.is_dir():
         raise UsageError(f"--out={args.out}: a .safetensors file is expected")

@@ -210,7 +210,7 @@ def read_arguments() -> argparse.Namespace:
     add("--device", default="cpu", help="comma-separated: cpu, cuda")
     add("--methods", nargs="+", help="default: all; with settings: l2p@length=5,top_n=5")
     add("--tasks", default="10", help="comma-separated: measure in the last of so many tasks")
-    add("--out", type=Path, help="a CSV file; with several --tasks also a figure beside it")
+    add("--out", type=cli.folder, help="a CSV file; with several --tasks also a figure beside it")
     args = parser.parse_args()
     counts = [int(text) if text.isdecimal() else 0 for text in args.tasks.split(",")]
     if not all(1 <= count <= CLASSES // 2 for count in counts):

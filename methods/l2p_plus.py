@@ -9,8 +9,9 @@ rows goes to the keys, the second half to the values. The head reads the class t
 Loss. CE + sum of (1 - cosine) over the image's own chosen keys.
 
 Deviation: the official indexing sums the key loss over every pair of images in the batch, ours over
-an image's own keys, as the paper says. Only keys get its gradient, so under Adam the prompts are
-unaffected. reference_bug=True gives the official sum.
+an image's own keys, as the paper says. Only keys get its gradient. But from the second step on the
+moved keys choose other prompts, so the prompts differ too. reference_bug=True gives the official
+sum.
 """
 
 from __future__ import annotations

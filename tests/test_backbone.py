@@ -330,7 +330,17 @@ LAYOUTS = {
         "state_dict": {f"module.backbone.{k}": v for k, v in w.items()}
         | {"module.head.x": torch.zeros(2)}
     },
+    "raw and averaged": lambda w: {"state_dict": _other(w), "state_dict_ema": w},
+    "model and average": lambda w: {"model": _other(w), "model_ema": w, "epoch": 3},
+    "Lightning": lambda w: {
+        "state_dict": {f"model.{k}": v for k, v in w.items()} | {"loss.weight": torch.ones(1)},
+        "pytorch-lightning_version": "2.5",
+    },
 }
+
+
+def _other(weights):
+    return {name: value + 1 for name, value in weights.items()}
 
 
 @pytest.mark.parametrize("layout", LAYOUTS)
@@ -339,6 +349,33 @@ def test_checkpoints_of_self_supervised_training_are_unwrapped(layout, tmp_path)
     torch.save(LAYOUTS[layout](vit.state_dict()), tmp_path / "w.pth")
     loaded = load_backbone(replace(SMALL, checkpoint=str(tmp_path / "w.pth")))
     assert loaded.sha256 == weights_digest(vit)
+
+
+@pytest.mark.parametrize("name", ["w.ckpt", "w.pth.tar", "w.PTH", "w.SAFETENSORS"])
+def test_the_usual_endings_are_read(name, tmp_path):
+    vit = build_vit(SMALL)
+    save = save_file if "SAFE" in name else torch.save
+    save(vit.state_dict(), tmp_path / name)
+    loaded = load_backbone(replace(SMALL, checkpoint=str(tmp_path / name)))
+    assert loaded.sha256 == weights_digest(vit)
+
+
+def test_registers_of_one_side_alone_are_named(tmp_path):
+    save_file(build_vit(SMALL).state_dict(), tmp_path / "plain.safetensors")
+    with_registers = BackboneSpec(name="vit_small_patch14_reg4_dinov2", image_size=56)
+    plain = replace(with_registers, checkpoint=str(tmp_path / "plain.safetensors"))
+    with pytest.raises(UsageError, match="another network's: registers 0 instead of 4"):
+        load_backbone(plain)
+    state = build_vit(SMALL).state_dict() | {"reg_token": torch.zeros(1, 4, 24)}
+    save_file(state, tmp_path / "reg.safetensors")
+    with pytest.raises(UsageError, match="registers 4 instead of 0"):
+        load_backbone(replace(SMALL, checkpoint=str(tmp_path / "reg.safetensors")))
+
+
+@pytest.mark.parametrize("old", ["in21k", "dino", "sam"])
+def test_timms_old_names_are_told_todays(old):
+    with pytest.raises(UsageError, match=rf"timm's old name, now vit_base_patch16_224\..*{old}"):
+        build_vit(BackboneSpec(name=f"vit_base_patch16_224_{old}", image_size=0))
 
 
 def test_a_checkpoint_that_holds_objects_says_so(tmp_path):

@@ -304,7 +304,7 @@ def test_environment_and_digests_are_recorded(tiny_spec, run):
         "torch",
         "timm",
         "numpy",
-        "cpu",
+        "instructions",
         "device",
     }
     for key in ("weights_sha", "data_sha", "stream_sha", "env_sha"):

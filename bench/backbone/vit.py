@@ -27,6 +27,7 @@ from bench.paths import find_pretrained, find_weights, hub_offline, not_cached
 
 ensure_torchvision()
 import timm  # noqa: E402  (needs the guard)
+from timm.models._registry import get_deprecated_models  # noqa: E402
 from timm.models.vision_transformer import Block, VisionTransformer  # noqa: E402
 
 GLYPH_WEIGHTS = Path(__file__).parent.parent / "assets" / "vit_glyphs.safetensors"
@@ -70,6 +71,12 @@ def _timm_vit(spec: BackboneSpec, pretrained: bool) -> VisionTransformer:
     if not timm.is_model(spec.name):
         raise UsageError.unknown(
             "backbone.name", spec.name, ["vit_glyphs", "vit", *timm.list_models("*vit*")]
+        )
+    old_names = get_deprecated_models()
+    if spec.name in old_names:
+        raise UsageError(
+            f"backbone.name={spec.name}: timm's old name, "
+            + (f"now {old_names[spec.name]}" if old_names[spec.name] else "without a successor")
         )
     if not timm.model_entrypoint(spec.name).__module__.endswith(("vision_transformer", "deit")):
         raise UsageError(

@@ -19,10 +19,14 @@ import torch
 
 from bench.backbone.torchvision_guard import ensure_torchvision
 from bench.errors import UsageError
+from bench.paths import what_it_is
 
 ensure_torchvision()
 from timm.models.vision_transformer import VisionTransformer, checkpoint_filter_fn  # noqa: E402
 
+TORCH_SUFFIXES = (".pth", ".pt", ".bin", ".ckpt", ".pth.tar")
+WRAPPERS = ("teacher", "state_dict_ema", "model_ema", "model", "state_dict", "encoder")
+REGISTERS = ("reg_token", "register_tokens")
 HEAD_PREFIXES = ("head.", "head_dist.", "fc_norm.", "pre_logits.")  # classifiers, not read
 # The patch embedding in the files of timm, CLIP and BEiT-3.
 PATCH_SUFFIXES = ("patch_embed.proj.weight", "visual.conv1.weight", "vision_embed.proj.weight")
@@ -33,8 +37,13 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
 
     Raises UsageError naming the file and the keys that do not fit.
     """
+    accepted = (".safetensors", ".npz", *TORCH_SUFFIXES)
+    if not path.name.lower().endswith(accepted):
+        raise UsageError(f"backbone.checkpoint={path}: a {', '.join(accepted)} file is expected")
+    if what := what_it_is(path):
+        raise UsageError(f"backbone.checkpoint={path}: {what}")
     try:
-        if path.suffix == ".npz":
+        if path.name.lower().endswith(".npz"):
             _check_npz(path, vit)
             vit.load_pretrained(str(path))  # the JAX layout; numpy refuses pickles by default
             return
@@ -59,35 +68,42 @@ def read_weights(path: Path, vit: VisionTransformer) -> None:
 
 
 def _read_state(path: Path) -> Any:
-    if path.suffix == ".safetensors":
+    if path.name.lower().endswith(".safetensors"):
         from safetensors.torch import load_file
 
-        return load_file(path)
-    if path.suffix in (".pth", ".pt", ".bin"):
-        # The `args` of DINO and MAE are a Namespace: settings, nothing that runs.
-        with torch.serialization.safe_globals([argparse.Namespace]):
-            return _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
-    raise UsageError(
-        f"backbone.checkpoint={path}: a .safetensors, .npz, .pth, .pt or .bin file is expected"
-    )
+        return _without_prefix(load_file(path))
+    # The `args` of DINO and MAE are a Namespace: settings, nothing that runs.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return _unwrapped(torch.load(path, map_location="cpu", weights_only=True))
 
 
 def _unwrapped(state: Any) -> Any:
     """The weights in a training checkpoint, without the prefixes that wrappers add to all names.
 
     They are under `teacher` (DINO, iBOT: the network that is evaluated), `model` (MAE),
-    `state_dict` or `encoder`.
+    `state_dict` or `encoder`. Of weights and their moving average (`_ema`) the average is taken, as
+    timm does.
     """
     if not isinstance(state, dict):
         return state
-    for wrapper in ("teacher", "model", "state_dict", "encoder"):
+    for wrapper in WRAPPERS:
         if isinstance(state.get(wrapper), dict):
             state = state[wrapper]
     for prefix in ("module.", "backbone."):
         inner = {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
         # Other names beside these are the heads of self-supervised training.
         state = inner or state
-    return state
+    return _without_prefix(state)
+
+
+def _without_prefix(state: dict[str, Any]) -> dict[str, Any]:
+    """The weights below the one prefix under which a ViT stands (`model.` of Lightning)."""
+    patch = "patch_embed.proj.weight"
+    prefixes = {str(key).removesuffix(patch) for key in state if str(key).endswith(patch)}
+    if len(prefixes) != 1 or "" in prefixes:
+        return state
+    (prefix,) = prefixes
+    return {k.removeprefix(prefix): v for k, v in state.items() if k.startswith(prefix)}
 
 
 def _check_state(path: Path, state: Any, vit: Any) -> None:
@@ -107,6 +123,10 @@ def _check_state(path: Path, state: Any, vit: Any) -> None:
             f"backbone.checkpoint={path}: no weights under {', '.join(others[:3])}; "
             "save the network's alone"
         )
+    registers = [key for key in tensors if key.rpartition(".")[2] in REGISTERS]
+    found = sum(tensors[key].shape[1] for key in registers if tensors[key].dim() == 3)
+    wanted = 0 if getattr(vit, "reg_token", None) is None else vit.reg_token.shape[1]
+    _require_equal(path, "registers", found, wanted)
     for key, value in tensors.items():
         if key.endswith(PATCH_SUFFIXES) and value.dim() == 4:
             _require_equal(path, "patch", tuple(value.shape[-2:]), vit.patch_embed.patch_size)

@@ -100,20 +100,21 @@ def parse() -> argparse.Namespace:
     parser.add_argument(
         "suite",
         nargs="*",
+        type=cli.results_name,
         default=["smoke"],
         metavar="SUITE",
         help="name of a suite; `same SUITE`: run a sample of it again and compare bytes",
     )
     parser.add_argument(
         "--results",
-        type=Path,
+        type=cli.folder,
         default=RESULTS,
         help="of your runs",
     )
     parser.add_argument(
         "--expect",
         nargs="*",
-        type=Path,
+        type=cli.folder,
         metavar="FOLDER",
         help="write expected/SUITE.csv from the published results; the spread also from these "
         "folders, which hold the suite with other seeds",

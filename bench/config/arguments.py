@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import argparse
+import re
 from pathlib import Path
 from typing import Any
 
+from bench import cli
 from bench.config.mmengine_config import DictAction
 
-VERBATIM_KEYS = ("data.root", "data.split", "backbone.checkpoint")
+PATH_KEYS = ("data.root", "backbone.checkpoint", "data.class_order")
+VERBATIM_KEYS = (*PATH_KEYS, "data.split")
+NUMBERS = re.compile(r"[\d,\s()\[\]]+")
 
 
 def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
@@ -16,6 +20,7 @@ def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "suite",
         nargs="?",
+        type=cli.results_name,
         default="mini",
         help="A name in bench/suites, or a config file (.py); default: mini.",
     )
@@ -31,11 +36,14 @@ def add_suite_arguments(parser: argparse.ArgumentParser) -> None:
         help="Change settings, e.g. train.epochs=2 data.root=DIR methods.hlgp.model.groups=6.",
     )
     group.add_argument(
-        "--name", default="", help="Name of the results folder (default: that of the suite)."
+        "--name",
+        type=cli.results_name,
+        default="",
+        help="Name of the results folder (default: that of the suite).",
     )
     group.add_argument(
         "--results",
-        type=Path,
+        type=cli.folder,
         default=Path("results"),
         metavar="DIR",
         help="Folder of results (default: results).",
@@ -64,6 +72,8 @@ class SetAction(DictAction):
             key, _, text = item.partition("=")
             try:
                 verbatim = key.endswith(VERBATIM_KEYS)
+                if key.endswith("data.class_order") and NUMBERS.fullmatch(text):
+                    verbatim = False  # the numbers themselves
                 options[key] = text if verbatim else self._parse_iterable(text)
             except AssertionError:  # brackets that do not match
                 parser.error(f"argument --set: '{item}': a value that can be read is expected")

@@ -16,7 +16,6 @@ from typing import Any, Literal
 
 from bench.errors import UsageError
 
-SEED_LIMIT = 2**32  # seeds are below it: numpy, and so LAMDA-PILOT's orders, take no larger ones
 # Nothing trains at this rate, but fp32 still holds the products of two rates in an optimiser.
 MAX_LEARNING_RATE = 1e18
 

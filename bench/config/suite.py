@@ -14,21 +14,25 @@ import ast
 import copy
 import hashlib
 import json
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bench.cli import SEED_LIMIT
 from bench.config.mmengine_config import Config
-from bench.config.spec import SECTIONS, SEED_LIMIT, RunSpec, make
+from bench.config.spec import SECTIONS, RunSpec, make
 from bench.errors import UsageError
-from bench.paths import REFERENCE
+from bench.paths import REFERENCE, exists
 
 SUITES = Path(__file__).parent.parent / "suites"
 REGRESSION = "smoke"  # the suite that bench.check runs itself
 REPORT_KEYS = ("reference", "beside", "figure_rows")
 TOP_KEYS = ("order_seeds", "seeds", "benchmarks", "methods", *SECTIONS, *REPORT_KEYS)
+
+MAX_NAME_BYTES = 255  # of a file or folder, on every usual file system
 
 Tree = dict[str, Any]
 
@@ -83,8 +87,8 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name:
     Overridden cells answer another question, so they get a results folder of their own:
     NAME-<digest of the overrides>, unless results_name is given.
     """
-    file = Path(name) if name.endswith(".py") else SUITES / f"{name}.py"
-    if not file.is_file():
+    file = Path(name).expanduser() if name.endswith(".py") else SUITES / f"{name}.py"
+    if not exists(file):
         if name.endswith(".py"):
             raise UsageError(f"suite: no file {name}")
         raise UsageError.unknown("suite", name, suite_names())
@@ -98,6 +102,12 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name:
     if label == REFERENCE:
         raise UsageError(f"results folder '{label}': it holds the published results (give --name)")
     cells = tuple(_expand(label, tree, final))
+    for cell in cells:
+        if (length := len(os.fsencode(cell.run_id))) > MAX_NAME_BYTES:
+            raise UsageError(
+                f"row '{cell.method[:60]}' on '{cell.benchmark[:60]}': the name of its run has "
+                f"{length} bytes, {MAX_NAME_BYTES} fit (shorten one of the names)"
+            )
     doc, own_keys = _own_text(file)
     shown = {key: tree[key] for key in REPORT_KEYS if key in own_keys and key in tree}
     return Suite(label, doc, cells, **_report_choices(file.name, shown, list(tree["methods"])))
@@ -297,7 +307,8 @@ def _read_order(file: Path) -> list[int]:
     """A class order from a file: whole numbers between blanks, commas, brackets or line ends."""
     expected = f"data.class_order={file}: a file of whole numbers is expected"
     try:
-        numbers = [int(word) for word in re.findall(r"[^\s,;\[\]()]+", file.read_text())]
+        text = file.expanduser().read_text(encoding="utf-8-sig")
+        numbers = [int(word) for word in re.findall(r"[^\s,;\[\]()]+", text)]
     except (OSError, ValueError) as error:
         raise UsageError(f"{expected} ({error})") from error
     if not numbers:
@@ -310,6 +321,8 @@ def _read_order(file: Path) -> list[int]:
 
 def _check_name(where: str, name: Any) -> None:
     """Names become folders, table cells and words of a command line."""
+    if isinstance(name, str) and len(name.encode()) > MAX_NAME_BYTES:
+        raise UsageError(f"{where}: '{name[:40]}...' has more than {MAX_NAME_BYTES} bytes")
     if not isinstance(name, str) or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._@+-]*", name):
         raise UsageError(f"{where}: '{name}' is no usable name (letters, digits and . _ @ + - are)")
 

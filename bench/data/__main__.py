@@ -9,7 +9,7 @@ from bench import cli
 from bench.data.catalogue import CATALOGUE
 from bench.data.prepare import steps
 from bench.data.prepare.obtain import Access
-from bench.paths import cache_dir
+from bench.paths import cache_dir, exists
 from bench.store import cache
 
 
@@ -35,12 +35,16 @@ def _parser() -> argparse.ArgumentParser:
         "--offline", action="store_true", help="never touch the network (also BENCH_OFFLINE=1)"
     )
     of_prepare.add_argument(
-        "--manifest", type=Path, metavar="FILE", help="another user's split, to be rebuilt exactly"
+        "--manifest",
+        type=cli.folder,
+        metavar="FILE",
+        help="another user's split, to be rebuilt exactly",
     )
-    checking = "counts, sha256 and decodability of what was prepared"
+    checking = "counts, sha256 and decodability of what was prepared, or of any folder of images"
     of_verify = commands.add_parser("verify", help=checking, description=checking)
     for sub in (of_prepare, of_verify):
-        sub.add_argument("name", metavar="NAME", help=", ".join(CATALOGUE))
+        also = ", or a folder" if sub is of_verify else ""
+        sub.add_argument("name", metavar="NAME", help=", ".join(CATALOGUE) + also)
         sub.add_argument(
             "--split",
             default="",
@@ -73,6 +77,9 @@ def _prepare(args: argparse.Namespace) -> int:
 
 
 def _verify(args: argparse.Namespace) -> int:
+    folder = Path(args.name).expanduser()
+    if args.name not in CATALOGUE and exists(folder):
+        return _exit_code(steps.verify_folder(folder))
     return _exit_code(steps.verify(steps.entry_of(args.name), args.split, args.partial))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import functools
 import hashlib
+import zipfile
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -21,12 +22,13 @@ from bench.data.catalogue import CATALOGUE
 from bench.data.keyed import derive
 from bench.data.registry import SOURCES, Loader, Raw, Sizes, Source, dataset
 from bench.errors import UsageError
-from bench.paths import find_data
+from bench.paths import find_data, what_it_is
 
 if TYPE_CHECKING:
     from bench.data.views import RaggedImages
 
 Array = np.ndarray
+UNREADABLE = (FileNotFoundError, NotADirectoryError, PermissionError)
 HELD_OUT_EVERY = 5  # one training image in five becomes a validation image
 
 
@@ -102,8 +104,11 @@ def _load(source: Source, spec: DataSpec, image_size: int) -> Raw:
     root = source.find_root(spec)
     try:
         return source.load(replace(spec, root=str(root)), image_size)
-    except (FileNotFoundError, NotADirectoryError, EOFError, ValueError) as error:
+    except (*UNREADABLE, EOFError, ValueError, zipfile.BadZipFile) as error:
         reason = " ".join(str(error).split()) or type(error).__name__
+        for file in sorted(file for file in root.glob("*") if file.is_file()):
+            if what := what_it_is(file):
+                reason = f"{file.name}: {what}"
         raise UsageError(f"data.root={root}: {spec.name} cannot be read ({reason})") from error
 
 

@@ -2,6 +2,10 @@
 
 The parts are the train and test folders, a seeded split, or those of a manifest (manifest.py).
 
+Whatever Pillow decodes is an image; a file without an ending is looked into. Passed over are hidden
+files and folders, and folders that systems leave behind. Other files are counted on stderr. Linked
+folders are entered.
+
 Unusual files: grey, palette, CMYK and transparent images become RGB. Of an animation the first
 frame is taken. EXIF orientation is applied. These are refused by name: more than 8 bits a channel,
 more pixels than Pillow accepts (as stored, or after the shorter side is resized), links that lead
@@ -12,9 +16,13 @@ and test are counted on stderr.
 from __future__ import annotations
 
 import contextlib
+import functools
 import hashlib
 import json
+import os
 import sys
+import time
+import unicodedata
 import warnings
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
@@ -29,12 +37,20 @@ from bench.data import manifest
 from bench.data.keyed import derive
 from bench.data.views import RaggedImages
 from bench.errors import UsageError
+from bench.paths import what_it_is
 from bench.store import formats
 from bench.store.cache import cached, cached_pieces
 
 Array = np.ndarray
+Classes = dict[str, list[Path]]  # files of each class
 Decoded = tuple[Array | RaggedImages, Array]  # images and labels
-SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".webp", ".gif", ".tif", ".tiff", ".ppm"}
+# What Pillow only recognises, or renders with another program.
+NO_IMAGES = {"BUFR", "EPS", "FITS", "GRIB", "HDF5", "MPEG", "PDF", "WMF"}
+SYSTEM_FOLDERS = {"@eadir", "__macosx", "__pycache__", "$recycle.bin"}  # in small letters
+PARTS = {"train": ("train", "training"), "test": ("test", "testing")}  # in any letters
+JOINERS = "\u200c\u200d"  # parts of names in some scripts, and of emoji
+MANY_BROKEN = 5  # broken images are named up to this number
+MAX_SEARCH_SECONDS = 20.0  # for further broken images, once one is found
 TEST_SHARE = 0.2  # of a flat folder
 MAX_BITS = 8  # a channel
 MAX_PIXELS = 89_478_485  # of a resized image; Pillow has the same limit for an image as stored
@@ -63,10 +79,7 @@ def load_folder(
     Raises UsageError for a missing folder, a class without images, a class in one part only, an
     unreadable image.
     """
-    if (root / "train").is_dir() or (root / "test").is_dir():
-        train, test = _two_folders(root)
-    else:
-        train, test = divide(list_classes(root))
+    train, test = parts_of(root)
     if len(train) < 2:
         raise UsageError(
             f"data.root={root}: at least two class folders are expected, found {len(train)}"
@@ -75,20 +88,55 @@ def load_folder(
     return tuple(sorted(train)), *_decoded_parts(root, side, shorter_side, *parts)
 
 
-def _two_folders(root: Path) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
-    """The classes of ROOT/train and ROOT/test, which have to be the same."""
+def parts_of(root: Path) -> tuple[Classes, Classes]:
+    """Training and test files of each class: of two folders, or a seeded split of one.
+
+    Files that are no images are counted on stderr. Raises UsageError as load_folder does.
+    """
+    names = _entries(root)
+    found = {
+        part: [name for name in names if name.lower() in accepted and (root / name).is_dir()]
+        for part, accepted in PARTS.items()
+    }
+    left_out: list[Path] = []
+    if any(found.values()):
+        train, test = _two_folders(root, found, left_out)
+    else:
+        train, test = divide(list_classes(root, left_out=left_out))
+    if left_out:
+        print(
+            f"data.root={root}: {len(left_out)} file(s) are no images and were left out "
+            f"(e.g. {left_out[0].relative_to(root)})",
+            file=sys.stderr,
+        )
+    return train, test
+
+
+def _two_folders(
+    root: Path, found: dict[str, list[str]], left_out: list[Path]
+) -> tuple[Classes, Classes]:
+    """The classes of the training folder and of the test folder, which have to be the same."""
     other = {"train": "test", "test": "train"}
-    for part in ("train", "test"):
-        if not (root / part).is_dir():
-            raise UsageError(f"data.root={root}: '{part}' is missing beside '{other[part]}'")
-    train, test = list_classes(root / "train"), list_classes(root / "test")
+    for part, folders in found.items():
+        if not folders:
+            beside = found[other[part]][0]
+            raise UsageError(f"data.root={root}: '{part}' is missing beside '{beside}'")
+        if len(folders) > 1:
+            raise UsageError(f"data.root={root}: which is '{part}': {' or '.join(folders)}?")
+    train, test = (list_classes(root / found[part][0], left_out=left_out) for part in PARTS)
     alone = sorted(train.keys() ^ test.keys())
     if alone:
         part = "train" if alone[0] in train else "test"
+        twin = next((name for name in alone[1:] if _nfc(name) == _nfc(alone[0])), None)
+        forms = "; the names there differ in their Unicode form (NFC, NFD)" if twin else ""
         raise UsageError(
-            f"data.root={root}: class '{alone[0]}' is in {part} but not in {other[part]}"
+            f"data.root={root}: class '{alone[0]}' is in {part} but not in {other[part]}{forms}"
         )
     return train, test
+
+
+def _nfc(name: str) -> str:
+    return unicodedata.normalize("NFC", name)
 
 
 def load_split(
@@ -139,45 +187,100 @@ def _decoded_parts(
 # --- files ------------------------------------------------------------------------------------
 
 
-def list_classes(folder: Path, leave: Iterable[str] = ()) -> dict[str, list[Path]]:
+def list_classes(
+    folder: Path, leave: Iterable[str] = (), left_out: list[Path] | None = None
+) -> Classes:
     """Image files of each class folder, by the folder's name.
 
-    Left out: folders named in `leave`, and hidden folders and files (macOS writes ._* files).
-    Raises UsageError for a class without images or without a printable name, and for links that
-    lead nowhere.
+    Passed over: folders named in `leave`, and hidden folders and files (macOS writes ._* files).
+    left_out: gets the files that are no images.
+    Raises UsageError for a class without images or without a printable name, for two names that
+    look the same, for a folder that cannot be read, and for links that lead nowhere.
     """
-    classes = {}
-    for entry in sorted(folder.iterdir()):
-        if entry.name.startswith(".") or entry.name in leave:
+    classes: Classes = {}
+    for name in _entries(folder):
+        entry = folder / name
+        if name in leave:
             continue
-        if not entry.exists():  # perhaps a class: it must not disappear
+        if not os.path.exists(entry):  # perhaps a class: it must not disappear
             raise UsageError(f"{entry}: a link that leads nowhere")
         if entry.is_dir():
-            classes[entry.name] = _images_of_class(entry)
+            classes[name] = _images_of_class(entry, left_out)
+    for name in classes:
+        if name != _nfc(name) and _nfc(name) in classes:
+            raise UsageError(
+                f"{folder}: two classes look like '{name}', in Unicode's forms NFC and NFD"
+            )
     return classes
 
 
-def _images_of_class(folder: Path) -> list[Path]:
-    if not folder.name.isprintable():  # names go into digests and tables
-        raise UsageError(
-            f"{folder.parent}: class folder {folder.name!a} has no printable UTF-8 name"
-        )
-    entries = [entry for entry in folder.rglob("[!.]*") if entry.suffix.lower() in SUFFIXES]
-    files = sorted(entry for entry in entries if not entry.is_dir())
+def _entries(folder: Path) -> list[str]:
+    """Names in a folder, sorted, without hidden ones. Raises UsageError where it cannot be read."""
+    try:
+        names = os.listdir(folder)
+    except OSError as error:
+        raise UsageError(f"{folder}: cannot be read ({error.strerror})") from error
+    return sorted(name for name in names if not _passed_over(name))
+
+
+def _passed_over(name: str) -> bool:
+    return name.startswith(".") or name.lower() in SYSTEM_FOLDERS
+
+
+def _images_of_class(folder: Path, left_out: list[Path] | None) -> list[Path]:
+    name = folder.name
+    # Names go into digests and tables.
+    if not all(char.isprintable() or char in JOINERS for char in name):
+        raise UsageError(f"{folder.parent}: class folder {name!a} has no printable UTF-8 name")
+    files = []
+    for file in sorted(_files_below(folder, frozenset())):
+        if _is_image(file):
+            files.append(file)
+        elif left_out is not None:
+            left_out.append(file)
     if not files:
-        raise UsageError(
-            f"{folder.parent}: class '{folder.name}' has no images ({', '.join(sorted(SUFFIXES))})"
-        )
+        raise UsageError(f"{folder.parent}: class '{name}' has no images")
     for file in files:
-        if file.exists() and not file.is_file():  # reading a pipe would wait for ever
+        if os.path.exists(file) and not file.is_file():  # reading a pipe would wait for ever
             raise UsageError(f"{file}: not a regular file")
     return files
 
 
-def divide(classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[str, list[Path]]]:
+def _files_below(folder: Path, above: frozenset[str]) -> Iterator[Path]:
+    """All files, also of linked folders. above: folders on the way, to which a link may lead."""
+    here = os.path.realpath(folder)
+    if here in above:
+        return
+    for name in _entries(folder):
+        if (folder / name).is_dir():
+            yield from _files_below(folder / name, above | {here})
+        else:
+            yield folder / name
+
+
+@functools.cache
+def _suffixes() -> frozenset[str]:
+    """Endings of the formats that Pillow decodes, in small letters."""
+    known = Image.registered_extensions()
+    formats_read = Image.OPEN.keys() - NO_IMAGES
+    return frozenset(suffix for suffix, kind in known.items() if kind in formats_read)
+
+
+def _is_image(file: Path) -> bool:
+    """By its ending; a file without one by its first bytes."""
+    if file.suffix:
+        return file.suffix.lower() in _suffixes()
+    try:
+        with Image.open(file) as opened:
+            return opened.format not in NO_IMAGES
+    except Exception:  # a decoder may fail in many ways
+        return False
+
+
+def divide(classes: Classes) -> tuple[Classes, Classes]:
     """A seeded 80/20 split of a flat folder, with at least one image of each class in each part."""
-    train: dict[str, list[Path]] = {}
-    test: dict[str, list[Path]] = {}
+    train: Classes = {}
+    test: Classes = {}
     for name, files in classes.items():
         if len(files) < 2:
             raise UsageError(f"class '{name}' has one image: two are needed to split a flat folder")
@@ -188,7 +291,7 @@ def divide(classes: dict[str, list[Path]]) -> tuple[dict[str, list[Path]], dict[
     return train, test
 
 
-def _digests(root: Path, classes: dict[str, list[Path]]) -> dict[str, str]:
+def _digests(root: Path, classes: Classes) -> dict[str, str]:
     """sha256 of each file by its name below the root, in the order of classes and files."""
     digests = {}
     for name in sorted(classes):
@@ -244,9 +347,42 @@ def _key(kind: str, side: int, digests: dict[str, str]) -> str:
 
 
 def _decoded(root: Path, names: Iterable[str], side: int, square: bool) -> Iterator[Array]:
-    for name in names:
+    waiting = iter(names)
+    for name in waiting:
         stopping.check()  # a stop here loses this folder's array only
-        yield decode_image(root / name, side, square)
+        try:
+            yield decode_image(root / name, side, square)
+        except UsageError as error:
+            raise _with_others(root, error, waiting) from error
+
+
+def _with_others(root: Path, first: UsageError, rest: Iterable[str]) -> UsageError:
+    """The error of a broken image, with those of others, as far as they are soon found."""
+    found, end = [str(first)], time.monotonic() + MAX_SEARCH_SECONDS
+    complete = True
+    for error in broken_images(root / name for name in rest):
+        stopping.check()
+        found += [error] if error else []
+        if len(found) >= MANY_BROKEN or time.monotonic() > end:
+            complete = False
+            break
+    if len(found) == 1:
+        return first
+    counted = f"{len(found)} files" if complete else f"{len(found)} files or more"
+    listed = "".join(f"\n  {line}" for line in found)
+    return UsageError(
+        f"{counted} cannot be used (python -m bench.data verify DIR names all):{listed}"
+    )
+
+
+def broken_images(files: Iterable[Path]) -> Iterator[str]:
+    """For each file the reason why it cannot be used, or ""."""
+    for file in files:
+        try:
+            decode_image(file, 0, square=False)
+            yield ""
+        except UsageError as error:
+            yield str(error)
 
 
 def decode_image(file: Path, side: int, square: bool = True) -> Array:
@@ -315,6 +451,9 @@ def _opened(file: Path) -> Iterator[Image.Image]:
                 raise ValueError(f"mode {opened.mode} with more than 8 bits a channel; convert it")
             yield opened
     except Exception as error:  # a decoder may fail in many ways; the user needs the file's name
+        with contextlib.suppress(OSError):
+            if what := what_it_is(file):
+                raise UsageError(f"{file}: not a readable image ({what})") from error
         raise UsageError(
             f"{file}: not a readable image ({type(error).__name__}: {error})"
         ) from error

@@ -158,7 +158,7 @@ def main() -> int:
         prog="python -m bench.data.glyph_masks", description=__doc__.splitlines()[0]
     )
     parser.add_argument(
-        "--out", type=Path, default=Path(__file__).parent.parent / "assets" / "glyphs.npz"
+        "--out", type=cli.folder, default=Path(__file__).parent.parent / "assets" / "glyphs.npz"
     )
     out = parser.parse_args().out
     if out.suffix != ".npz" or not out.parent.is_dir():

@@ -212,6 +212,7 @@ class Pool:
     waiting: queue.Queue[RunSpec] = field(default_factory=queue.Queue)
     rounds: Mapping[str, int] = field(default_factory=dict)  # by run_id; default: rounds_of(cells)
     failed: dict[str, str] = field(default_factory=dict)  # reason, by run_id
+    said: set[str] = field(default_factory=set)
     stopping: threading.Event = field(default_factory=threading.Event)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -251,9 +252,11 @@ class Pool:
             self.display.event(number, cell, event)
 
     def say(self, line: str) -> None:
-        """A line that a worker wrote to stderr."""
+        """A line that a worker wrote to stderr; once, where several write the same one."""
         with self.lock:
-            self.display.warn(line)
+            if line not in self.said:
+                self.said.add(line)
+                self.display.warn(line)
 
     def finish(self, number: int, cell: RunSpec, outcome: Outcome) -> None:
         if outcome.status != "done":
@@ -283,10 +286,12 @@ class Pool:
 def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> list[Worker]:
     """The workers beside the first, dealt to the GPUs in turn.
 
-    jobs: how many in all; None = one for each core or GPU. There are never more than cells.
+    jobs: how many in all; None = one for each GPU, or for each core (for as many cores as a cell
+    has threads). There are never more than cells.
     """
     devices = first.ask("devices", cells[0]).get("devices", [first.device])
-    usual = cores() if devices == ["cpu"] else len(devices)
+    threads = max(cell.train.threads for cell in cells)
+    usual = max(1, cores() // threads) if devices == ["cpu"] else len(devices)
     count = min(jobs or usual, len(cells))
     first.device = devices[0]
     return [

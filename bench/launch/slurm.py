@@ -37,14 +37,15 @@ def submit_slurm(cells: list[RunSpec], args: argparse.Namespace, folder: Path) -
     lines = [
         "#!/bin/bash",
         f"#SBATCH --array=0-{len(cells) - 1}",
-        f"#SBATCH --output={folder}/slurm-%a.log",
         "commands=(",
     ]
     lines += [shlex.quote(command_of(cell, args)) for cell in cells]
     lines += [")", 'eval "${commands[$SLURM_ARRAY_TASK_ID]}"']
     write_text(script, "\n".join(lines) + "\n")
     try:
-        subprocess.run(["sbatch", str(script)], check=True)
+        # Not in the script, where a blank would end the path.
+        log = str(folder).replace("%", "%%") + "/slurm-%a.log"
+        subprocess.run(["sbatch", f"--output={log}", str(script)], check=True)
     except (OSError, subprocess.CalledProcessError) as error:
         raise UsageError(
             f"--launcher slurm: sbatch failed ({error}); the script is {script}"

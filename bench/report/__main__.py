@@ -51,10 +51,17 @@ def published(folders: Iterable[Path]) -> list[str]:
 
 def parse() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
-    parser.add_argument("suite", nargs="?", default="mini", help="name of a folder in --results")
+    parser.add_argument(
+        "suite",
+        nargs="?",
+        type=cli.results_name,
+        default="mini",
+        help="name of a folder in --results",
+    )
     parser.add_argument(
         "--with",
         action="append",
+        type=cli.results_name,
         default=[],
         dest="beside",
         metavar="SUITE",
@@ -72,10 +79,10 @@ def parse() -> argparse.Namespace:
         metavar=("A", "B"),
         help="draw nothing; say which rows of two results (names or folders) differ",
     )
-    parser.add_argument("--results", type=Path, default=Path("results"))
+    parser.add_argument("--results", type=cli.folder, default=Path("results"))
     parser.add_argument(
         "--out",
-        type=Path,
+        type=cli.folder,
         default=Path("reports"),
         help="folder of reports; rows of others: SUITE+OTHER in it",
     )

@@ -7,8 +7,11 @@ When all entries together pass the limit, those that were not used for longest a
 from __future__ import annotations
 
 import contextlib
+import errno
+import functools
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -16,12 +19,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from bench.errors import UsageError
+from bench.errors import DISK_FAILURES, CannotWrite, UsageError
 from bench.paths import cache_dir
 from bench.store.files import load_array, save_array, save_pieces
 from bench.store.locks import locked
 
 KINDS = ("images", "queries")
+NOT_WRITABLE = (*DISK_FAILURES, errno.EROFS, errno.EACCES, errno.EPERM)
 GIB = 1 << 30
 DEFAULT_LIMIT_GIB = "50"
 MAX_WRITING_SECONDS = 86_400  # an older temporary file is of a process that was killed
@@ -57,7 +61,8 @@ def cached(kind: str, key: str, make: Callable[[], np.ndarray]) -> np.ndarray:
         array = make()
         if array.nbytes > max_bytes:  # it would be dropped at once
             return array
-        save_array(path, array)
+        if not _kept(lambda: save_array(path, array)):
+            return array
         trim(max_bytes)
         kept = load_array(path)  # mapped: it takes no memory of this process
         return array if kept is None else kept
@@ -70,26 +75,53 @@ def cached_pieces(
 ) -> np.ndarray:
     """Like `cached`, for bytes that are made in pieces and need not fit into memory.
 
-    Raises UsageError where they do not fit into the cache's limit.
+    Raises UsageError where they do not fit into the cache's limit. With the limit 0, and where the
+    cache cannot be written, they are in memory.
     """
     max_bytes = limit()
     path = cache_dir() / kind / f"{key}.npy"
 
     def fresh() -> np.ndarray:
         size = math.prod(shape)
+        if not max_bytes:  # nothing is to be kept
+            return _in_memory(make(), shape)
         if size > max_bytes:  # it would be dropped at once, and made again by every process
             raise UsageError(
                 f"BENCH_CACHE_LIMIT={max_bytes / GIB:g}: images that take {size / GIB:.2g} GiB "
                 "are to be kept"
             )
-        save_pieces(path, shape, make())
+        if not _kept(lambda: save_pieces(path, shape, make())):
+            return _in_memory(make(), shape)
         array = load_array(path)
         trim(max_bytes)
-        if array is None:  # another process, with a smaller limit, has dropped it already
-            array = np.concatenate([piece.ravel() for piece in make()]).reshape(shape)
-        return array
+        # None: another process, with a smaller limit, has dropped it already.
+        return _in_memory(make(), shape) if array is None else array
 
     return _stored(path, fresh)
+
+
+def _kept(save: Callable[[], None]) -> bool:
+    """Save an entry; False, said once, where the cache's disk is full or cannot be written.
+
+    Raises what concerns the entry and not the disk.
+    """
+    try:
+        save()
+    except (CannotWrite, OSError) as error:
+        if isinstance(error, OSError) and error.errno not in NOT_WRITABLE:
+            raise
+        _say_once(f"{cache_dir()}: nothing more is kept there ({error}), so it takes longer")
+        return False
+    return True
+
+
+@functools.cache
+def _say_once(line: str) -> None:
+    print(line, file=sys.stderr)
+
+
+def _in_memory(pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> np.ndarray:
+    return np.concatenate([piece.ravel() for piece in pieces]).reshape(shape)
 
 
 def _stored(path: Path, fresh: Callable[[], np.ndarray]) -> np.ndarray:

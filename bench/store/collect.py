@@ -174,7 +174,7 @@ def rows_of_run(run: RunDir, kept: TableRows | None = None) -> TableRows:
     done, state = run.done(), run.state()
     if done:
         tables = {name: _read(run.path, name) for name in TABLES}
-        environment = json.loads((run.path / "env.json").read_text())
+        environment = json.loads((run.path / "env.json").read_text("utf-8"))
         environment = {name: environment[name] for name in ENVIRONMENTS if name in environment}
         return TableRows(state, tables, environment, _optional(run.path, "classes", CLASSES))
     if kept is not None:

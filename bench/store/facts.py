@@ -34,7 +34,7 @@ def read_facts(folder: Path) -> SuiteFacts:
     """The facts, or their defaults where the folder has none. Raises UsageError."""
     file = folder / "suite.json"
     try:
-        content = json.loads(file.read_text())
+        content = json.loads(file.read_text("utf-8"))
         number = content.pop("format")
         if number != formats.TABLES:
             raise UsageError(f"{file}: format {number}, this version reads {formats.TABLES}")

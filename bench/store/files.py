@@ -15,9 +15,11 @@ from typing import Any, BinaryIO
 import numpy as np
 
 from bench import faults
-from bench.errors import DISK_FAILURES, UsageError
+from bench.errors import DISK_FAILURES, CannotWrite
 
 READ_BYTES = 1 << 20  # of a file at a time
+UMASK = os.umask(0)  # it can only be read by setting it
+os.umask(UMASK)
 
 
 def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
@@ -34,7 +36,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
     except OSError as error:
         if error.errno in DISK_FAILURES:
             raise
-        raise UsageError(f"{path.parent}: cannot be written ({error.strerror})") from error
+        raise CannotWrite(f"{path.parent}: cannot be written ({error.strerror})") from error
     try:
         with os.fdopen(handle, "wb") as stream:
             short = faults.io_step(path)
@@ -47,7 +49,7 @@ def write_atomic(path: Path, write: Callable[[BinaryIO], object]) -> None:
             os.fsync(stream.fileno())
         faults.io_step(path)
         faults.point("save")
-        os.chmod(name, 0o644)
+        os.chmod(name, 0o666 & ~UMASK)
         os.replace(name, path)
     except BaseException as error:
         Path(name).unlink(missing_ok=True)
@@ -145,11 +147,11 @@ def save_pieces(path: Path, shape: tuple[int, ...], pieces: Iterable[np.ndarray]
 
 def load_array(path: Path) -> np.ndarray | None:
     """The memory-mapped array, or None where there is no intact file. A broken one is named."""
-    if not path.exists():
+    if not os.path.exists(path):
         return None
     try:
         check_seal(path)
-        with contextlib.suppress(PermissionError):  # another user's file
+        with contextlib.suppress(OSError):  # another user's file, or a disk that is only read
             os.utime(path)  # the cache drops what was not used for longest
         return np.load(path, mmap_mode="r", allow_pickle=False)
     except (OSError, ValueError) as error:

@@ -87,7 +87,7 @@ class RunDir:
         write_text(self.path / name, json.dumps(content, indent=1, sort_keys=True) + "\n")
 
     def log(self, line: str) -> None:
-        with (self.path / "log.txt").open("a") as stream:
+        with (self.path / "log.txt").open("a", encoding="utf-8") as stream:
             stream.write(line + "\n")
 
     # --- the state: status, reason, and the facts that go into runs.csv ---
@@ -103,7 +103,7 @@ class RunDir:
     def state(self) -> dict[str, Any]:
         """The saved state; status 'missing' where there is none that can be read."""
         try:
-            state = json.loads((self.path / "state.json").read_text())
+            state = json.loads((self.path / "state.json").read_text("utf-8"))
         except (OSError, ValueError):
             state = None
         if isinstance(state, dict) and isinstance(state.get("status"), str):

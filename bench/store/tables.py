@@ -76,7 +76,7 @@ def read_csv(
     later: columns that may be missing; their values are then NOT_RECORDED.
     """
     try:
-        with path.open(newline="") as stream:
+        with path.open(newline="", encoding="utf-8-sig") as stream:  # Excel puts a mark in front
             reader = csv.DictReader(stream)
             names = list(reader.fieldnames or [])
             absent = [name for name in later if name not in names]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from bench.data import manifest
 from bench.data.catalogue import CATALOGUE, Archive, Entry, Split
-from bench.data.folder import decode_image
+from bench.data.folder import decode_image, parts_of
 from bench.data.manifest import Row
 from bench.data.orders import class_order
 from bench.data.parallel import in_threads
@@ -159,6 +159,18 @@ def verify(entry: Entry, name: str, partial: bool = False) -> Outcome:
         said = problems or [f"fine; {_summary(rows)}"]
         outcome.lines += [f"{entry.name} {each}: {line}" for line in said]
     return outcome
+
+
+def verify_folder(root: Path) -> Outcome:
+    """Check any folder of images, as data.root takes it: classes, counts, whether all decode."""
+    parts = dict(zip(manifest.PARTS, parts_of(root), strict=True))
+    files = [file for part in parts.values() for images in part.values() for file in images]
+    problems = _undecodable(root, [str(file.relative_to(root)) for file in files])
+    counts = ", ".join(
+        f"{sum(map(len, part.values()))} {name} images" for name, part in parts.items()
+    )
+    said = problems or [f"fine; {len(parts['train'])} classes, {counts}"]
+    return Outcome([f"{root}: {line}" for line in said], len(problems))
 
 
 def _split_problems(root: Path, known: Iterable[Split], rows: list[Row]) -> list[str]:
