@@ -54,7 +54,7 @@ if [ -z "$python" ]; then
     "$base" -m venv "$root/.venv"
     python="$root/.venv/bin/python"
     # Not compiled now but on first use: most of what is installed is never imported.
-    (cd "$root" && "$python" -m pip install --quiet --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]" >&2)
+    (cd "$root" && "$python" -m pip install -qq --no-compile --disable-pip-version-check -c constraints.txt -e ".[test]" >&2)
     touch "$root/.venv/.usable" "$root/.venv/.usabletest"
 fi
 

@@ -75,8 +75,8 @@ def test_a_margin_is_what_its_text_says():
     assert margin(pd.Series([0.0]), pd.Series([6]), pd.Series([3]))[0] == MIN_MARGIN
 
 
-def test_the_margin_of_mini_covers_other_seeds_and_not_much_more():
-    """A margin that is twice as wide would let a row of other settings pass."""
+def test_a_margin_covers_what_chance_does_and_not_much_more():
+    """One that is twice as wide would let a row of other settings pass."""
     random = np.random.default_rng(1)
     draws = random.normal(size=(4000, 7))
     std = pd.Series(draws[:, :7].std(1, ddof=1))
@@ -97,7 +97,18 @@ def test_the_spread_is_that_over_seeds_of_an_order():
     few = {key: value for key, value in own.items() if key[2] < 3 and key[1] < 3}
     both = spread(cells_of(few | {("other", *key[1:]): value for key, value in own.items()}))
     assert both["measured_over"].tolist() == ["seeds, all rows", "seeds"]
-    assert both["freedom"].tolist() == [8, 6]
+    assert both["freedom"].tolist() == [8, 6], "two degrees of freedom are too few"
+
+
+def test_runs_of_the_same_cells_on_several_processors_come_first():
+    own = {("m", order, seed): 10 * order + seed for order in (1, 2, 3) for seed in (1, 2, 3)}
+    first = cells_of(own)
+    elsewhere = [first.assign(faa=first["faa"] + shift) for shift in (0.1, -0.1)]
+    (row,) = spread(pd.concat([first, *elsewhere])).to_dict("records")
+    assert row["std"] == pytest.approx(0.1)
+    assert (row["freedom"], row["measured_over"]) == (18, "processors")
+    once_more = pd.concat([first, first[:2]])
+    assert set(spread(once_more)["measured_over"]) == {"seeds"}, "two cells twice are too few"
 
 
 def test_without_seeds_it_is_what_rows_and_orders_leave():
@@ -195,6 +206,7 @@ def test_expected_values_are_made_by_one_command(command, tmp_path, monkeypatch,
     assert np.allclose(made["expected"], expected["expected"], atol=5e-4)
     assert np.allclose(made["std"], 1.0), "three seeds: 0, +1 and -1"
     assert set(made["freedom"]) == {6}
+    assert set(made["measured_over"]) == {"seeds"}
     assert list(pd.read_csv(EXPECTED / "mini.csv").columns) == reproduction.COLUMNS
 
 

@@ -33,7 +33,7 @@ def published(results: Path, suite: str) -> Results:
 def expected_of(reference: Results, further: Iterable[Results] = ()) -> pd.DataFrame:
     """expected/SUITE.csv: each row's mean FAA, its spread, and its margin for a whole suite.
 
-    further: results of the suite with other seeds, for the spread alone.
+    further: results of the suite on other processors or with other seeds, for the spread alone.
     """
     own = accuracies([reference])
     means = own.groupby(ROW_KEYS, sort=False)["faa"].agg(["mean", "size"]).reset_index()

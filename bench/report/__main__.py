@@ -13,7 +13,7 @@ from bench import cli
 from bench.errors import UsageError
 from bench.paths import REFERENCE, find_results, results_names
 from bench.report.build import build, other_suites, warnings
-from bench.report.compare import Comparison, accuracies, shown, spread
+from bench.report.compare import PAIR_KEYS, Comparison, accuracies, shown, spread
 from bench.report.frames import load
 from bench.store.facts import read_facts
 
@@ -107,7 +107,7 @@ def compare(args: argparse.Namespace) -> int:
         )
         for name in args.compare
     )
-    both = Comparison(ours, theirs, spread(accuracies([ours, theirs])))
+    both = Comparison(ours, theirs, spread(accuracies([ours, theirs]).drop_duplicates(PAIR_KEYS)))
     print(shown(both, args.results))
     return cli.FINE if both.rows["ok"].all() else cli.CHECK_FAILED
 

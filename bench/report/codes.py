@@ -44,7 +44,5 @@ def of_other_code(
 
 
 def _engine(name: str) -> str:
-    """The engine's half of a code; what was not recorded is one for all methods of a suite."""
-    if name.startswith(NOT_RECORDED):
-        return f"{NOT_RECORDED} {name.rpartition(', ')[2]}"
-    return name.partition("-")[0]
+    """The engine's half of a code; what was not recorded is one, since nothing else is known."""
+    return NOT_RECORDED if name.startswith(NOT_RECORDED) else name.partition("-")[0]

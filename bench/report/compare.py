@@ -1,7 +1,7 @@
 """Two folders of results, cell by cell: which rows are equal, and which differ beyond their spread.
 
-The spread of a row is the standard deviation of its FAA over seeds of one class order, since a run
-whose last bits differ goes another way as one with another seed does.
+The spread of a row is how far its FAA goes when only last bits differ: over runs of the same cells
+on several processors. Where these were not measured, it is that over seeds, which is wider.
 """
 
 from __future__ import annotations
@@ -23,10 +23,8 @@ from bench.store.codes import Codes
 from bench.store.tables import NOT_RECORDED
 
 CONFIDENCE = 0.995  # of a margin, for one row
-# In points. Two processors of different makers, same code and fp32: no row of `mini` but L2P's
-# differed by more.
-MIN_MARGIN = 0.5
-MIN_FREEDOM = 6  # degrees of freedom with which a row has a spread of its own
+MIN_MARGIN = 0.5  # in points; rows that never differed on some processors may on another one
+MIN_FREEDOM = 3  # degrees of freedom with which a row has a spread of its own
 PAIR_KEYS = [*ROW_KEYS, "order_seed", "seed"]
 CAUSES = {  # what may make two runs of one recipe differ, the most likely first: column of runs.csv
     "precision": "precision",
@@ -39,43 +37,55 @@ SPREAD_COLUMNS = ["std", "freedom", "measured_over"]
 
 
 def accuracies(results: Iterable[Results]) -> pd.DataFrame:
-    """PAIR_KEYS and faa, of the finished cells of several folders; each cell once."""
+    """PAIR_KEYS and faa, of the finished cells of several folders, each as often as it was run."""
     cells = [one.cells for one in results if len(one.cells)]
     table = pd.concat([cell[cell["scenario"] == "class"] for cell in cells], ignore_index=True)
-    return table[[*PAIR_KEYS, "faa"]].drop_duplicates(PAIR_KEYS)
+    return table[[*PAIR_KEYS, "faa"]]
 
 
 def spread(cells: pd.DataFrame) -> pd.DataFrame:
     """Per row: SPREAD_COLUMNS, from `accuracies`.
 
-    From seeds of one class order, of the row itself, or else of all rows of the benchmark. Where no
-    order has two seeds: what is left of the differences between orders once each row and each
-    order has its mean, pooled over the rows.
+    Over processors where cells were run several times, else over seeds of one class order: of the
+    row itself, or of all rows of the benchmark. Where no order has two seeds: what is left of the
+    differences between orders once each row and each order has its mean, pooled over the rows.
     """
     rows = []
-    for _, of_benchmark in cells.groupby("benchmark", sort=False):
-        within = of_benchmark.groupby(["method", "order_seed"])["faa"]
-        squares = (of_benchmark["faa"] - within.transform("mean")) ** 2
-        freedom = within.size().groupby("method").sum() - within.size().groupby("method").size()
-        squares = squares.groupby(of_benchmark["method"]).sum()
-        for (benchmark, method), _ in of_benchmark.groupby(ROW_KEYS, sort=False):
-            if freedom[method] >= MIN_FREEDOM:
-                found = (squares[method], freedom[method], "seeds")
-            elif freedom.sum() >= MIN_FREEDOM:
-                found = (squares.sum(), freedom.sum(), "seeds, all rows")
-            else:
-                found = (*_over_orders(of_benchmark), "orders, all rows")
-            std = np.sqrt(found[0] / found[1]) if found[1] else np.nan
-            rows.append([benchmark, method, std, found[1], found[2]])
+    for benchmark, of_benchmark in cells.groupby("benchmark", sort=False):
+        once = of_benchmark.drop_duplicates(PAIR_KEYS)
+        sources = [
+            ("processors", _within(of_benchmark, ["method", "order_seed", "seed"])),
+            ("seeds", _within(once, ["method", "order_seed"])),
+        ]
+        pooled = [
+            ("seeds, all rows", sources[1][1].sum()),
+            ("orders, all rows", _over_orders(once)),
+        ]
+        for method in once["method"].unique():
+            known = [(over, table.loc[method]) for over, table in sources] + pooled
+            enough = [each for each in known if each[1]["freedom"] >= MIN_FREEDOM]
+            over, found = (enough or known[-1:])[0]
+            std = np.sqrt(found["squares"] / found["freedom"]) if found["freedom"] else np.nan
+            rows.append([benchmark, method, std, int(found["freedom"]), over])
     return pd.DataFrame(rows, columns=[*ROW_KEYS, *SPREAD_COLUMNS])
 
 
-def _over_orders(cells: pd.DataFrame) -> tuple[float, int]:
-    """Sum of squares and degrees of freedom of what row means and order means leave."""
+def _within(cells: pd.DataFrame, keys: list[str]) -> pd.DataFrame:
+    """By method: sum of squares around the means of groups, and its degrees of freedom."""
+    groups = cells.groupby(keys)["faa"]
+    deviation = (cells["faa"] - groups.transform("mean")) ** 2
+    freedom = groups.size().sub(1).groupby("method").sum()
+    squares = deviation.groupby(cells["method"]).sum()
+    return pd.DataFrame({"squares": squares, "freedom": freedom})
+
+
+def _over_orders(cells: pd.DataFrame) -> pd.Series:
+    """The same of what row means and order means leave."""
     table = cells.pivot(index="method", columns=["order_seed", "seed"], values="faa").dropna()
     values = table.to_numpy()
     rest = values - values.mean(1, keepdims=True) - values.mean(0) + values.mean()
-    return float((rest**2).sum()), (values.shape[0] - 1) * (values.shape[1] - 1)
+    freedom = (values.shape[0] - 1) * (values.shape[1] - 1)
+    return pd.Series({"squares": (rest**2).sum(), "freedom": freedom})
 
 
 def margin(std: pd.Series, freedom: pd.Series, cells: pd.Series) -> pd.Series:
