@@ -34,7 +34,7 @@ from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import write_text
 from bench.store.rundir import RunDir
-from bench.store.tables import TABLES, read_csv, read_runs
+from bench.store.tables import NOT_RECORDED, TABLES, read_csv, read_runs
 
 EXAMPLES = """examples:
   python -m bench.grid mini --methods hlgp l2p --benchmarks glyphs-v
@@ -212,7 +212,9 @@ def _stale(results: Path, cells: list[RunSpec], kept: dict[str, TableRows]) -> l
     stale = []
     for cell in cells:
         run = RunDir.of(results, cell)
-        code = run.code() if run.done() else kept[cell.run_id].code if cell.run_id in kept else ""
+        code = run.code() if run.done() else ""
+        if cell.run_id in kept and kept[cell.run_id].code != NOT_RECORDED:  # --keep asks for it
+            code = kept[cell.run_id].code
         today = code_sha(cell.type, cell.data.name)
         if code and not codes.same(cell.suite, cell.type, code, today):
             stale.append(cell.run_id)

@@ -34,11 +34,14 @@ def expected_of(reference: Results, further: Iterable[Results] = ()) -> pd.DataF
     """expected/SUITE.csv: each row's mean FAA, its spread, and its margin for a whole suite.
 
     further: results of the suite on other processors or with other seeds, for the spread alone.
+    Raises UsageError where nothing was run twice.
     """
     own = accuracies([reference])
     means = own.groupby(ROW_KEYS, sort=False)["faa"].agg(["mean", "size"]).reset_index()
     means.columns = [*ROW_KEYS, "expected", "cells"]
     table = means.merge(spread(accuracies([reference, *further])), on=ROW_KEYS)
+    if not table["freedom"].all():
+        raise UsageError(f"{reference.suite}: one run of each row, so no spread can be measured")
     table["margin"] = margin(table["std"], table["freedom"], table["cells"])
     return table.assign(metric="faa")[COLUMNS]
 
