@@ -400,9 +400,8 @@ def test_results_of_before_protocols_were_kept_are_compared_with_nothing(monkeyp
         check.main()
 
 
-def test_small_scale_results_are_never_set_beside_a_paper(monkeypatch, capsys):
-    monkeypatch.setattr(sys, "argv", ["check", "mini", "--results", str(REFERENCE.parent)])
-    assert check.main() == 3
+def test_small_scale_results_are_never_set_beside_a_paper(capsys):
+    assert check.report("mini", REFERENCE / "mini") == 3
     text = capsys.readouterr().out
     assert "reproduced: the same" in text
     rows = [line for line in text.splitlines() if line.startswith("| published")]

@@ -51,7 +51,7 @@ def verdict(ours: Results, reference: Results, expected: pd.DataFrame, results: 
 
     0: every row that was run is within its margin. 1: one is not. 3: nothing could be compared.
     """
-    comparison = Comparison(ours, reference, expected[[*ROW_KEYS, *SPREAD_COLUMNS]])
+    comparison = Comparison(ours, reference, expected)
     rows = comparison.rows
     if not len(rows):
         print(f"{ours.suite}: no finished cell of the published recipe, so nothing is decided")

@@ -140,7 +140,8 @@ class Comparison:
             measured=("faa_x", "mean"),
             equal=("equal", "all"),
         ).reset_index()
-        table = table.merge(self.spread, on=ROW_KEYS, how="left")
+        known = self.spread[[*ROW_KEYS, *SPREAD_COLUMNS]]
+        table = table.merge(known, on=ROW_KEYS, how="left")
         table["difference"] = table["measured"] - table["expected"]
         table["margin"] = margin(table["std"], table["freedom"], table["cells"])
         table["ok"] = table["difference"].abs() <= table["margin"]
