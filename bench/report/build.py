@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.report import figures, table_files, tables
+from bench.report import answer, figures, table_files, tables
 from bench.report.frames import Results
 from bench.report.page import Section, html_figure, html_table, page
 from bench.report.rows import label, row_of
@@ -15,13 +15,19 @@ from bench.store.files import write_text
 
 # Names of the files that a report of any suite makes.
 TABLE_FILE = re.compile(
-    r"(main|task_scenario|paired|cost|movement|protocol|missing|cells)\.(md|csv|tex)"
+    r"(answer|main|task_scenario|paired|cost|movement|protocol|missing|cells)\.(md|csv|tex)"
 )
 FIGURE_FILE = re.compile(
     r"(accuracy|forgetting|parameters|drift|similarity|(setting|matrix)-.+)\.(svg|png)"
 )
 
 UNCHECKED = "No protocol.csv: whether rows were trained on the same batches could not be checked."
+ANSWER_TEXT = (
+    "Final average accuracy in percent, mean over class orders and seeds with its 95% t interval. "
+    "Best method of each benchmark in bold. Underlined: no difference from it can be told (t test "
+    "over pairs of the same order and seed, Holm's correction, 5%). Rows below the first rule are "
+    "references and take no part; those below the second see all classes at once."
+)
 METRICS_TEXT = (
     "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: "
     "max form. Class-incremental, the task is never known at test."
@@ -73,11 +79,39 @@ def all_tables(results: Results, folder: Path, tracked: bool) -> dict[str, Repor
     for table in made.values():
         if len(table.exact):
             written += table_files.write(folder, table, tracked)
+    if len(results.cells) and results.reference:
+        written += _write_answer(results, folder, tracked)
     if len(results.cells):
         written.append(folder / "cells.csv")
         write_text(written[-1], table_files.csv_text(tables.cells_table(results)))
     _remove_others(folder, TABLE_FILE, written)
     return made
+
+
+def _write_answer(results: Results, folder: Path, tracked: bool) -> list[Path]:
+    """The table as a paper prints it: Markdown, and CSV and LaTeX unless tracked."""
+    found = answer.answer(results)
+    lines = answer.sentences(found, results.benchmarks)
+    table = table_files.markdown(answer.shown(found, results.benchmarks))
+    texts = {"md": f"{table}\n\n" + "".join(f"- {line}\n" for line in lines)}
+    if not tracked:
+        texts["csv"] = table_files.csv_text(answer.exact(found))
+        texts["tex"] = answer.latex(found, results.benchmarks)
+    files = []
+    for kind, text in texts.items():
+        files.append(folder / f"answer.{kind}")
+        write_text(files[-1], text)
+    return files
+
+
+def _answer_section(results: Results) -> list[Section]:
+    """The first section of the page; none for a suite of settings, which has no methods."""
+    if not (results.reference and len(results.cells)):
+        return []
+    found = answer.answer(results)
+    statements = tuple(answer.sentences(found, results.benchmarks))
+    table = answer.html(found, results.benchmarks)
+    return [Section("The answer", ANSWER_TEXT, table, statements=statements)]
 
 
 def _remove_others(folder: Path, names: re.Pattern, written: Iterable[Path]) -> None:
@@ -93,6 +127,7 @@ def _sections(results: Results, made: dict[str, ReportTable], drawn: tuple) -> l
     missing = f"{len(made['missing'].exact)} cell(s) without a result."
     paired = f"{row_of(results.reference).short or 'One row'} against each row"
     return [
+        *_answer_section(results),
         Section("Results", METRICS_TEXT, html["main"]),
         Section(paired, _paired_text(made["paired"]), html["paired"]),
         Section("Figures", figures.what_is_left_out(results), figures=drawn),

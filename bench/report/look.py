@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.rows import Row, label, row_of
+from bench.report.rows import Row, kind_of, label, row_of
 
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 MAX_TICKS = 12  # more labels than that run into each other
@@ -40,19 +40,13 @@ def style() -> None:
 def looks(results: Results) -> dict[str, Look]:
     """The look of each row: its own in rows.csv, else a plain line in the palette's next colour."""
     rows = {method: row_of(method) for method in results.methods}
+    kinds = {method: kind_of(results.protocol, method) for method in rows}
     plain = [method for method, row in rows.items() if not row.colour]
     palette = dict(zip(plain, sns.color_palette("colorblind", len(plain)), strict=True))
     return {
-        method: Look(row.colour or palette[method], _linestyle(row), kind_of(results, method))
+        method: Look(row.colour or palette[method], _linestyle(row), kinds[method])
         for method, row in rows.items()
     }
-
-
-def kind_of(results: Results, method: str) -> str:
-    """A row's kind: joint if its protocol says so, else as in rows.csv."""
-    settings = results.protocol[results.protocol["method"] == method]
-    joint = settings.loc[settings["key"] == "train.joint", "value"]
-    return "joint" if (joint == "True").any() else row_of(method).kind
 
 
 def _linestyle(row: Row) -> Any:

@@ -21,10 +21,11 @@ ENVIRONMENT = Environment(
 
 
 class HtmlTable(NamedTuple):
-    """A table's cells; a new value in the first column starts with a rule."""
+    """A table's cells. rules: rows with a rule above; None: each new value in the first column."""
 
     columns: list[str]
     rows: list[tuple]
+    rules: frozenset[int] | None = None
 
 
 class HtmlFigure(NamedTuple):
@@ -36,12 +37,18 @@ class HtmlFigure(NamedTuple):
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and what follows it."""
+    """A heading, a sentence, and what follows it: statements, a table, figures."""
 
     heading: str
     text: str
     table: HtmlTable | None = None
     figures: tuple[HtmlFigure, ...] = ()
+    statements: tuple[str, ...] = ()
+
+    @property
+    def anchor(self) -> str:
+        """Its name in a link."""
+        return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
 
 
 def html_table(table: pd.DataFrame) -> HtmlTable:

@@ -12,8 +12,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import Look, draw_matrix, kind_of, legend_of_lines, looks, panels, plt
-from bench.report.rows import label
+from bench.report.look import Look, draw_matrix, legend_of_lines, looks, panels, plt
+from bench.report.rows import kind_of, label
 from bench.report.tables import select
 
 GREY = "#c4c4c4"  # of rows in the background
@@ -73,7 +73,7 @@ def accuracy_matrices(results: Results, benchmark: str) -> Figure:
     cells = {
         method: select(results, benchmark, method, "class")
         for method in results.methods
-        if kind_of(results, method) != "joint"
+        if kind_of(results.protocol, method) != "joint"
     }
     cells = {method: found for method, found in cells.items() if len(found)}
     figure, axes = panels(max(len(cells), 1), 3.1, 2.7)

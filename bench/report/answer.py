@@ -1,0 +1,190 @@
+"""The answer as a paper prints it: methods as rows, benchmarks as columns, and a sentence for each.
+
+On each benchmark the methods are compared with the best of them, over the class orders and seeds
+that both have: t test over pairs, corrected for the number of comparisons (Holm) at 5%. Reference
+and joint rows stand below a rule and take no part.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+from scipy import stats
+
+from bench.report.frames import Results
+from bench.report.page import HtmlTable
+from bench.report.rows import kind_of, label, row_of
+from bench.report.table_files import escape_latex
+from bench.report.tables import MARK, select
+from bench.stats import holm, paired_t, summarise
+
+LEVEL = 0.05
+KINDS = ("method", "reference", "joint")
+
+
+@dataclass(frozen=True)
+class Standing:
+    """A row on a benchmark: mean and half width of its 95% t interval in percent, and cells.
+
+    p: of the comparison with the best method, corrected; NaN for the best and for rows that take no
+    part. rank: "best", "level" (no difference from the best can be told), "below" or "".
+    """
+
+    mean: float
+    half_width: float
+    n: int
+    p: float = float("nan")
+    rank: str = ""
+
+
+class Answer(NamedTuple):
+    """standings by (benchmark, method), the methods of each kind in their order, and their names."""
+
+    standings: dict[tuple[str, str], Standing]
+    rows: dict[str, list[str]]
+    names: dict[str, str]
+
+
+def answer(results: Results, metric: str = "faa", scenario: str = "class") -> Answer:
+    """How the rows stand by one metric. For every metric but forgetting more is better."""
+    sign = -1 if metric == "forgetting" else 1
+    rows: dict[str, list[str]] = {kind: [] for kind in KINDS}
+    for method in results.methods:
+        rows[kind_of(results.protocol, method)].append(method)
+    standings: dict[tuple[str, str], Standing] = {}
+    for benchmark in results.benchmarks:
+        cells = {m: select(results, benchmark, m, scenario) for m in results.methods}
+        known = {m: _standing(c[metric].to_numpy()) for m, c in cells.items() if len(c)}
+        known = {m: standing for m, standing in known.items() if standing.n}
+        methods = [m for m in rows["method"] if m in known]
+        if len(methods) > 1:
+            best = max(methods, key=lambda m: sign * known[m].mean)
+            others = [m for m in methods if m != best]
+            ps = holm(np.array([_p(cells[best], cells[m], metric) for m in others]))
+            known[best] = _ranked(known[best], float("nan"), "best")
+            for method, p in zip(others, ps, strict=True):
+                rank = "below" if p < LEVEL else "level"
+                known[method] = _ranked(known[method], float(p), rank)
+        standings |= {(benchmark, m): standing for m, standing in known.items()}
+    marked = {method for _, method in results.of_other_code}
+    names = {m: label(m) + (MARK if m in marked else "") for m in results.methods}
+    return Answer(standings, rows, names)
+
+
+def _standing(values: np.ndarray) -> Standing:
+    mean, std, n = summarise(values)
+    half = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)) if n > 1 else float("nan")
+    return Standing(mean, half, n)
+
+
+def _ranked(standing: Standing, p: float, rank: str) -> Standing:
+    return Standing(standing.mean, standing.half_width, standing.n, p, rank)
+
+
+def _p(best: pd.DataFrame, other: pd.DataFrame, metric: str) -> float:
+    both = best.merge(other, on=["order_seed", "seed"])
+    pairs = both[[f"{metric}_x", f"{metric}_y"]].dropna().to_numpy()
+    return paired_t(pairs[:, 0], pairs[:, 1])
+
+
+def exact(found: Answer) -> pd.DataFrame:
+    """A row per benchmark and method, every digit."""
+    kinds = {method: kind for kind, methods in found.rows.items() for method in methods}
+    return pd.DataFrame(
+        [
+            {
+                "benchmark": benchmark,
+                "method": method,
+                "kind": kinds[method],
+                "mean": standing.mean,
+                "half_width_95": standing.half_width,
+                "n": standing.n,
+                "p_holm": standing.p,
+                "rank": standing.rank,
+            }
+            for (benchmark, method), standing in found.standings.items()
+        ]
+    )
+
+
+def cell(standing: Standing | None, dash: str = "–", sign: str = "±") -> str:
+    """mean ± half width; the mean alone where one cell has no interval."""
+    if standing is None:
+        return dash
+    if np.isnan(standing.half_width):
+        return f"{standing.mean:.1f}"
+    return f"{standing.mean:.1f} {sign} {standing.half_width:.1f}"
+
+
+def shown(found: Answer, benchmarks: list[str]) -> pd.DataFrame:
+    """For Markdown: best in bold, level with it underlined, a line of dashes between the kinds."""
+    marks = {"best": "**{}**", "level": "<ins>{}</ins>"}
+    lines: list[list[str]] = []
+    for methods in (methods for methods in found.rows.values() if methods):
+        if lines:
+            lines.append(["" for _ in range(len(benchmarks) + 1)])
+        for method in methods:
+            standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
+            texts = [marks.get(s.rank if s else "", "{}").format(cell(s)) for s in standings]
+            lines.append([found.names[method], *texts])
+    return pd.DataFrame(lines, columns=["", *benchmarks])
+
+
+def latex(found: Answer, benchmarks: list[str]) -> str:
+    r"""A tabular of booktabs, for \input: best in bold, level with it underlined."""
+    marks = {"best": r"\textbf{{{}}}", "level": r"\underline{{{}}}"}
+    head = " & ".join(["", *map(escape_latex, benchmarks)])
+    lines = [rf"\begin{{tabular}}{{l{'r' * len(benchmarks)}}}", r"\toprule", rf"{head} \\"]
+    for methods in (methods for methods in found.rows.values() if methods):
+        lines.append(r"\midrule")
+        for method in methods:
+            standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
+            texts = [
+                marks.get(s.rank if s else "", "{}").format(cell(s, "--", r"$\pm$"))
+                for s in standings
+            ]
+            lines.append(" & ".join([escape_latex(found.names[method]), *texts]) + r" \\")
+    return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
+
+
+def html(found: Answer, benchmarks: list[str]) -> HtmlTable:
+    """For the page: best in bold, level with it underlined, a rule between the kinds."""
+    tags = {"best": Markup("<b>{}</b>"), "level": Markup("<u>{}</u>")}
+    rows: list[tuple] = []
+    rules = set()
+    for methods in (methods for methods in found.rows.values() if methods):
+        rules.add(len(rows))
+        for method in methods:
+            standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
+            texts = [tags.get(s.rank if s else "", Markup("{}")).format(cell(s)) for s in standings]
+            rows.append((found.names[method], *texts))
+    return HtmlTable(["", *benchmarks], rows, frozenset(rules))
+
+
+def sentences(found: Answer, benchmarks: list[str]) -> list[str]:
+    """One sentence for each benchmark, from the numbers."""
+    return [_sentence(found, benchmark) for benchmark in benchmarks]
+
+
+def _sentence(found: Answer, benchmark: str) -> str:
+    ranked = {m: found.standings.get((benchmark, m)) for m in found.rows["method"]}
+    known = {m: standing for m, standing in ranked.items() if standing is not None}
+    if len(known) < 2:
+        return f"{benchmark}: fewer than two methods have finished cells."
+    best = next(method for method, standing in known.items() if standing.rank == "best")
+    level = [method for method, standing in known.items() if standing.rank == "level"]
+    runs = f"{known[best].n} cell{'s' if known[best].n > 1 else ''} a row"
+    name = row_of(best).short
+    top = f"{name} has the highest mean ({known[best].mean:.1f})"
+    if not level:
+        return f"{benchmark}: {top}, and every other method is below it at 5% ({runs})."
+    others = _listed([row_of(method).short for method in level])
+    return f"{benchmark}: {top}; no difference from {others} can be told ({runs})."
+
+
+def _listed(names: list[str]) -> str:
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"

@@ -1,0 +1,121 @@
+"""The answer: who is best, from whom it cannot be told apart, and what is said of it."""
+
+import shutil
+import subprocess
+
+import numpy as np
+import pytest
+from conftest import REFERENCE
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+
+from bench.report import answer
+from bench.report.frames import load
+from bench.stats import holm, paired_t
+
+
+@pytest.fixture(scope="module")
+def mini():
+    return load(REFERENCE / "mini", [], [REFERENCE / "references"])
+
+
+def test_best_and_level_by_hand(mini):
+    """glyphs-v: the three best methods, with t tests over the three orders worked here."""
+    found = answer.answer(mini)
+    cells = mini.cells[mini.cells["scenario"] == "class"]
+    cells = cells[cells["benchmark"] == "glyphs-v"]
+    values = cells.pivot(index="order_seed", columns="method", values="faa")
+    methods = ["hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt"]
+    best = values[methods].mean().idxmax()
+    assert found.standings["glyphs-v", best].rank == "best"
+    ps = {m: stats.ttest_rel(values[best], values[m]).pvalue for m in methods if m != best}
+    for rank, (method, p) in enumerate(sorted(ps.items(), key=lambda item: item[1])):
+        standing = found.standings["glyphs-v", method]
+        assert standing.p >= p * (len(ps) - rank) - 1e-12, "Holm's step"
+        assert standing.rank == ("below" if standing.p < 0.05 else "level")
+    half = stats.t.ppf(0.975, 2) * stats.sem(values["hlgp"])
+    assert found.standings["glyphs-v", "hlgp"].half_width == pytest.approx(half)
+
+
+def test_references_take_no_part(mini):
+    found = answer.answer(mini)
+    assert {found.standings["digits", m].rank for m in found.rows["reference"]} == {""}
+    assert found.rows["joint"] == ["joint-linear", "joint-prompt"]
+
+
+def test_forgetting_is_best_where_it_is_least(mini):
+    found = answer.answer(mini, "forgetting")
+    ranked = {m: found.standings["glyphs", m] for m in found.rows["method"]}
+    best = next(m for m, standing in ranked.items() if standing.rank == "best")
+    assert ranked[best].mean == min(standing.mean for standing in ranked.values())
+
+
+def test_the_sentences_say_what_the_table_says(mini):
+    found = answer.answer(mini)
+    lines = answer.sentences(found, mini.benchmarks)
+    for line, benchmark in zip(lines, mini.benchmarks, strict=True):
+        level = [m for m in found.rows["method"] if found.standings[benchmark, m].rank == "level"]
+        assert line.startswith(f"{benchmark}: ")
+        assert line.endswith("(3 cells a row).")
+        assert (" and " in line) == (len(level) > 1)
+
+
+def test_one_order_decides_nothing(mini):
+    from dataclasses import replace
+
+    one = replace(mini, cells=mini.cells[mini.cells["order_seed"] == 1])
+    found = answer.answer(one)
+    ranks = {found.standings["glyphs", m].rank for m in found.rows["method"]}
+    assert ranks == {"best", "level"}
+    assert "±" not in answer.cell(found.standings["glyphs", "hlgp"])
+
+
+def test_the_latex_compiles(mini, tmp_path):
+    text = answer.latex(answer.answer(mini), mini.benchmarks)
+    assert text.count(r"\\") == 1 + len(mini.methods)
+    assert text.count(r"\midrule") == 3
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex here; the text was checked")
+    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}%s\end{document}"
+    (tmp_path / "page.tex").write_text(page % text)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
+    assert not done.returncode, done.stdout[-2000:]
+
+
+# --- the tests behind it ---
+
+
+def test_holm_by_hand():
+    adjusted = holm(np.array([0.01, 0.04, np.nan, 0.03]))
+    assert adjusted[[0, 1, 3]] == pytest.approx([0.03, 0.06, 0.06])
+    assert np.isnan(adjusted[2])
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=9))
+def test_holm_never_lowers_and_keeps_the_order(values):
+    p = np.array(values)
+    adjusted = holm(p)
+    assert (adjusted >= p - 1e-12).all()
+    assert (adjusted <= 1).all()
+    assert (np.diff(adjusted[np.argsort(p, kind="stable")]) >= -1e-12).all()
+
+
+def test_equal_differences_have_no_spread():
+    assert paired_t(np.ones(3), np.ones(3)) == 1
+    assert paired_t(np.ones(3) + 1, np.ones(3)) == 0
+    assert np.isnan(paired_t(np.ones(1), np.ones(1)))
+
+
+@pytest.mark.parametrize("n", [3, 5, 10])
+def test_intervals_cover_and_tests_keep_their_level(n):
+    """2,000 simulated experiments with n pairs: 95% intervals, and 5% false findings."""
+    random = np.random.default_rng(n)
+    draws = random.normal(30, 2, size=(2000, n))
+    standings = [answer._standing(values) for values in draws]
+    inside = [abs(s.mean - 30) <= s.half_width for s in standings]
+    assert 0.93 <= np.mean(inside) <= 0.97
+    others = draws + random.normal(0, 1, size=draws.shape)
+    found = [paired_t(a, b) < 0.05 for a, b in zip(draws, others, strict=True)]
+    assert 0.03 <= np.mean(found) <= 0.07
