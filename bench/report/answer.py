@@ -42,7 +42,7 @@ class Standing:
 
 
 class Answer(NamedTuple):
-    """standings by (benchmark, method), the methods of each kind in their order, and their names."""
+    """standings by (benchmark, method); the methods of each kind, in order; their printed names."""
 
     standings: dict[tuple[str, str], Standing]
     rows: dict[str, list[str]]
