@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
 
-from bench.report import answer
+from bench.report import answer, pairs
 from bench.report.frames import load
+from bench.report.tables import paired_table
 from bench.stats import holm, paired_t
 
 
@@ -119,3 +120,30 @@ def test_intervals_cover_and_tests_keep_their_level(n):
     others = draws + random.normal(0, 1, size=draws.shape)
     found = [paired_t(a, b) < 0.05 for a, b in zip(draws, others, strict=True)]
     assert 0.03 <= np.mean(found) <= 0.07
+
+
+# --- who is better than whom ---
+
+
+def test_every_pair_is_what_the_paired_table_says(mini):
+    """The row of HLGP is paired.csv, and the column of it the same with other signs."""
+    table = paired_table(mini)
+    for benchmark in mini.benchmarks:
+        found = pairs.differences(mini, benchmark)
+        rows = table[table["benchmark"] == benchmark]
+        for _, other, difference, half_width, p, n in rows.itertuples(index=False):
+            value, above = found["hlgp", other]
+            assert (value.difference, value.half_width, value.n) == (difference, half_width, n)
+            assert value.p == p
+            back = found[other, "hlgp"]
+            assert back.value.difference == -difference
+            assert back.above == 1 - above
+
+
+def test_a_cell_shows_its_interval_on_hover(mini):
+    table = pairs.html(mini, "digits")
+    assert table.columns[:2] == ["digits", "HLGP"]
+    assert [row[index + 1] for index, row in enumerate(table.rows)] == [""] * len(table.rows)
+    assert "95% interval " in table.rows[0][2]
+    assert "of 3 pairs" in table.rows[0][2]
+    assert table.rows[0][2].count("<span") == 1

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.report import answer, figures, table_files, tables
+from bench.report import answer, figures, pairs, table_files, tables
 from bench.report.frames import Results
 from bench.report.page import Section, html_figure, html_table, page
 from bench.report.rows import label, row_of
@@ -114,6 +114,14 @@ def _answer_section(results: Results) -> list[Section]:
     return [Section("The answer", ANSWER_TEXT, table, statements=statements)]
 
 
+def _pairs_section(results: Results, table: ReportTable) -> list[Section]:
+    """A matrix for each benchmark; none for a suite of settings."""
+    if not (results.reference and len(results.cells)):
+        return []
+    matrices = tuple(pairs.html(results, benchmark) for benchmark in results.benchmarks)
+    return [Section("Who is better than whom", _paired_text(table), more_tables=matrices)]
+
+
 def _remove_others(folder: Path, names: re.Pattern, written: Iterable[Path]) -> None:
     """Remove the files of an earlier report that this one did not write."""
     if folder.is_dir():
@@ -125,12 +133,11 @@ def _remove_others(folder: Path, names: re.Pattern, written: Iterable[Path]) -> 
 def _sections(results: Results, made: dict[str, ReportTable], drawn: tuple) -> list[Section]:
     html = {name: html_table(table.shown) for name, table in made.items()}
     missing = f"{len(made['missing'].exact)} cell(s) without a result."
-    paired = f"{row_of(results.reference).short or 'One row'} against each row"
     return [
         *_answer_section(results),
-        Section("Results", METRICS_TEXT, html["main"]),
-        Section(paired, _paired_text(made["paired"]), html["paired"]),
+        *_pairs_section(results, made["paired"]),
         Section("Figures", figures.what_is_left_out(results), figures=drawn),
+        Section("All numbers", METRICS_TEXT, html["main"]),
         Section("Task known", TASK_TEXT, html["task_scenario"]),
         Section("Cost", COST_TEXT, html["cost"]),
         Section("Movement", MOVEMENT_TEXT, html["movement"]),
@@ -140,11 +147,13 @@ def _sections(results: Results, made: dict[str, ReportTable], drawn: tuple) -> l
 
 
 def _paired_text(table: ReportTable) -> str:
-    pairs = int(table.exact["n"].max()) if len(table.exact) else 0
-    smallest = 2 ** (1 - pairs) if pairs > 1 else 1
+    n = int(table.exact["n"].max()) if len(table.exact) else 0
+    smallest = 2 ** (1 - n) if n > 1 else 1
     return (
-        "Paired over the same class orders and seeds, final average accuracy, 95% t interval. "
-        f"With {pairs} pairs the sign-flip test cannot go below p = {smallest:.4g}."
+        "Row minus column, final average accuracy in points, over pairs of one order and seed. "
+        "Interval, p and the share of pairs in which the row is above: hover, or "
+        "tables/paired.csv. Nothing here is corrected for the number of comparisons. "
+        f"With {n} pairs the sign-flip test cannot go below p = {smallest:.4g}."
     )
 
 

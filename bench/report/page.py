@@ -44,6 +44,7 @@ class Section:
     table: HtmlTable | None = None
     figures: tuple[HtmlFigure, ...] = ()
     statements: tuple[str, ...] = ()
+    more_tables: tuple[HtmlTable, ...] = ()
 
     @property
     def anchor(self) -> str:
