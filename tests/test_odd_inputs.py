@@ -27,6 +27,7 @@ from bench.config.arguments import add_suite_arguments
 from bench.config.suite import load_suite
 from bench.data import folder as folder_of
 from bench.data.folder import list_classes, load_folder, parts_of
+from bench.data.manifest import hashed
 from bench.errors import UsageError
 from bench.launch import pool
 from bench.launch.slurm import submit_slurm
@@ -164,6 +165,16 @@ def test_22_several_broken_images_are_counted(tmp_path):
     write(tmp_path, {f"train/b/{i}.png": f"broken {i}" for i in range(3)})
     with pytest.raises(UsageError, match="5 files or more"):
         load_folder(tmp_path, 16)
+
+
+def test_22_absent_files_of_a_list_are_counted(flat):
+    """As DomainNet's lists name them: the first five, and how many."""
+    there = [(f"a/{number}.png", "a", "train") for number in range(4)]
+    gone = [(f"b/none{number}.png", "b", "test") for number in range(7)]
+    with pytest.raises(
+        UsageError, match=r"7 of 11 images cannot be read: not there \(b/none0.png, .*none4.png, "
+    ):
+        hashed(flat, there + gone, progress=False)
 
 
 def test_22_any_folder_can_be_verified(flat, data_command):

@@ -10,6 +10,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import io
+import os
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields, replace
@@ -20,7 +21,7 @@ from bench.errors import UsageError
 from bench.store.files import sha256_of, write_text
 
 PARTS = ("train", "test")
-MAX_SHOWN_NAMES = 3
+MAX_SHOWN_NAMES = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -166,7 +167,8 @@ def write(file: Path, rows: list[Row]) -> bool:
 def hashed(root: Path, files: list[tuple[str, str, str]], progress: bool = True) -> list[Row]:
     """Rows of (path, label, part), with digests.
 
-    Raises UsageError for unreadable files; before any file is read, if the files are no split.
+    Raises UsageError for unreadable files; before any file is read, if the files are no split or
+    some are not there.
     """
 
     def row(entry: Row) -> Row:
@@ -176,6 +178,11 @@ def hashed(root: Path, files: list[tuple[str, str, str]], progress: bool = True)
             raise UsageError(f"{root / entry.path}: cannot be read ({error.strerror})") from error
 
     named = checked((Row(path, "", label, part) for path, label, part in files), str(root))
+    gone = [entry.path for entry in named if not os.path.exists(root / entry.path)]
+    if gone:
+        raise UsageError(
+            f"{root}: {len(gone)} of {len(named)} images cannot be read: not there ({shown(gone)})"
+        )
     return in_threads(row, named, "sha256" if progress else "")
 
 
