@@ -169,8 +169,8 @@ def test_22_several_broken_images_are_counted(tmp_path):
 
 def test_22_absent_files_of_a_list_are_counted(flat):
     """As DomainNet's lists name them: the first five, and how many."""
-    there = [(f"a/{number}.png", "a", "train") for number in range(4)]
-    gone = [(f"b/none{number}.png", "b", "test") for number in range(7)]
+    there = [(f"a/{number}.png", "a", ("train", "test")[number % 2]) for number in range(4)]
+    gone = [(f"b/none{number}.png", "b", ("train", "test")[number % 2]) for number in range(7)]
     with pytest.raises(
         UsageError, match=r"7 of 11 images cannot be read: not there \(b/none0.png, .*none4.png, "
     ):
