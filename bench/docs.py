@@ -145,7 +145,7 @@ def main() -> int:
     if not args.check:
         style()
         figure = accuracy_curves(published("mini"), FRONT_ROWS[:4])
-        save(DrawnFigure("front", "", figure), PROJECT / "docs", tracked=True)
+        save(DrawnFigure("front", "", figure, pd.DataFrame()), PROJECT / "docs", tracked=True)
     said: list[str] = []
     for file in [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md"))]:
         text = file.read_text(encoding="utf-8")

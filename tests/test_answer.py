@@ -132,7 +132,8 @@ def test_every_pair_is_what_the_paired_table_says(mini):
         found = pairs.differences(mini, benchmark)
         rows = table[table["benchmark"] == benchmark]
         for _, other, difference, half_width, p, n in rows.itertuples(index=False):
-            value, above = found["hlgp", other]
+            value, above, single = found["hlgp", other]
+            assert single.mean() == pytest.approx(difference)
             assert (value.difference, value.half_width, value.n) == (difference, half_width, n)
             assert value.p == p
             back = found[other, "hlgp"]
@@ -141,8 +142,8 @@ def test_every_pair_is_what_the_paired_table_says(mini):
 
 
 def test_a_cell_shows_its_interval_on_hover(mini):
-    table = pairs.html(mini, "digits")
-    assert table.columns[:2] == ["digits", "HLGP"]
+    table = pairs.html(mini.methods, pairs.differences(mini, "digits"))
+    assert table.columns[:2] == ["row minus column", "HLGP"]
     assert [row[index + 1] for index, row in enumerate(table.rows)] == [""] * len(table.rows)
     assert "95% interval " in table.rows[0][2]
     assert "of 3 pairs" in table.rows[0][2]

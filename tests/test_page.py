@@ -1,77 +1,165 @@
-"""The page in a real browser: nothing from the network, no error, readable on a phone."""
+"""The page: what it says, where its links go, and how it behaves in a real browser."""
 
 import html
+import itertools
+import json
 import re
 import shutil
 import subprocess
+from importlib.resources import files
+from urllib.parse import unquote
 
+import pandas as pd
 import pytest
 from conftest import REFERENCE
 
+from bench.report import figures
 from bench.report.build import build
 from bench.report.frames import load
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
-# In a frame, since a window is 500 pixels wide at least.
-FRAME = """<!doctype html><iframe width="{width}" height="900" style="border: 0" srcdoc="{page}"
-onload="const root = this.contentDocument.documentElement;
-document.documentElement.dataset.wide = root.scrollWidth;
-document.documentElement.dataset.view = root.clientWidth;"></iframe>"""
+OPTIONS = (
+    *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"),
+    *("--disable-background-networking", "--no-first-run", "--enable-logging=stderr"),
+    *("--virtual-time-budget=60000", "--window-size=1400,1000"),
+)
+# In a frame, since a window is 500 pixels wide at least: what a visitor does, and then sees.
+FRAME = """<!doctype html>
+<script>AXE</script>
+<iframe width="{width}" height="900" style="border: 0" srcdoc="{page}"></iframe>
+<script>
+const frame = document.querySelector("iframe");
+frame.onload = async () => {{
+  const page = frame.contentDocument;
+  const seen = (element) => frame.contentWindow.getComputedStyle(element).display !== "none";
+  const all = (selector) => [...page.querySelectorAll(selector)];
+  const found = {{
+    wide: page.documentElement.scrollWidth,
+    view: page.documentElement.clientWidth,
+    dark: frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
+    loaded: frame.contentWindow.performance.getEntriesByType("resource").map((one) => one.name),
+    tips: all('svg [data-row="hlgp"] > title').map((title) => title.textContent),
+    without_name: all("figure svg").filter((svg) => !svg.getAttribute("aria-label")).length,
+  }};
+  const table = page.querySelector("table");
+  const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
+  const heads = table.tHead.rows[0].cells;
+  heads[4].querySelector("button").click();
+  found.falling = names();
+  heads[4].querySelector("button").click();
+  found.rising = names();
+  found.sorted = heads[4].getAttribute("aria-sort");
+  const choices = () => all("#the-answer .choice").map(seen);
+  found.before = choices();
+  page.querySelectorAll("#the-answer input")[2].click();
+  found.after = choices();
+  const curves = () => all('svg [data-row="hlgp"]').filter(seen).length;
+  found.curves = [curves()];
+  page.querySelector('.rows input[value="hlgp"]').click();
+  found.curves.push(curves());
+  page.querySelector('.rows input[value="hlgp"]').click();
+  for (const one of all("details")) one.open = true;
+  frame.contentWindow.eval(document.scripts[0].textContent);
+  const report = await frame.contentWindow.axe.run(page);
+  found.faults = report.violations.map((one) => one.id + " " + one.nodes[0].html.slice(0, 200));
+  document.documentElement.dataset.found = JSON.stringify(found);
+}};
+</script>"""
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory):
-    """The page of a published suite, without its figures: they are drawn elsewhere."""
-    folder = tmp_path_factory.mktemp("page")
+def mini():
+    return load(REFERENCE / "mini", [], [REFERENCE / "references"])
+
+
+@pytest.fixture(scope="module")
+def report(mini, tmp_path_factory):
+    """The report of a published suite with two of its figures; test_report.py draws the others."""
+    folder = tmp_path_factory.mktemp("reports") / "mini"
+    some = figures.all_figures
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("bench.report.figures.all_figures", lambda results: iter(()))
-        build(load(REFERENCE / "mini", [], [REFERENCE / "references"]), folder)
-    return folder / "index.html"
+        patch.setattr("bench.report.figures.all_figures", lambda r: itertools.islice(some(r), 2))
+        build(mini, folder)
+    return folder
 
 
-def test_nothing_comes_from_the_network(page):
-    text = page.read_text()
-    assert not re.findall(r"""(?:src|href)=["'](?!#)[^"']+""", text)
-    assert not re.findall(r"url\((?!#)", text)
-    assert "@import" not in text
+@pytest.fixture(scope="module")
+def page(report):
+    return (report / "index.html").read_text()
 
 
-def test_every_link_resolves(page):
-    text = page.read_text()
-    targets = re.findall(r'href="#([^"]+)"', text)
-    assert len(targets) > 5
-    ids = set(re.findall(r'id="([^"]+)"', text))
-    assert [target for target in targets if target not in ids] == []
+def test_nothing_comes_from_the_network(report):
+    for file in [report.parent / "index.html", *report.rglob("*.html")]:
+        text = file.read_text()
+        assert not re.findall(r"""\bsrc=["']|href=["']\w+:""", text), file
+        assert not re.findall(r"url\((?!#)", text), file
+        assert "@import" not in text, file
+
+
+def test_every_link_resolves(report):
+    pages = [report.parent / "index.html", *report.rglob("*.html")]
+    assert len(pages) > 200, "a page for each row and each cell"
+    count = 0
+    for file in pages:
+        text = file.read_text()
+        ids = set(re.findall(r'\bid="([^"]+)"', text))
+        for target in re.findall(r'\bhref="([^"]+)"', text):
+            path, _, place = html.unescape(target).partition("#")
+            assert place in ids if not path else (file.parent / unquote(path)).is_file(), target
+            count += 1
+    assert count > 900
 
 
 def test_it_starts_with_the_answer(page):
-    text = page.read_text()
-    headings = re.findall(r"<h2>([^<]+)</h2>", text)
+    headings = re.findall(r"<h2>([^<]+)</h2>", page)
     assert headings[:2] == ["The answer", "Who is better than whom"]
-    assert text.index("<b>33.9 ± 3.0</b>") < text.index("Who is better than whom</h2>")
+    assert page.index("<b>33.9 ± 3.0</b>") < page.index("Who is better than whom</h2>")
 
 
-@pytest.mark.parametrize("width", [380, 1280])
-def test_no_error_and_no_sideways_scroll(page, tmp_path, width):
+def test_a_cell_has_its_page(mini, report):
+    cell = mini.cells.iloc[0]
+    text = (report / "cells" / f"{cell['run_id']}.html").read_text()
+    assert f"{100 * mini.matrices[cell['run_id'], 'class'][-1, 0]:.1f}</span>" in text
+    assert f"--method {cell['method']} --benchmark {cell['benchmark']} --order-seed" in text
+    assert mini.runs["data_sha"].iloc[0] in text
+
+
+@pytest.mark.parametrize(("width", "dark"), [(380, True), (1280, False)])
+def test_in_a_browser(mini, report, page, tmp_path, width, dark):
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} here")
-    measured = tmp_path / "page.html"
-    inner = html.escape(page.read_text())
-    measured.write_text(FRAME.format(width=width, page=inner))
-    options = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"]
-    options += [
-        "--enable-logging=stderr",
-        "--virtual-time-budget=2000",
-        f"--user-data-dir={tmp_path}/p",
-    ]
+    axe = files("axe_core_python").joinpath("axe.min.js").read_text()
+    text = FRAME.format(width=width, page=html.escape(page)).replace("AXE", axe)
+    (tmp_path / "page.html").write_text(text)
+    colours = ["--blink-settings=preferredColorScheme=0"] if dark else []
+    words = [*colours, f"--user-data-dir={tmp_path}/p", (tmp_path / "page.html").as_uri()]
     done = subprocess.run(
-        [browser, *options, "--window-size=1400,1000", measured.as_uri()],
+        [browser, *OPTIONS, *words],
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=240,
     )
     assert "CONSOLE" not in done.stderr, done.stderr
-    found = dict(re.findall(r'data-(wide|view)="(\d+)"', done.stdout))
-    assert int(found["view"]) == width
-    assert int(found["wide"]) <= width
+    found = json.loads(html.unescape(re.findall(r'data-found="([^"]*)"', done.stdout)[0]))
+    assert (found["view"], found["dark"]) == (width, dark)
+    assert found["wide"] <= width, "no sideways scroll"
+    assert found["loaded"] == [], "nothing from the network"
+    assert found["faults"] == []
+    assert found["without_name"] == 0
+    # Sorted by glyphs-v, the fourth column of numbers.
+    means = pd.read_csv(report / "tables" / "answer.csv")
+    means = means[means["benchmark"] == "glyphs-v"]
+    shown = means.assign(mean=means["mean"].round(1)).set_index("method")["mean"]
+    assert found["falling"][0] == "joint, prompts"
+    assert shown.idxmax() == "joint-prompt"
+    assert found["rising"] == found["falling"][::-1]
+    assert found["sorted"] == "ascending"
+    assert found["before"] == [True, False, False, False]
+    assert found["after"] == [False, False, True, False]
+    # Hover says the value that is in the figure's CSV, and a row can be left out.
+    curve = pd.read_csv(report / "figures" / "accuracy.csv")
+    curve = curve[(curve["method"] == "hlgp") & (curve["benchmark"] == "glyphs-v")]
+    last = curve[curve["after_task"] == 6]["accuracy"].mean()
+    assert any(tip.endswith(f"6: {last:.1f}") for tip in found["tips"])
+    assert found["curves"][0] > found["curves"][1] == 0

@@ -56,14 +56,8 @@ def verdict(ours: Results, reference: Results, expected: pd.DataFrame, results: 
     if not len(rows):
         print(f"{ours.suite}: no finished cell of the published recipe, so nothing is decided")
         return cli.UNFINISHED
+    print(comparison.sentence(len(expected)))
     good, equal = int(rows["ok"].sum()), int(comparison.cells["equal"].sum())
-    said = "reproduced" if good == len(rows) else "NOT reproduced"
-    of_all = "" if len(rows) == len(expected) else f" (the suite has {len(expected)})"
-    print(
-        f"{said}: {good} of {len(rows)} rows within their margins{of_all}; "
-        f"largest difference {comparison.largest()}; "
-        f"{equal} of {len(comparison.cells)} cells equal to the byte"
-    )
     if good < len(rows):
         print(f"\n{comparison.outside()}\n")
     if equal < len(comparison.cells):

@@ -12,10 +12,13 @@ from typing import NamedTuple
 from bench import cli
 from bench.errors import UsageError
 from bench.paths import REFERENCE, find_results, results_names
-from bench.report.build import build, other_suites, warnings
+from bench.report.build import build, build_figures, other_suites, warnings
 from bench.report.compare import PAIR_KEYS, Comparison, accuracies, shown, spread
 from bench.report.frames import load
+from bench.report.look import Paper
 from bench.store.facts import read_facts
+
+COLUMN_WIDTHS = {1: 3.25, 2: 6.75}  # inches, by the columns of a page that a figure takes
 
 
 class Sources(NamedTuple):
@@ -96,7 +99,34 @@ def parse() -> argparse.Namespace:
         action="store_true",
         help=f"the published results, in OUT/{REFERENCE}/SUITE; implies --tracked",
     )
+    parser.add_argument(
+        "--format",
+        choices=("page", "pdf"),
+        default="page",
+        help="pdf: the figures of a paper alone, OUT/SUITE/figures/*.pdf",
+    )
+    parser.add_argument(
+        "--columns",
+        type=int,
+        choices=sorted(COLUMN_WIDTHS),
+        default=2,
+        help="pdf: of the page that a figure is as wide as (3.25 or 6.75 inches)",
+    )
+    parser.add_argument(
+        "--font-size", type=font_size, default=8.0, metavar="POINTS", help="pdf: 4 to 24"
+    )
     return parser.parse_args()
+
+
+def font_size(text: str) -> float:
+    """Points that can be read. Raises ArgumentTypeError for others."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
+    if not 4 <= value <= 24:
+        raise argparse.ArgumentTypeError(f"'{text}': a number from 4 to 24")
+    return value
 
 
 def compare(args: argparse.Namespace) -> int:
@@ -125,6 +155,11 @@ def main() -> int:
         print(line, file=sys.stderr)
     out = args.out / REFERENCE if args.reference else args.out
     out /= "+".join([sources.suite.resolve().name, *args.beside])
+    if args.format == "pdf":
+        paper = Paper(COLUMN_WIDTHS[args.columns], args.font_size)
+        for file in build_figures(results, out, paper):
+            print(file)
+        return cli.FINE
     print(build(results, out, args.tracked or args.reference))
     if note := other_suites(results):
         print(f"\n{note}")

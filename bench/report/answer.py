@@ -7,6 +7,7 @@ and joint rows stand below a rule and take no part.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -151,8 +152,11 @@ def latex(found: Answer, benchmarks: list[str]) -> str:
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 
-def html(found: Answer, benchmarks: list[str]) -> HtmlTable:
-    """For the page: best in bold, level with it underlined, a rule between the kinds."""
+def html(found: Answer, benchmarks: list[str], names: Mapping[str, str] | None = None) -> HtmlTable:
+    """For the page: best in bold, level with it underlined, a rule between the kinds.
+
+    names: how the rows are called there, with links.
+    """
     tags = {"best": Markup("<b>{}</b>"), "level": Markup("<u>{}</u>")}
     rows: list[tuple] = []
     rules = set()
@@ -161,8 +165,8 @@ def html(found: Answer, benchmarks: list[str]) -> HtmlTable:
         for method in methods:
             standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
             texts = [tags.get(s.rank if s else "", Markup("{}")).format(cell(s)) for s in standings]
-            rows.append((found.names[method], *texts))
-    return HtmlTable(["", *benchmarks], rows, frozenset(rules))
+            rows.append(((names or found.names)[method], *texts))
+    return HtmlTable(["row", *benchmarks], rows, frozenset(rules))
 
 
 def sentences(found: Answer, benchmarks: list[str]) -> list[str]:

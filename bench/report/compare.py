@@ -153,6 +153,17 @@ class Comparison:
         of = "" if row["difference"] == 0 else f" ({label(row['method'])}, {row['benchmark']})"
         return f"{abs(row['difference']):.1f} points{of}"
 
+    def sentence(self, of: int | None = None) -> str:
+        """Reproduced or not, in one line. of: the rows of the whole suite, if it has more."""
+        good, rows = int(self.rows["ok"].sum()), len(self.rows)
+        said = "reproduced" if good == rows else "NOT reproduced"
+        of_all = "" if of in (None, rows) else f" (the suite has {of})"
+        return (
+            f"{said}: {good} of {rows} rows within their margins{of_all}; "
+            f"largest difference {self.largest()}; "
+            f"{int(self.cells['equal'].sum())} of {len(self.cells)} cells equal to the byte"
+        )
+
     def outside(self) -> str:
         """The rows that differ beyond their margins, as a table in Markdown."""
         table = self.rows[~self.rows["ok"]]

@@ -9,70 +9,135 @@ from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import NamedTuple
 
+import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
 from bench.report import plots
 from bench.report.frames import Results
-from bench.report.look import plt, style
-from bench.report.rows import label
-from bench.store.files import write_bytes
+from bench.report.look import Paper, plt, style, with_tips
+from bench.report.rows import kind_of, label
+from bench.report.table_files import csv_text
+from bench.report.tables import cost_of_rows, scores
+from bench.store.files import write_bytes, write_text
 
 MAX_ROWS, MAX_PANELS = 16, 24  # more of them in one figure cannot be read
-FORMATS = {"svg": {"Date": None}, "png": {"Software": None}}  # without what differs between runs
+MIN_BENCHMARKS = 5  # of a critical-difference diagram; with fewer the test can hardly reject
+METADATA = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
 ACCURACY = (
-    "Average accuracy on the tasks seen so far. Bands: one standard deviation over class orders "
-    "and seeds. Dotted levels: all classes trained at once."
+    "Average accuracy on the tasks seen so far. Thin lines: single cells of the rows in front; "
+    "bands: one standard deviation. Dotted levels: all classes trained at once."
 )
+ORDERS = "Final average accuracy of each cell (dots), and the mean with its 95% t interval."
 FORGETTING = (
-    "Forgetting (max form), one standard deviation. Low forgetting alone is no merit: a method "
-    "that learns nothing forgets nothing."
+    "Forgetting of each task: its best accuracy so far minus its final one, mean over cells. Low "
+    "forgetting alone is no merit: a method that learns nothing forgets nothing."
 )
-PARAMETERS = "Final average accuracy against trainable parameters."
+MATRICES = "Accuracy on each task after each task in percent, mean over cells."
+COST = (
+    "Final average accuracy against five costs, each the mean over the benchmarks. Grey line: "
+    "Pareto front, the rows than which no other is as accurate for less; joint rows take no part."
+)
+RANKS = (
+    "Mean ranks of the methods over the benchmarks. A bar joins those that Nemenyi's test at 5% "
+    "cannot tell apart."
+)
 DRIFT = (
     "How far the features of earlier tasks' test images drift while a later task is learned, by "
     "block (mean over tasks). The last point is what the head reads."
 )
 SIMILARITY = "Cosine between the prompts of every two layers after the last task."
+SELECTION = (
+    "How often each prompt was chosen for the test images of each task, after the last task. A "
+    "column that is dark from top to bottom is a prompt that all tasks share."
+)
+CURVES, COSTS, PROMPTS, WHOM = "curves", "cost", "prompts", "whom"  # sections that figures stand in
 
 
 class DrawnFigure(NamedTuple):
-    """A figure, the name of its files and its caption."""
+    """A figure, the name of its files, its caption, what it shows (CSV), and its section."""
 
     name: str
     caption: str
     figure: Figure
+    data: pd.DataFrame
+    section: str = CURVES
 
 
-def all_figures(results: Results) -> Iterator[DrawnFigure]:
+def all_figures(results: Results, paper: Paper | None = None) -> Iterator[DrawnFigure]:
     """The figures in the order of the report; rows NAME@VALUE of a search get one per name."""
     if not len(results.cells):
         return
-    style()
+    style(paper)
+    faa = _of_cells(results, results.cells[results.cells["scenario"] == "class"], "faa")
     names = list(dict.fromkeys(m.split("@")[0] for m in results.methods if "@" in m))
     for name in names:
         caption = (
             f"{label(name)}: final average accuracy by value. "
             "Dashed, with one standard deviation: the reference row."
         )
-        yield DrawnFigure(f"setting-{name}", caption, plots.settings(results, name))
+        yield DrawnFigure(f"setting-{name}", caption, plots.settings(results, name), faa)
     if names or len(results.methods) > MAX_ROWS:
         yield from _of_chosen_rows(results)
     else:
-        yield from _of_all_rows(results)
-    if 0 < results.similarity["method"].nunique() <= MAX_PANELS:
-        yield DrawnFigure("similarity", SIMILARITY, plots.prompt_similarity(results))
+        yield from _of_all_rows(results, faa)
+    for name, caption, draw in (
+        ("similarity", SIMILARITY, plots.prompt_similarity),
+        ("selection", SELECTION, plots.prompt_selection),
+    ):
+        data = getattr(results, name)
+        if 0 < data["method"].nunique() <= MAX_PANELS:
+            yield DrawnFigure(name, caption, draw(results), data, PROMPTS)
 
 
-def _of_all_rows(results: Results) -> Iterator[DrawnFigure]:
-    yield DrawnFigure("accuracy", ACCURACY, plots.accuracy_curves(results))
-    yield DrawnFigure("forgetting", FORGETTING, plots.forgetting_bars(results))
-    yield from _parameters_and_drift(results)
+def _of_cells(results: Results, frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
+    return frame[["run_id", "benchmark", "method", "order_seed", "seed", *columns]]
+
+
+def _of_all_rows(results: Results, faa: pd.DataFrame) -> Iterator[DrawnFigure]:
+    curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
+    data = _of_cells(results, curve, "after_task", "accuracy")
+    yield DrawnFigure("accuracy", ACCURACY, plots.accuracy_curves(results), data)
+    yield DrawnFigure("orders", ORDERS, plots.orders(results), faa)
+    data = plots.forgetting_data(results)
+    if len(data):
+        yield DrawnFigure("forgetting", FORGETTING, plots.forgetting_per_task(results), data)
+    if any(kind_of(results.protocol, method) != "joint" for method in results.methods):
+        data = matrix_data(results)
+        yield DrawnFigure("matrices", MATRICES, plots.accuracy_matrices(results), data)
+    table = scores(results)
+    if results.reference and not why_no_ranks(table):
+        data = table.rename_axis("benchmark").reset_index()
+        yield DrawnFigure("ranks", RANKS, plots.ranks(results, table), data, WHOM)
+    yield from _cost_and_drift(results)
+
+
+def why_no_ranks(table: pd.DataFrame) -> str:
+    """Why there is no critical-difference diagram of these scores (benchmarks x methods); or ""."""
+    if len(table) < MIN_BENCHMARKS:
+        return (
+            f"No critical-difference diagram: it needs at least {MIN_BENCHMARKS} benchmarks on "
+            f"which all methods have finished cells, and here are {len(table)}."
+        )
+    if table.shape[1] < 3:
+        return "No critical-difference diagram: it needs at least three methods."
+    return ""
+
+
+def matrix_data(results: Results) -> pd.DataFrame:
+    """benchmark, method, after_task, eval_task, accuracy (percent, mean over cells)."""
+    rows = []
     for benchmark in results.benchmarks:
-        caption = f"Accuracy matrices on {benchmark}."
-        matrices = plots.accuracy_matrices(results, benchmark)
-        yield DrawnFigure(f"matrix-{benchmark}", caption, matrices)
+        for method in results.methods:
+            mean = plots.mean_matrix(results, benchmark, method)
+            for after in range(0 if mean is None else len(mean)):
+                for task in range(after + 1):
+                    if mean[after, task] == mean[after, task]:  # type: ignore[index]
+                        value = mean[after, task]  # type: ignore[index]
+                        rows.append([benchmark, method, after + 1, task + 1, value])
+    columns = ["benchmark", "method", "after_task", "eval_task", "accuracy"]
+    return pd.DataFrame(rows, columns=columns)
 
 
 def _of_chosen_rows(results: Results) -> Iterator[DrawnFigure]:
@@ -81,18 +146,21 @@ def _of_chosen_rows(results: Results) -> Iterator[DrawnFigure]:
     chosen = [m for m in results.methods if any(fnmatchcase(m, pattern) for pattern in patterns)]
     if len(chosen) < 2:
         return
-    frames = {name: getattr(results, name) for name in ("runs", "cells", "movement")}
+    frames = {name: getattr(results, name) for name in ("runs", "cells", "movement", "timing")}
     frames = {name: frame[frame["method"].isin(chosen)] for name, frame in frames.items()}
-    yield from _parameters_and_drift(
+    yield from _cost_and_drift(
         replace(results, **frames), "The rows that the suite names for its figures. "
     )
 
 
-def _parameters_and_drift(results: Results, which: str = "") -> Iterator[DrawnFigure]:
-    figure = plots.accuracy_against_parameters(results)
-    yield DrawnFigure("parameters", which + PARAMETERS, figure)
+def _cost_and_drift(results: Results, which: str = "") -> Iterator[DrawnFigure]:
+    data = cost_of_rows(results)
+    if len(data):
+        figure = plots.accuracy_against_cost(results)
+        yield DrawnFigure("cost", which + COST, figure, data, COSTS)
     if results.movement["feature_drift"].notna().any():
-        yield DrawnFigure("drift", which + DRIFT, plots.feature_drift(results))
+        data = results.movement.dropna(subset=["feature_drift"])
+        yield DrawnFigure("drift", which + DRIFT, plots.feature_drift(results), data, PROMPTS)
 
 
 def what_is_left_out(results: Results) -> str:
@@ -105,22 +173,43 @@ def what_is_left_out(results: Results) -> str:
     )
 
 
-def save(drawn: DrawnFigure, folder: Path, tracked: bool = False) -> dict[Path, bytes]:
-    """Write folder/NAME.svg and .png, or a small PNG alone; return the contents by file."""
-    contents = {}
-    for kind in ("png",) if tracked else FORMATS:
-        buffer = io.BytesIO()
-        drawn.figure.savefig(buffer, format=kind, metadata=FORMATS[kind])
-        file = folder / f"{drawn.name}.{kind}"
-        contents[file] = _of_few_colours(buffer) if tracked else buffer.getvalue()
-        write_bytes(file, contents[file])
+def save(drawn: DrawnFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:
+    """Write folder/NAME.svg, .png and .csv, or a small PNG alone; return the SVG by its file."""
+    written = {folder / f"{drawn.name}.png": ""}
+    png = _bytes_of(drawn.figure, "png")
+    write_bytes(folder / f"{drawn.name}.png", _of_few_colours(png) if tracked else png)
+    if not tracked:
+        file = folder / f"{drawn.name}.svg"
+        written[file] = with_tips(_bytes_of(drawn.figure, "svg").decode())
+        write_text(file, written[file])
+        write_text(folder / f"{drawn.name}.csv", csv_text(drawn.data))
+        written[folder / f"{drawn.name}.csv"] = ""
     plt.close(drawn.figure)
-    return contents
+    return written
 
 
-def _of_few_colours(png: io.BytesIO) -> bytes:
+def save_for_paper(drawn: DrawnFigure, folder: Path, paper: Paper) -> Path:
+    """Write folder/NAME.pdf, as wide as the paper's columns."""
+    figure = drawn.figure
+    for _ in range(3):  # what stands beside the panels keeps its size
+        box = figure.get_tightbbox()
+        margin = 2 * plt.rcParams["savefig.pad_inches"]
+        figure.set_figwidth(max(figure.get_figwidth() + paper.width - margin - box.width, 1.0))
+    file = folder / f"{drawn.name}.pdf"
+    write_bytes(file, _bytes_of(drawn.figure, "pdf"))
+    plt.close(drawn.figure)
+    return file
+
+
+def _bytes_of(figure: Figure, kind: str) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=kind, metadata=METADATA[kind])
+    return buffer.getvalue()
+
+
+def _of_few_colours(png: bytes) -> bytes:
     """A PNG with at most 256 colours: a third of the size, and no difference that one sees."""
     small = io.BytesIO()
-    image = Image.open(png).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
     image.save(small, format="png", optimize=True)
     return small.getvalue()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -43,8 +44,8 @@ class Results:
     environments: what each env_sha of runs stands for. A table that was not recorded is empty.
     reference, figure_rows: as in bench/store/facts.py.
     notes: a line for each other suite or row that was asked for and is not shown, with the reason.
-    of_other_code: what is to be said of a row (benchmark, method) whose code is another one than
-    that of the benchmark's other rows.
+    folders: where the tables of each suite lie. of_other_code: what is to be said of a row
+    (benchmark, method) whose code is another one than that of the benchmark's other rows.
     """
 
     suite: str
@@ -57,10 +58,12 @@ class Results:
     losses: pd.DataFrame
     movement: pd.DataFrame
     similarity: pd.DataFrame
+    selection: pd.DataFrame
     protocol: pd.DataFrame
     environments: pd.DataFrame
     matrices: dict[tuple[str, str], np.ndarray]
     notes: tuple[str, ...] = ()
+    folders: Mapping[str, Path] = field(default_factory=dict)
     of_other_code: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
@@ -70,6 +73,14 @@ class Results:
     @property
     def benchmarks(self) -> list[str]:
         return list(dict.fromkeys(self.runs["benchmark"]))
+
+    @cached_property
+    def by_row(self) -> dict[tuple[str, str, str], pd.DataFrame]:
+        """(benchmark, method, scenario) -> its rows of cells, by order and seed."""
+        if not len(self.cells):
+            return {}
+        cells = self.cells.sort_values(["order_seed", "seed"], kind="stable")
+        return dict(list(cells.groupby(["benchmark", "method", "scenario"], sort=False)))
 
     def types(self) -> dict[str, str]:
         """The method's file of each row: l2p_plus for l2p++."""
@@ -107,8 +118,10 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
         facts.figure_rows,
         runs,
         **tables,
+        selection=pd.DataFrame(columns=["run_id", "benchmark", "method"]),
         **_numbers(frame),
         notes=tuple(notes),
+        folders={one.name: one for one in (*beside, *if_comparable, folder)},
         of_other_code=of_other_code(runs, tables["protocol"], Codes.of(folder.parent)),
     )
 
@@ -116,25 +129,32 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
 def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
     """cells, curve and matrices of Results, from the rows of metrics.csv."""
     cells, curves, matrices = [], [], {}
-    for (run_id, scenario), group in frame.groupby(["run_id", "scenario"], sort=False):
-        matrix = metrics.check(_square(group, group["correct"] / group["n"], np.nan))
-        matrices[run_id, scenario] = matrix
-        first = group.iloc[0]
-        name = {key: first[key] for key in CELL_COLUMNS}
-        name |= {"scenario": scenario, "tasks": len(matrix)}
-        values = {key: 100 * compute(matrix) for key, compute in metrics.METRICS.items()}
-        cells.append(name | values | _pooled(group, len(matrix)))
-        for task, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
-            curves.append(name | {"after_task": task, "accuracy": 100 * value})
+    columns = {name: frame[name].to_numpy() for name in frame}
+    groups = frame.groupby(["run_id", "scenario"], sort=False).indices
+    for key in dict.fromkeys(zip(frame["run_id"], frame["scenario"], strict=True)):
+        rows = groups[key]
+        after, task, n, correct = (
+            columns[name][rows].astype(int) for name in ("after_task", "eval_task", "n", "correct")
+        )
+        matrix = metrics.check(_square(after, task, correct / n, np.nan))
+        matrices[key] = matrix
+        name = {column: columns[column][rows[0]] for column in CELL_COLUMNS}
+        name |= {"scenario": key[1], "tasks": len(matrix)}
+        values = {metric: 100 * compute(matrix) for metric, compute in metrics.METRICS.items()}
+        cells.append(name | values | _pooled(after, task, n, correct))
+        for step, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
+            curves.append(name | {"after_task": step, "accuracy": 100 * value})
     return {"cells": pd.DataFrame(cells), "curve": pd.DataFrame(curves), "matrices": matrices}
 
 
-def _pooled(group: pd.DataFrame, tasks: int) -> dict[str, float | int]:
+def _pooled(
+    after: np.ndarray, task: np.ndarray, n: np.ndarray, correct: np.ndarray
+) -> dict[str, float | int]:
     """Accuracies over all test images seen, in percent, and the number of images at the end."""
     curve = 100 * metrics.pooled_accuracy_curve(
-        _square(group, group["n"], 0), _square(group, group["correct"], 0)
+        _square(after, task, n, 0), _square(after, task, correct, 0)
     )
-    images = int(group.loc[group["after_task"] == tasks, "n"].sum())
+    images = int(n[after == after.max()].sum())
     return {"pooled_last": curve[-1], "pooled_mean": curve.mean(), "test_images": images}
 
 
@@ -177,9 +197,8 @@ def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     return frame.merge(runs[["run_id", "benchmark", "method"]], on="run_id")
 
 
-def _square(group: pd.DataFrame, values: pd.Series, empty: float) -> np.ndarray:
-    """(tasks, tasks): the values of a run's rows by after_task and eval_task, else `empty`."""
-    tasks = int(group["after_task"].max())
-    square = np.full((tasks, tasks), float(empty))
-    square[group["after_task"] - 1, group["eval_task"] - 1] = values
+def _square(after: np.ndarray, task: np.ndarray, values: np.ndarray, empty: float) -> np.ndarray:
+    """(tasks, tasks): a run's values by after_task and eval_task, else `empty`."""
+    square = np.full((after.max(), after.max()), float(empty))
+    square[after - 1, task - 1] = values
     return square

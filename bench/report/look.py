@@ -1,8 +1,10 @@
-"""What all figures share: theme, colours, panels, legends and matrices as colours."""
+"""What all figures share: theme, colours, panels, legends, and what is said on hover."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import matplotlib
@@ -11,30 +13,64 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 import seaborn as sns
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.rows import Row, kind_of, label, row_of
+from bench.report.rows import FRONT, Row, kind_of, label, row_of
 
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
-MAX_TICKS = 12  # more labels than that run into each other
+MAX_TICKS = 6  # more labels than that run into each other
+NARROWEST = 1.6  # inches of a panel on paper
+TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^"]*)">')
+
+
+@dataclass(frozen=True)
+class Paper:
+    """Figures for a page of paper. width in inches, font_size in points."""
+
+    width: float
+    font_size: float
 
 
 class Look(NamedTuple):
-    """How a row is drawn in every figure. kind: method, reference or joint (see rows.py)."""
+    """How a row is drawn in every figure. kind: method, reference or joint (see rows.py).
+
+    front: one of the rows that the suite is about, drawn above the others and thicker.
+    """
 
     colour: tuple[float, float, float] | str
     dash: Any  # matplotlib's linestyle
     kind: str
+    marker: str = ""
+    front: bool = True
 
 
-def style() -> None:
-    """One theme for all figures."""
+_paper: Paper | None = None  # like matplotlib's own settings: set by style() for all figures
+
+
+def style(paper: Paper | None = None) -> None:
+    """One theme for all figures; that of a paper has its font size, and text that stays text."""
+    global _paper
+    _paper = paper
     sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans")
     plt.rcParams.update(
         {"svg.hashsalt": "bench", "figure.dpi": 100, "savefig.bbox": "tight", "axes.titlesize": 10}
     )
+    if paper:
+        size, small = paper.font_size, paper.font_size - 1
+        plt.rcParams.update(
+            {
+                "font.size": size,
+                "axes.titlesize": size,
+                "axes.labelsize": size,
+                "xtick.labelsize": small,
+                "ytick.labelsize": small,
+                "legend.fontsize": small,
+                "pdf.fonttype": 42,  # text as text, as publishers want it
+            }
+        )
 
 
 def looks(results: Results) -> dict[str, Look]:
@@ -42,9 +78,16 @@ def looks(results: Results) -> dict[str, Look]:
     rows = {method: row_of(method) for method in results.methods}
     kinds = {method: kind_of(results.protocol, method) for method in rows}
     plain = [method for method, row in rows.items() if not row.colour]
-    palette = dict(zip(plain, sns.color_palette("colorblind", len(plain)), strict=True))
+    palette = dict(zip(plain, sns.color_palette("husl", len(plain)), strict=True))
+    some = len(set(rows) & set(FRONT)) > 1
     return {
-        method: Look(row.colour or palette[method], _linestyle(row), kinds[method])
+        method: Look(
+            row.colour or palette[method],
+            _linestyle(row),
+            kinds[method],
+            row.marker or ("" if row.dash else "o"),
+            method in FRONT if some else kinds[method] == "method",
+        )
         for method, row in rows.items()
     }
 
@@ -53,9 +96,18 @@ def _linestyle(row: Row) -> Any:
     return (0, tuple(float(length) for length in row.dash.split())) if row.dash else "-"
 
 
-def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]:
-    """A figure of panels, at most three in a row; width and height (inches) are those of one."""
-    columns = min(count, 3)
+def panels(
+    count: int, width: float, height: float, columns: int = 3, tall: bool = False
+) -> tuple[Figure, list[Axes]]:
+    """A figure of panels, at most `columns` in a row; width and height (inches) of one panel.
+
+    tall: on paper it keeps its height, as for lines of text.
+    """
+    if _paper:
+        columns = min(columns, max(1, int(_paper.width / NARROWEST)))
+        inches = _paper.width / min(count, columns)
+        width, height = inches, height if tall else max(height * inches / width, 1.4)
+    columns = min(count, columns)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False
@@ -68,24 +120,60 @@ def panels(count: int, width: float, height: float) -> tuple[Figure, list[Axes]]
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
     """Name the rows' lines: in the empty panel where there is one, else right of the panels."""
     handles = [
-        plt.Line2D([], [], color=one.colour, label=label(method), linestyle=one.dash)
+        plt.Line2D(
+            [],
+            [],
+            color=one.colour,
+            label=label(method),
+            linestyle=one.dash,
+            marker=one.marker,
+            markersize=4,
+        )
         for method, one in look.items()
     ]
+    legend(figure, handles, len(handles) <= MAX_NAMES_IN_A_PANEL)
+
+
+def legend(figure: Figure, handles: list[Any], small: bool = False) -> None:
+    """Right of the panels, or in the empty one where the legend is small; on paper below them."""
     figure.tight_layout()
     empty = [axis for axis in figure.axes if not axis.get_visible()]
-    few = len(handles) <= MAX_NAMES_IN_A_PANEL
     where: dict[str, Any] = {"bbox_to_anchor": (1.0, 0.5), "loc": "center left"}
-    if empty and few:
+    if _paper:
+        for axis in figure.axes:  # said once, at the left
+            if axis.get_subplotspec().colspan.start:  # type: ignore[union-attr]
+                axis.set_ylabel("")
+        figure.tight_layout()
+        inches = _paper.font_size / 72 * (5 + 0.6 * max(len(one.get_label()) for one in handles))
+        columns = max(1, int(_paper.width / inches))
+        where = {"bbox_to_anchor": (0.5, 0.0), "loc": "upper center", "ncols": columns}
+    elif empty and small:
         where = {"bbox_to_anchor": empty[0].get_position().get_points()[0], "loc": "lower left"}
     figure.legend(handles=handles, frameon=False, handlelength=3, **where)
 
 
 def draw_matrix(
-    axis: Axes, values: np.ndarray, names: Iterable[int], colours: str, limits: tuple[float, float]
+    axis: Axes,
+    values: np.ndarray,
+    names: tuple[Iterable[Any], Iterable[Any]],
+    colours: str,
+    limits: tuple[float, float],
 ) -> None:
-    """A square matrix as colours. (seaborn's heatmap draws the whole figure anew per panel.)"""
-    axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1])
-    named = list(enumerate(map(str, names)))[:: -(-len(values) // MAX_TICKS)]
-    axis.set_xticks(*zip(*named, strict=True))
-    axis.set_yticks(*zip(*named, strict=True))
+    """A matrix as colours; names of its rows, of its columns. (seaborn's heatmap draws the whole
+    figure anew per panel.)
+    """
+    axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
+    for set_ticks, some in zip((axis.set_yticks, axis.set_xticks), names, strict=True):
+        named = list(enumerate(map(str, some)))
+        set_ticks(*zip(*named[:: max(1, round(len(named) / MAX_TICKS))], strict=True))
     axis.grid(visible=False)
+
+
+def tip(artist: Artist, method: str, text: str) -> None:
+    """Say on hover what an artist shows, in the SVG; with the page's choice of rows it goes."""
+    artist.set_gid(f"tip|{method}|{label(method)}: {text}".replace('"', "'"))
+
+
+def with_tips(svg: str) -> str:
+    """An SVG whose marked groups have a <title>, which browsers show on hover."""
+    return TIP.sub(r'<g data-row="\1"><title>\2</title>', svg)

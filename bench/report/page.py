@@ -1,17 +1,20 @@
-"""The HTML page: one file with its tables and figures inside, so that it can be mailed."""
+"""HTML pages from blocks: each page is one file with its style, script and figures inside."""
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
+from urllib.parse import quote
 
 import pandas as pd
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 ENVIRONMENT = Environment(
-    loader=PackageLoader("bench.report", "."),
+    loader=PackageLoader("bench.report", "templates"),
     autoescape=True,
     undefined=StrictUndefined,
     trim_blocks=True,
@@ -20,31 +23,85 @@ ENVIRONMENT = Environment(
 )
 
 
+class Files(NamedTuple):
+    """Files of one thing, one click away: its name in their folder, and their endings."""
+
+    folder: str
+    name: str
+    kinds: tuple[str, ...] = ("csv", "md", "tex")
+
+    def links(self) -> list[tuple[str, str]]:
+        return [(kind.upper(), link(self.folder, f"{self.name}.{kind}")) for kind in self.kinds]
+
+
 class HtmlTable(NamedTuple):
     """A table's cells. rules: rows with a rule above; None: each new value in the first column."""
 
     columns: list[str]
     rows: list[tuple]
     rules: frozenset[int] | None = None
+    files: Files | None = None
+    kind: str = "table"
+
+
+class Switch(NamedTuple):
+    """Tables of which one is seen, by the names of the buttons that show them."""
+
+    name: str
+    choices: list[tuple[str, HtmlTable]]
+    kind: str = "switch"
 
 
 class HtmlFigure(NamedTuple):
-    """An SVG element, which is not escaped, and its caption."""
+    """An SVG element, which is not escaped, its caption, and its files."""
 
     svg: str
     caption: str
+    files: Files
+    kind: str = "figure"
+
+
+class Items(NamedTuple):
+    """A list of sentences; important: set apart as a note."""
+
+    items: list[Any]
+    important: bool = False
+    kind: str = "items"
+
+
+class Text(NamedTuple):
+    text: str
+    kind: str = "text"
+
+
+class Code(NamedTuple):
+    """Lines as they are: a command, a log."""
+
+    text: str
+    kind: str = "code"
+
+
+class Rows(NamedTuple):
+    """Which rows the figures show: (method, label, colour, shown at first)."""
+
+    rows: list[tuple[str, str, str, bool]]
+    kind: str = "rows"
+
+
+class More(NamedTuple):
+    """Blocks that are seen after a click."""
+
+    summary: str
+    blocks: list[Any]
+    kind: str = "more"
 
 
 @dataclass(frozen=True)
 class Section:
-    """A heading, a sentence, and what follows it: statements, a table, figures."""
+    """A heading and its blocks."""
 
     heading: str
-    text: str
-    table: HtmlTable | None = None
-    figures: tuple[HtmlFigure, ...] = ()
-    statements: tuple[str, ...] = ()
-    more_tables: tuple[HtmlTable, ...] = ()
+    blocks: list[Any]
 
     @property
     def anchor(self) -> str:
@@ -52,8 +109,25 @@ class Section:
         return re.sub(r"[^a-z0-9]+", "-", self.heading.lower()).strip("-")
 
 
-def html_table(table: pd.DataFrame) -> HtmlTable:
-    return HtmlTable(list(table.columns), list(table.itertuples(index=False, name=None)))
+def link(*parts: str) -> str:
+    """A relative address of a file."""
+    return "/".join(quote(part) for part in parts)
+
+
+def file_name(name: str) -> str:
+    """A name for a file that any system takes; names that differ keep different ones."""
+    plain = re.sub(r"[^A-Za-z0-9_.+-]", "-", name)
+    return plain if plain == name else f"{plain}-{hashlib.sha256(name.encode()).hexdigest()[:6]}"
+
+
+def anchor(address: str, text: str) -> Markup:
+    """A link as HTML."""
+    return Markup('<a href="{}">{}</a>').format(address, text)
+
+
+def html_table(table: pd.DataFrame, files: Files | None = None) -> HtmlTable:
+    rows = list(table.itertuples(index=False, name=None))
+    return HtmlTable(list(table.columns), rows, files=files)
 
 
 def html_figure(svg: str, name: str, caption: str) -> HtmlFigure:
@@ -63,10 +137,20 @@ def html_figure(svg: str, name: str, caption: str) -> HtmlFigure:
     body = re.sub(r'\bid="', f'id="{prefix}-', body)
     body = re.sub(r"url\(#", f"url(#{prefix}-", body)
     body = re.sub(r'href="#', f'href="#{prefix}-', body)
-    return HtmlFigure(body, caption)
+    said = Markup('<svg role="img" aria-label="{}" ').format(caption)
+    body = body.replace("<svg ", said, 1)
+    return HtmlFigure(body, caption, Files("figures", name, ("png", "svg", "csv")))
 
 
-def page(title: str, notes: Iterable[str], sections: Iterable[Section]) -> str:
-    """The page as text; whatever is not a figure is escaped."""
+def page(
+    title: str,
+    sections: Iterable[Section],
+    lead: Iterable[Any] = (),
+    back: tuple[str, str] | None = None,
+) -> str:
+    """The page as text; whatever is not a figure is escaped.
+
+    lead: blocks above the first section. back: address and name of the page above this one.
+    """
     template = ENVIRONMENT.get_template("page.html.j2")
-    return template.render(title=title, notes=list(notes), sections=list(sections))
+    return template.render(title=title, lead=list(lead), sections=list(sections), back=back)

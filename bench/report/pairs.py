@@ -1,7 +1,8 @@
 """Who is better than whom: differences between every two rows of a benchmark, over pairs of cells.
 
 A pair has the same class order and seed. Each difference is row minus column, in points, with its
-95% t interval, the p of the sign-flip test, and the share of pairs in which the row is above.
+95% t interval, the p of the sign-flip test, and the share of pairs in which the row is above. The
+table as a file has the interval of a BCa bootstrap too.
 """
 
 from __future__ import annotations
@@ -11,51 +12,95 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import numpy as np
+import pandas as pd
 from markupsafe import Markup
 
 from bench.report.frames import Results
 from bench.report.page import HtmlTable
 from bench.report.rows import row_of
 from bench.report.tables import select
-from bench.stats import Paired, paired
+from bench.stats import Paired, above, bca_intervals, paired
 
-CELL = Markup('<span title="{}">{}</span>')
+CELL = Markup('<span class="{}" style="--share:{:.2f}" title="{}">{}</span>')
+FULL_SHADE = 10.0  # points of difference from which a cell of the matrix is as dark as it gets
 
 
 class Difference(NamedTuple):
-    """Row minus column, and the share of pairs in which the row is above; a tie counts half."""
+    """Row minus column, the share of pairs in which the row is above (a tie counts half), and the
+    single differences.
+    """
 
     value: Paired
     above: float
+    single: np.ndarray
 
 
-def differences(results: Results, benchmark: str) -> dict[tuple[str, str], Difference]:
+Differences = dict[tuple[str, str], Difference]
+
+
+def all_differences(results: Results) -> dict[str, Differences]:
+    """By benchmark; none for a suite of settings, which has no methods."""
+    if not (results.reference and len(results.cells)):
+        return {}
+    return {benchmark: differences(results, benchmark) for benchmark in results.benchmarks}
+
+
+def differences(results: Results, benchmark: str) -> Differences:
     """By row and column; rows without finished cells are left out."""
     cells = {m: select(results, benchmark, m, "class") for m in results.methods}
-    known = [method for method, rows in cells.items() if len(rows)]
+    by_seeds = {
+        m: rows.set_index(["order_seed", "seed"])["faa"] for m, rows in cells.items() if len(rows)
+    }
     found = {}
-    for first, second in itertools.combinations(known, 2):
-        both = cells[first].merge(cells[second], on=["order_seed", "seed"])
-        if not len(both):
+    for first, second in itertools.combinations(by_seeds, 2):
+        common = by_seeds[first].index.intersection(by_seeds[second].index)
+        if not len(common):
             continue
-        ours, theirs = both["faa_x"].to_numpy(), both["faa_y"].to_numpy()
-        above = float(np.mean((ours > theirs) + 0.5 * (ours == theirs)))
-        value = paired(ours, theirs)
-        found[first, second] = Difference(value, above)
+        ours, theirs = (by_seeds[m].loc[common].to_numpy() for m in (first, second))
+        value, share = paired(ours, theirs), above(ours, theirs)
+        found[first, second] = Difference(value, share, ours - theirs)
         other = replace(value, difference=-value.difference)
-        found[second, first] = Difference(other, 1 - above)
+        found[second, first] = Difference(other, 1 - share, theirs - ours)
     return found
 
 
-def html(results: Results, benchmark: str) -> HtmlTable:
+def exact(whom: dict[str, Differences]) -> pd.DataFrame:
+    """A line for each benchmark and two rows; the second minus the first is the same, negated."""
+    lines, single = [], []
+    for benchmark, found in whom.items():
+        for row, column in list(found)[::2]:
+            one = found[row, column]
+            value = one.value
+            lines.append(
+                {
+                    "benchmark": benchmark,
+                    "row": row,
+                    "column": column,
+                    "n": value.n,
+                    "difference": value.difference,
+                    "t_low": value.difference - value.half_width,
+                    "t_high": value.difference + value.half_width,
+                    "p_sign_flip": value.p,
+                    "share_above": one.above,
+                }
+            )
+            single.append(one.single)
+    table = pd.DataFrame(lines)
+    if len(table):
+        table[["bca_low", "bca_high"]] = bca_intervals(single)
+    return table
+
+
+def html(methods: list[str], found: Differences) -> HtmlTable:
     """The matrix of one benchmark: a difference in each cell, its interval and p on hover."""
-    found = differences(results, benchmark)
-    names = [m for m in results.methods if any(m in pair for pair in found)]
+    compared = {row for row, _ in found}
+    names = [method for method in methods if method in compared]
     rows = [
         (row_of(first).short, *(_cell(found.get((first, second))) for second in names))
         for first in names
     ]
-    return HtmlTable([benchmark, *(row_of(m).short for m in names)], rows, frozenset())
+    heads = ["row minus column", *(row_of(m).short for m in names)]
+    return HtmlTable(heads, rows, frozenset())
 
 
 def _cell(difference: Difference | None) -> Markup | str:
@@ -63,7 +108,24 @@ def _cell(difference: Difference | None) -> Markup | str:
         return ""
     value = difference.value
     said = f"above in {100 * difference.above:.0f}% of {value.n} pairs"
+    decided = False
     if value.n > 1:
         low, high = value.difference - value.half_width, value.difference + value.half_width
+        decided = low > 0 or high < 0
         said = f"95% interval {low:+.1f} to {high:+.1f}, p = {value.p:.3g}, {said}"
-    return CELL.format(said, f"{value.difference:+.1f}")
+    shade = min(abs(value.difference) / FULL_SHADE, 1) if decided else 0.0
+    kind = "worse" if value.difference < 0 else "better"
+    return CELL.format(kind, shade, said, f"{value.difference:+.1f}")
+
+
+def explanation(whom: dict[str, Differences]) -> str:
+    """What a cell of the matrix says, and the smallest p that so many pairs allow."""
+    n = max((one.value.n for found in whom.values() for one in found.values()), default=0)
+    smallest = 2 ** (1 - n) if n > 1 else 1
+    return (
+        "Final average accuracy, row minus column, in points, over pairs of one order and seed. "
+        "Shaded: the 95% t interval does not hold 0 (blue: the row is above). On hover: interval, "
+        "p of the sign-flip test, and how often the row is above (probability of improvement). "
+        "Nothing here is corrected for the number of comparisons. "
+        f"With {n} pairs the sign-flip test cannot go below p = {smallest:.4g}."
+    )

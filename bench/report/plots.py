@@ -1,4 +1,4 @@
-"""One function per kind of figure, from data frames, with seaborn."""
+"""One function per kind of figure, from data frames; what they draw is in their data (CSV)."""
 
 from __future__ import annotations
 
@@ -12,22 +12,33 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import Look, draw_matrix, legend_of_lines, looks, panels, plt
-from bench.report.rows import kind_of, label
-from bench.report.tables import select
+from bench.report.look import Look, draw_matrix, legend, legend_of_lines, looks, panels, plt, tip
+from bench.report.rows import label, row_of
+from bench.report.tables import cost_of_rows, select
+from bench.stats import critical_difference, half_width
 
 GREY = "#c4c4c4"  # of rows in the background
 MARKERS = {"method": "o", "reference": "s", "joint": "^"}
 MIN_PARAMETERS = 300.0  # left edge of a log axis, for rows that train nothing
-MAX_TASKS_WITH_NUMBERS = 10  # of an accuracy matrix whose cells say their value
+MAX_TASKS_WITH_NUMBERS, MAX_PANELS_WITH_NUMBERS = 10, 12  # of accuracy matrices that say values
+MAX_MATRICES = 4  # of a benchmark
 DARK_CELL = 65  # accuracy below which a cell is so dark that its number is white
 MAX_CHARACTERS = 24  # of one axis' labels; more of them are rotated
+WIDE = 3  # costs that differ by more than this are on a log scale
+COSTS = {  # columns of tables.cost_of_rows
+    "parameters": "trainable parameters",
+    "gflops_train": "GFLOPs per training image",
+    "gflops_infer": "GFLOPs per test image",
+    "train_seconds": "training seconds of a cell",
+    "peak_memory_mib": "peak memory (MiB)",
+}
 
 
 def accuracy_curves(results: Results, coloured: Sequence[str] = ()) -> Figure:
     """Average accuracy on the tasks seen, after each task: mean over cells, ± one deviation.
 
-    coloured: the rows that keep their colours, drawn above the others, which are grey; none = all.
+    coloured: the rows that keep their colours, drawn above the others, which are grey; without
+    them all rows are in colour, and behind those in front stand their single cells.
     """
     look = looks(results)
     if coloured:
@@ -35,126 +46,233 @@ def accuracy_curves(results: Results, coloured: Sequence[str] = ()) -> Figure:
         look = {m: look[m] for m in sorted(look, key=lambda m: m in coloured)}
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
+    groups = dict(list(curve.groupby(["benchmark", "method"], sort=False)))
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
-        here = curve[curve["benchmark"] == benchmark]
         for method, one in look.items():
-            if len(group := here[here["method"] == method]):
-                _accuracy_curve(axis, group, one)
+            if (group := groups.get((benchmark, method))) is not None:
+                _accuracy_curve(axis, group, one, method, single=not coloured)
         axis.set(title=benchmark, xlabel="tasks learned", ylabel="average accuracy (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     legend_of_lines(figure, {m: look[m] for m in coloured or look})
     return figure
 
 
-def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look) -> None:
+def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look, method: str, single: bool) -> None:
     """One row's line; a level for joint training, which is tested only once."""
     if look.kind == "joint":
         level = group["accuracy"].mean()
-        axis.axhline(level, color=look.colour, linestyle=look.dash, linewidth=1.2)
+        line = axis.axhline(level, color=look.colour, linestyle=look.dash, linewidth=1.2)
+        tip(line, method, f"{level:.1f}")
         return
-    method = look.kind == "method"
-    sns.lineplot(
-        group,
-        x="after_task",
-        y="accuracy",
+    table = group.pivot(index="after_task", columns="run_id", values="accuracy")
+    mean, std = table.mean(axis=1), table.std(axis=1).fillna(0)
+    front = look.kind == "method" and (look.front or not single)
+    if single and look.front:
+        lines = axis.plot(table.index, table, color=look.colour, alpha=0.3, linewidth=0.7)
+        for name, line in zip(table, lines, strict=True):
+            tip(line, method, f"{name}: {_listed(table[name])}")
+    else:
+        band = axis.fill_between(mean.index, mean - std, mean + std, color=look.colour, linewidth=0)
+        band.set_alpha(0.12 if look.kind == "method" else 0.05)
+        tip(band, method, "one standard deviation")
+    (line,) = axis.plot(
+        mean.index,
+        mean,
         color=look.colour,
         linestyle=look.dash,
-        ax=axis,
-        errorbar="sd",
-        marker="o" if method else None,
+        marker=look.marker or None,
         markersize=4,
-        legend=False,
-        err_kws={"alpha": 0.12 if method else 0.05},
+        linewidth=1.6 if front else 1.0,
+        zorder=3 if front else 2,
     )
+    tip(line, method, _listed(mean))
 
 
-def accuracy_matrices(results: Results, benchmark: str) -> Figure:
-    """Accuracy on each task after each task, one panel a method, mean over cells."""
-    cells = {
-        method: select(results, benchmark, method, "class")
-        for method in results.methods
-        if kind_of(results.protocol, method) != "joint"
-    }
-    cells = {method: found for method, found in cells.items() if len(found)}
-    figure, axes = panels(max(len(cells), 1), 3.1, 2.7)
-    for axis, (method, found) in zip(axes, cells.items(), strict=False):
-        matrices = [results.matrices[run, "class"] for run in found["run_id"]]
-        mean = 100 * np.mean(matrices, axis=0)
-        draw_matrix(axis, mean, range(1, len(mean) + 1), "viridis", (0, 100))
-        if len(mean) <= MAX_TASKS_WITH_NUMBERS:
-            _write_numbers(axis, mean)
-        axis.set(title=label(method), xlabel="task tested", ylabel="after task")
-    figure.suptitle(f"{benchmark}: accuracy (%)", y=1.0)
+def _listed(values: pd.Series) -> str:
+    """after task 1: 80.1, 2: 70.3 ..."""
+    return "after task " + ", ".join(f"{task}: {value:.1f}" for task, value in values.items())
+
+
+def orders(results: Results) -> Figure:
+    """Final average accuracy of each cell, and each row's mean with its 95% t interval."""
+    look = looks(results)
+    names = list(look)
+    height = 0.9 + 0.2 * len(names)
+    figure, axes = panels(len(results.benchmarks), 3.6, height, tall=True)
+    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
+        for place, (method, one) in enumerate(look.items()):
+            cells = select(results, benchmark, method, "class")
+            if not len(cells):
+                continue
+            values = cells["faa"].to_numpy()
+            (dots,) = axis.plot(
+                values, np.full(len(values), place), "o", color=one.colour, alpha=0.45, markersize=4
+            )
+            named = zip(cells["order_seed"], cells["seed"], values, strict=True)
+            said = ", ".join(f"order {o} seed {s}: {value:.1f}" for o, s, value in named)
+            tip(dots, method, said)
+            mean, half = values.mean(), half_width(values)
+            ends = [mean, mean] if np.isnan(half) else [mean - half, mean + half]
+            (line,) = axis.plot(ends, [place] * 2, color=one.colour, linewidth=1.2)
+            (middle,) = axis.plot(mean, place, "|", color=one.colour, markersize=11)
+            for artist in (line, middle):
+                tip(artist, method, f"mean {mean:.1f}, 95% interval {ends[0]:.1f} to {ends[1]:.1f}")
+        axis.set_yticks(range(len(names)), [row_of(m).short for m in names])
+        axis.set(title=benchmark, xlabel="FAA (%)")
+        axis.set_ylim(len(names) - 0.4, -0.6)
+        if axis.get_subplotspec().colspan.start:  # type: ignore[union-attr]
+            axis.set_yticklabels([])
     figure.tight_layout()
     return figure
+
+
+def forgetting_per_task(results: Results) -> Figure:
+    """The best accuracy that each task ever had minus its final one, mean over cells."""
+    look = {m: one for m, one in looks(results).items() if one.kind != "joint"}
+    figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
+    data = forgetting_data(results)
+    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
+        here = data[data["benchmark"] == benchmark]
+        for method, one in look.items():
+            mean = here[here["method"] == method].groupby("task")["forgetting"].mean()
+            if not len(mean):
+                continue
+            (line,) = axis.plot(
+                mean.index,
+                mean,
+                color=one.colour,
+                linestyle=one.dash,
+                marker=one.marker or None,
+                markersize=4,
+                linewidth=1.5 if one.front else 0.9,
+            )
+            listed = ", ".join(f"task {task}: {value:.1f}" for task, value in mean.items())
+            tip(line, method, listed)
+        axis.set(title=benchmark, xlabel="task", ylabel="forgetting (points)")
+        axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
+    legend_of_lines(figure, look)
+    return figure
+
+
+def forgetting_data(results: Results) -> pd.DataFrame:
+    """run_id, benchmark, method, task, forgetting (points) of every task but the last."""
+    cells = results.cells[results.cells["scenario"] == "class"]
+    rows = []
+    for run, benchmark, method in cells[["run_id", "benchmark", "method"]].itertuples(index=False):
+        matrix = 100 * results.matrices[run, "class"]
+        for task in range(len(matrix) - 1):
+            if not np.isnan(before := matrix[task:-1, task]).any():
+                rows.append([run, benchmark, method, task + 1, before.max() - matrix[-1, task]])
+    return pd.DataFrame(rows, columns=["run_id", "benchmark", "method", "task", "forgetting"])
+
+
+def accuracy_matrices(results: Results) -> Figure:
+    """Accuracy on each task after each task, mean over cells: a line of panels a benchmark.
+
+    Of the rows in front alone; those of every row are on its page.
+    """
+    look = {m: one for m, one in looks(results).items() if one.kind != "joint"}
+    methods = ([m for m, one in look.items() if one.front] or [*look])[:MAX_MATRICES]
+    figure, axes = panels(len(results.benchmarks) * len(methods), 2.5, 2.2, len(methods))
+    pairs = [(benchmark, method) for benchmark in results.benchmarks for method in methods]
+    for axis, (benchmark, method) in zip(axes, pairs, strict=False):
+        mean = mean_matrix(results, benchmark, method)
+        if mean is None:
+            axis.set_visible(False)
+            continue
+        tasks = range(1, len(mean) + 1)
+        draw_matrix(axis, mean, (tasks, tasks), "viridis", (0, 100))
+        if len(mean) <= MAX_TASKS_WITH_NUMBERS and len(pairs) <= MAX_PANELS_WITH_NUMBERS:
+            _write_numbers(axis, mean)
+        axis.set_title(f"{row_of(method).short}, {benchmark}", size="small")
+        tip(axis.images[0], method, f"{benchmark}: the numbers are on the row's page")
+    for axis in axes[-len(methods) :]:
+        axis.set_xlabel("task tested")
+    for axis in axes[:: len(methods)]:
+        axis.set_ylabel("after task")
+    figure.tight_layout()
+    return figure
+
+
+def mean_matrix(results: Results, benchmark: str, method: str) -> np.ndarray | None:
+    """(tasks, tasks) in percent, mean over the cells of a row; None without any."""
+    cells = select(results, benchmark, method, "class")
+    matrices = [results.matrices[run, "class"] for run in cells["run_id"]] if len(cells) else []
+    return 100 * np.mean(matrices, axis=0) if matrices else None
 
 
 def _write_numbers(axis: Axes, matrix: np.ndarray) -> None:
     for (after, task), value in np.ndenumerate(matrix):
         if not np.isnan(value):
             colour = "w" if value < DARK_CELL else "k"
-            axis.text(task, after, f"{value:.0f}", ha="center", va="center", size=7, color=colour)
+            axis.text(task, after, f"{value:.0f}", ha="center", va="center", size=6, color=colour)
 
 
-def forgetting_bars(results: Results) -> Figure:
-    """Forgetting (max form) of each method, mean and one standard deviation."""
-    cells = results.cells
-    cells = cells[(cells["scenario"] == "class") & cells["forgetting"].notna()]
-    figure, axis = plt.subplots(figsize=(max(6.0, 1.9 * len(results.benchmarks)), 3.2))
-    if len(cells):
-        shown = cells.assign(method=cells["method"].map(label))
-        names = [label(method) for method in results.methods]
-        sns.barplot(
-            shown,
-            x="benchmark",
-            y="forgetting",
-            hue="method",
-            hue_order=[name for name in names if name in set(shown["method"])],
-            order=results.benchmarks,
-            palette={label(method): look.colour for method, look in looks(results).items()},
-            errorbar="sd",
-            err_kws={"linewidth": 1},
-            ax=axis,
-        )
-        sns.move_legend(axis, "center left", bbox_to_anchor=(1.0, 0.5), frameon=False, title=None)
-    axis.set(xlabel="", ylabel="forgetting (points, max form)")
-    return figure
+def accuracy_against_cost(results: Results) -> Figure:
+    """Final average accuracy against each cost, both the mean over benchmarks.
 
-
-def accuracy_against_parameters(results: Results) -> Figure:
-    """Final average accuracy against trainable parameters (log scale), mean over cells."""
-    done = results.runs[results.runs["status"] == "done"]
-    size = pd.to_numeric(done.set_index("run_id")["params_trainable"])
-    cells = results.cells[results.cells["scenario"] == "class"]
+    Of rows that have finished cells on every benchmark. The line is the Pareto front of the rows
+    that are not joint: no other such row is as accurate for less.
+    """
+    data = cost_of_rows(results)
     look = looks(results)
-    figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
-    for axis, benchmark in zip(axes, results.benchmarks, strict=False):
-        here = cells[cells["benchmark"] == benchmark]
-        for method, group in here.groupby("method", sort=False):
-            axis.errorbar(
-                max(float(size.loc[group["run_id"]].mean()), MIN_PARAMETERS),
-                group["faa"].mean(),
-                yerr=group["faa"].std() if len(group) > 1 else None,
-                fmt=MARKERS[look[method].kind],
-                color=look[method].colour,
+    figure, axes = panels(len(COSTS), 3.6, 3.0)
+    for axis, (column, title) in zip(axes, COSTS.items(), strict=False):
+        here = data.dropna(subset=[column])
+        for method, cost, faa in here[["method", column, "faa"]].itertuples(index=False):
+            one = look[method]
+            (dot,) = axis.plot(
+                max(cost, MIN_PARAMETERS) if column == "parameters" else cost,
+                faa,
+                one.marker or MARKERS[one.kind],
+                color=one.colour,
+                markersize=7 if one.front else 5,
+                linestyle="none",
                 label=label(method),
-                capsize=2,
-                markersize=5,
             )
-        axis.set(xscale="log", title=benchmark)
-        axis.set(xlabel="trainable parameters", ylabel="final average accuracy (%)")
+            tip(dot, method, f"{faa:.1f}% at {cost:.4g} {title}")
+        front = here[here[f"front_{column}"]].sort_values(column)
+        costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
+        axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
+        axis.set(xlabel=title, ylabel="FAA (%)")
+        if here[column].max() > WIDE * max(here[column].min(), 0):
+            axis.set_xscale("log")
     handles: dict[str, Any] = {}
     for axis in axes:
         found, names = axis.get_legend_handles_labels()
         handles |= dict(zip(names, found, strict=True))
+    legend(figure, list(handles.values()))
+    return figure
+
+
+def ranks(results: Results, scores: pd.DataFrame) -> Figure:
+    """Critical-difference diagram (Demsar 2006). scores: benchmarks x methods, final accuracy.
+
+    Mean rank of each method; a bar joins methods whose ranks differ by less than the critical
+    difference of Nemenyi's test at 5%.
+    """
+    mean, p, difference = critical_difference(scores.to_numpy())
+    look = looks(results)
+    places = np.argsort(mean, kind="stable")
+    figure, axis = plt.subplots(figsize=(6.5, 0.9 + 0.28 * len(mean)))
+    for line, place in enumerate(places):
+        method = scores.columns[place]
+        colour = look[method].colour
+        axis.plot([mean[place]] * 2, [0, line + 1], color=colour, linewidth=0.8)
+        (dot,) = axis.plot(mean[place], line + 1, look[method].marker or "o", color=colour)
+        tip(dot, method, f"mean rank {mean[place]:.2f}")
+        text = f" {row_of(method).short} ({mean[place]:.1f})"
+        axis.text(mean[place], line + 1, text, va="center", size="small")
+    ordered = mean[places]
+    groups = [(low, ordered[ordered <= low + difference].max()) for low in ordered]
+    widest = [g for i, g in enumerate(groups) if i == 0 or g[1] > groups[i - 1][1]]
+    for level, (low, high) in enumerate(g for g in widest if g[1] > g[0]):
+        height = -0.25 - 0.3 * level
+        axis.plot([low - 0.03, high + 0.03], [height, height], color="#333333", linewidth=3)
+    axis.set(xlim=(1, len(mean) + 0.8), ylim=(len(mean) + 0.6, -1.2), yticks=[])
+    axis.set_title(f"Friedman p = {p:.3g}; critical difference {difference:.2f}", size=9)
+    axis.set_xlabel(f"mean rank over {len(scores)} benchmarks (1 is best)")
     figure.tight_layout()
-    figure.legend(
-        list(handles.values()),
-        list(handles),
-        loc="center left",
-        bbox_to_anchor=(1.0, 0.5),
-        frameon=False,
-    )
     return figure
 
 
@@ -166,33 +284,69 @@ def feature_drift(results: Results) -> Figure:
     look = looks(results)
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     drift = results.movement.dropna(subset=["feature_drift"])
+    means = drift.groupby(["benchmark", "method", "layer"])["feature_drift"].mean()
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
-        here = drift[drift["benchmark"] == benchmark]
-        for method, group in here.groupby("method", sort=False):
-            mean = group.groupby("layer")["feature_drift"].mean()
-            colour, dash, _ = look[method]
-            axis.plot(mean.index + 1, mean, color=colour, linestyle=dash, linewidth=1.3)
+        for method, one in look.items():
+            if (benchmark, method) not in means:
+                continue
+            mean = means[benchmark, method]
+            (line,) = axis.plot(
+                mean.index + 1, mean, color=one.colour, linestyle=one.dash, linewidth=1.3
+            )
+            listed = ", ".join(f"block {layer + 1}: {value:.3f}" for layer, value in mean.items())
+            tip(line, method, listed)
         axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine")
         axis.set(ylim=(0, None))
     drawn = set(drift["method"])
-    legend_of_lines(figure, {method: look[method] for method in look if method in drawn})
+    legend_of_lines(figure, {m: one._replace(marker="") for m, one in look.items() if m in drawn})
     return figure
 
 
 def prompt_similarity(results: Results) -> Figure:
     """Cosine between the prompts of every two layers after the last task, mean over all cells."""
     methods = [m for m in results.methods if m in set(results.similarity["method"])]
-    figure, axes = panels(len(methods), 3.4, 3.0)
+    figure, axes = panels(len(methods), 2.6, 2.3, 4)
     for axis, method in zip(axes, methods, strict=False):
         rows = results.similarity[results.similarity["method"] == method]
         half = rows.pivot_table(index="layer", columns="other", values="cosine")
         layers = sorted(set(half.index) | set(half.columns))
         square = half.reindex(index=layers, columns=layers)
         square = square.combine_first(square.T)
-        draw_matrix(axis, square.to_numpy(), layers, "vlag", (-1, 1))
-        axis.set(title=label(method), xlabel="layer", ylabel="layer")
+        draw_matrix(axis, square.to_numpy(), (layers, layers), "vlag", (-1, 1))
+        axis.set(title=row_of(method).short, xlabel="layer", ylabel="layer")
     figure.tight_layout()
     figure.colorbar(axes[0].images[0], ax=list(axes), label="cosine", shrink=0.8)
+    return figure
+
+
+def prompt_selection(results: Results) -> Figure:
+    """How often each prompt was chosen for each task's test images after the last task.
+
+    Mean over cells: a line of panels a row, a panel a benchmark.
+    """
+    methods = [m for m in results.methods if m in set(results.selection["method"])]
+    columns = len(results.benchmarks)
+    figure, axes = panels(len(methods) * columns, 2.3, 2.0, columns)
+    pairs = [(method, benchmark) for method in methods for benchmark in results.benchmarks]
+    groups = dict(list(results.selection.groupby(["method", "benchmark"], sort=False)))
+    for axis, pair in zip(axes, pairs, strict=False):
+        if (group := groups.get(pair)) is None:
+            axis.set_visible(False)
+            continue
+        cells = group["run_id"].nunique()
+        table = group.pivot_table(
+            index="eval_task", columns="prompt", values="share", aggfunc="sum", fill_value=0
+        )
+        table = table.reindex(columns=range(1, table.columns.max() + 1), fill_value=0) / cells
+        values = table.to_numpy()
+        draw_matrix(axis, values, (table.index, table.columns), "mako_r", (0, values.max()))
+        axis.set_title(f"{row_of(pair[0]).short}, {pair[1]}", size="small")
+        tip(axis.images[0], pair[0], f"{pair[1]}: largest share {values.max():.2f}")
+    for axis in axes[-columns:]:
+        axis.set_xlabel("prompt")
+    for axis in axes[::columns]:
+        axis.set_ylabel("task tested")
+    figure.tight_layout()
     return figure
 
 

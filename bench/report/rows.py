@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pandas as pd
 
+FRONT = ("hlgp", "l2p", "dualprompt", "coda-prompt")  # what the project is about
 FILE = Path(__file__).parents[1] / "suites" / "rows.csv"
 
 
@@ -20,9 +21,9 @@ class Row:
     """One line of rows.csv.
 
     label, short: the name in tables and figures, and the one in "HLGP minus". kind: "method",
-    "reference" (a row to compare methods with) or "joint" (all classes at once). colour and dash
-    (lengths of strokes and gaps): those of its line; empty for a method, which takes the next
-    colour of the palette. note: a sentence that every report with this row shows.
+    "reference" (a row to compare methods with) or "joint" (all classes at once). colour, dash
+    (lengths of strokes and gaps) and marker: those of its line; without a colour the row takes the
+    next one of a palette. note: a sentence that every report with this row shows.
     """
 
     row: str
@@ -31,6 +32,7 @@ class Row:
     kind: str = "method"
     colour: str = ""
     dash: str = ""
+    marker: str = ""
     note: str = ""
 
 

@@ -10,7 +10,7 @@ import pandas as pd
 
 from bench.report.checks import ROW_KEYS
 from bench.report.frames import Results
-from bench.report.rows import label, row_of
+from bench.report.rows import kind_of, label, row_of
 from bench.report.table_files import ReportTable
 from bench.stats import Summary, paired, summarise
 
@@ -49,15 +49,7 @@ def _dashed(table: pd.DataFrame) -> pd.DataFrame:
 
 def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.DataFrame:
     """Finished cells of one row, by order and seed."""
-    cells = results.cells
-    if not len(cells):
-        return cells
-    chosen = (
-        (cells["benchmark"] == benchmark)
-        & (cells["method"] == method)
-        & (cells["scenario"] == scenario)
-    )
-    return cells[chosen].sort_values(["order_seed", "seed"])
+    return results.by_row.get((benchmark, method, scenario), results.cells[:0])
 
 
 # --- accuracies -------------------------------------------------------------------------------
@@ -237,6 +229,55 @@ def cost_table(results: Results) -> pd.DataFrame:
             }
         )
     return pd.DataFrame(rows)
+
+
+def cost_of_rows(results: Results) -> pd.DataFrame:
+    """A row per method that has finished cells on every benchmark; each value the mean over them.
+
+    faa (percent), parameters, gflops_train, gflops_infer, train_seconds (of a cell) and
+    peak_memory_mib; front_COST: on the Pareto front of accuracy and this cost (never a joint row).
+    """
+    cells = results.cells[results.cells["scenario"] == "class"] if len(results.cells) else None
+    costs = ["parameters", "gflops_train", "gflops_infer", "train_seconds", "peak_memory_mib"]
+    if cells is None:
+        return pd.DataFrame(columns=["method", "faa", *costs, *(f"front_{c}" for c in costs)])
+    timing = results.timing.groupby("run_id").agg(
+        train_seconds=("train_seconds", "sum"), peak_memory_mib=("peak_memory_mib", "max")
+    )
+    runs = results.runs.set_index("run_id").join(timing)
+    runs = runs.rename(columns={"params_trainable": "parameters"})[costs]
+    runs = runs.apply(pd.to_numeric, errors="coerce")
+    means = cells.join(runs, on="run_id").groupby(ROW_KEYS, sort=False)[["faa", *costs]].mean()
+    whole = means.groupby("method", sort=False)["faa"].size() == len(results.benchmarks)
+    table = means.groupby("method", sort=False).mean()[whole]
+    table = table.reindex([method for method in results.methods if method in table.index])
+    takes_part = [kind_of(results.protocol, method) != "joint" for method in table.index]
+    for cost in costs:
+        own = pareto_front(table.loc[takes_part, cost], table.loc[takes_part, "faa"])
+        table[f"front_{cost}"] = own.reindex(table.index, fill_value=False)
+    return table.reset_index()
+
+
+def pareto_front(cost: pd.Series, accuracy: pd.Series) -> pd.Series:
+    """True where no other row is at least as accurate for less, or more accurate for as much."""
+    front = []
+    for own_cost, own in zip(cost, accuracy, strict=True):
+        better = (cost <= own_cost) & (accuracy >= own) & ((cost < own_cost) | (accuracy > own))
+        front.append(bool(own_cost == own_cost) and not better.any())
+    return pd.Series(front, index=cost.index, dtype=bool)
+
+
+def scores(results: Results) -> pd.DataFrame:
+    """Mean final accuracy, benchmarks x methods, of the methods that were run on all of them.
+
+    Reference and joint rows take no part.
+    """
+    means = {
+        method: [select(results, b, method, "class")["faa"].mean() for b in results.benchmarks]
+        for method in results.methods
+        if kind_of(results.protocol, method) == "method" and len(results.cells)
+    }
+    return pd.DataFrame(means, index=results.benchmarks).dropna(axis=1)
 
 
 def _mean(column: pd.Series) -> float | str:

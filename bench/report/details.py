@@ -1,0 +1,143 @@
+"""A page for each row and each cell: settings, accuracy matrices, losses, the end of the log."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from markupsafe import Markup
+
+from bench.report.frames import Results
+from bench.report.page import (
+    Code,
+    Files,
+    HtmlTable,
+    Section,
+    Text,
+    anchor,
+    file_name,
+    html_table,
+    link,
+    page,
+)
+from bench.report.plots import mean_matrix
+from bench.report.rows import label, row_of
+from bench.report.tables import METRIC_TITLES
+
+ROWS, CELLS = "rows", "cells"  # folders of the pages
+LOG_LINES = 20
+SHADED = Markup('<span style="--share:{:.2f}">{:.1f}</span>')
+OF_A_RUN = ("status", "reason", "precision", "tasks", "classes", "params_trainable", "gflops_train")
+MADE_BY = ("gflops_infer", "version", "commit", "code_sha", "spec_sha", "env_sha", "weights_sha")
+FACTS = (*OF_A_RUN, *MADE_BY, "data_sha", "stream_sha")
+
+
+def link_of_row(method: str, name: str) -> Markup:
+    """A link from the suite's page to the row's."""
+    return anchor(link(ROWS, f"{file_name(method)}.html"), name)
+
+
+def cells_table(results: Results) -> HtmlTable:
+    """Every finished cell with its metrics and a link to its page."""
+    if not len(results.cells):
+        return HtmlTable([], [])
+    cells = results.cells[results.cells["scenario"] == "class"]
+    rows = [
+        (
+            anchor(link(CELLS, f"{file_name(cell.run_id)}.html"), cell.run_id),
+            *(_number(getattr(cell, metric)) for metric in METRIC_TITLES),
+        )
+        for cell in cells.itertuples()
+    ]
+    heads = ["cell", *METRIC_TITLES.values()]
+    return HtmlTable(heads, rows, frozenset(), Files("tables", "cells", ("csv",)))
+
+
+def _number(value: float) -> str:
+    return "–" if np.isnan(value) else f"{value:.1f}"
+
+
+def matrix_table(matrix: np.ndarray) -> HtmlTable:
+    """An accuracy matrix (tasks, tasks) in percent, each number on a shade of its own."""
+    heads = ["after task", *(f"task {task + 1}" for task in range(len(matrix)))]
+    rows = [
+        (
+            str(after + 1),
+            *("" if np.isnan(v) else SHADED.format(min(max(v, 0), 100) / 100, v) for v in row),
+        )
+        for after, row in enumerate(matrix)
+        if not np.isnan(row).all()
+    ]
+    return HtmlTable(heads, rows, frozenset())
+
+
+def pages(results: Results) -> Iterator[tuple[str, str]]:
+    """(file in the report's folder, text) of every page."""
+    losses = dict(list(results.losses.groupby("run_id", sort=False)))
+    for method in results.methods:
+        yield f"{ROWS}/{file_name(method)}.html", _row(results, method)
+    for run in results.runs.to_dict("records"):
+        text = _cell(results, run, losses.get(run["run_id"]))
+        yield f"{CELLS}/{file_name(run['run_id'])}.html", text
+
+
+def _row(results: Results, method: str) -> str:
+    back = ("../index.html", f"Results: {results.suite}")
+    sections = []
+    for benchmark in results.benchmarks:
+        matrix = mean_matrix(results, benchmark, method)
+        if matrix is None:
+            continue
+        rows = []
+        for cell in results.by_row[benchmark, method, "class"].itertuples():
+            address = link("..", CELLS, f"{file_name(cell.run_id)}.html")
+            name = anchor(address, f"class order {cell.order_seed}, seed {cell.seed}")
+            rows.append((name, *(_number(getattr(cell, m)) for m in METRIC_TITLES)))
+        cells = HtmlTable(["cell", *METRIC_TITLES.values()], rows, frozenset())
+        said = Text("Accuracy on each task after each task, percent, mean over the cells:")
+        sections.append(Section(benchmark, [cells, said, matrix_table(matrix)]))
+    settings = results.protocol[results.protocol["method"] == method]
+    table = [
+        (str(key), " / ".join(dict.fromkeys(group["value"])))
+        for key, group in settings.groupby("key", sort=False)
+    ]
+    note = [Text(row_of(method).note)] if row_of(method).note else []
+    sections.append(Section("Settings", [HtmlTable(["setting", "value"], table, frozenset())]))
+    return page(label(method), sections, note, back)
+
+
+def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) -> str:
+    run_id = run["run_id"]
+    address = link("..", "rows", f"{file_name(run['method'])}.html")
+    command = (
+        f"python -m bench.run {run['suite']} --method {run['method']} --benchmark "
+        f"{run['benchmark']} --order-seed {run['order_seed']} --seed {run['seed']} --name check"
+    )
+    sections = []
+    for scenario, said in (("class", "Accuracy"), ("task", "Accuracy, task known")):
+        if (run_id, scenario) in results.matrices:
+            table = matrix_table(100 * results.matrices[run_id, scenario])
+            sections.append(Section(said, [Text("Percent, on each task after each task."), table]))
+    if losses is not None:
+        last = losses[losses["epoch"] == losses.groupby("task")["epoch"].transform("max")]
+        table = last[["task", "epoch", "part", "value"]].astype({"task": str, "epoch": str})
+        text = Text(
+            "Mean of each part of the loss in the last epoch of each task; losses.csv has all."
+        )
+        sections.append(Section("Losses", [text, html_table(table)]))
+    facts = [(name, str(run[name])) for name in FACTS if str(run[name])]
+    sections.append(Section("The run", [HtmlTable(["fact", "value"], facts, frozenset())]))
+    folder = results.folders.get(run["suite"], Path())
+    if log := _end_of(folder / "runs" / run_id / "log.txt"):
+        sections.append(Section("End of its log", [Code(log)]))
+    lead = [Text("This command runs it again:"), Code(command)]
+    return page(run_id, sections, lead, (address, label(run["method"])))
+
+
+def _end_of(file: Path) -> str:
+    try:
+        return "\n".join(file.read_text("utf-8", "replace").splitlines()[-LOG_LINES:])
+    except OSError:
+        return ""

@@ -1,0 +1,315 @@
+"""What the page of a suite says, section by section, from its results."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from markupsafe import Markup
+
+from bench.paths import PROJECT
+from bench.report import answer, details, figures, pairs, tables
+from bench.report.answer import Answer
+from bench.report.frames import Results
+from bench.report.look import looks
+from bench.report.page import (
+    Code,
+    Files,
+    HtmlFigure,
+    HtmlTable,
+    Items,
+    More,
+    Rows,
+    Section,
+    Switch,
+    Text,
+    html_table,
+)
+from bench.report.rows import FRONT, row_of
+from bench.report.table_files import ReportTable
+from bench.store.tables import NOT_RECORDED
+
+SUITES = PROJECT / "bench" / "suites"
+ANSWER_TEXT = (
+    "Mean over class orders and seeds with its 95% t interval, in percent. Best method of each "
+    "benchmark in bold. Underlined: no difference from it can be told (t test over pairs of the "
+    "same order and seed, Holm's correction, 5%). Rows below the first rule are references and "
+    "take no part; those below the second see all classes at once."
+)
+INTERVALS = (
+    "All intervals are t intervals. In simulations with three, five and ten cells they cover the "
+    "true mean in 95 of 100 experiments. BCa bootstrap intervals, which stand beside them in "
+    "tables/pairs.csv, are too narrow for so few cells."
+)
+METRICS_TEXT = (
+    "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: "
+    "max form. Class-incremental, the task is never known at test."
+)
+COST_TEXT = (
+    "FLOPs count the query's forward pass although it is shared between methods. Times are of the "
+    "machine that ran the cells, with the query cache as it happened to be."
+)
+MOVEMENT_TEXT = (
+    "What training did: size of the prompts after the last task, how much a task changes them "
+    "relative to it, and drift (1 - cosine) of earlier tasks' features as the head reads them. A "
+    "row flagged HARDLY MOVED is in effect a linear head."
+)
+NO_SELECTION = (
+    "Which prompts were chosen: not recorded in these runs (no selection.csv), or no row selects."
+)
+# a[t, i]: accuracy on task i after task t, of N tasks (bench/metrics.py).
+DEFINITIONS = (
+    "Final average accuracy, FAA = (1/N) Σᵢ a[N, i].",
+    "Cumulative average accuracy, CAA = (1/N) Σₜ Aₜ with Aₜ = (1/t) Σᵢ≤ₜ a[t, i].",
+    "Forgetting (max form, Chaudhry et al. 2018) = (1/(N−1)) Σᵢ<N (maxₜ<N a[t, i] − a[N, i]).",
+    "Task known: FAA of the same logits, restricted to the classes of the image's own task.",
+    "a[t, i]: share of correct answers on the test images of task i after task t, of N tasks.",
+)
+METRICS = (  # of the switch: name, column of cells, scenario
+    ("Final average", "faa", "class"),
+    ("Cumulative average", "caa", "class"),
+    ("Forgetting", "forgetting", "class"),
+    ("Task known", "faa", "task"),
+)
+
+
+def lead(results: Results, verdict: str) -> list[Any]:
+    """Above the first section: scale, hardware, code and command in a line, then the verdict."""
+    done = results.runs[results.runs["status"] == "done"]
+    versions = sorted({str(value) for value in done["version"]} - {NOT_RECORDED, ""})
+    code = f"version {', '.join(versions)}" if versions else "code not recorded"
+    line = ". ".join(filter(None, (scale(results), hardware(results), code, verdict)))
+    command = f"./run_all.sh {results.suite}"
+    made = Markup(". Made by <code>{}</code>.").format(command) if is_suite(results.suite) else "."
+    return [Text(Markup("{}{}").format(line, made))]
+
+
+def is_suite(name: str) -> bool:
+    """True if a file of bench/suites describes it."""
+    return (SUITES / f"{name}.py").is_file()
+
+
+def scale(results: Results) -> str:
+    """How many cells, orders and seeds, in which precision."""
+    done = results.runs[results.runs["status"] == "done"]
+    orders, seeds = done["order_seed"].nunique(), done["seed"].nunique()
+    return (
+        f"{len(done)} of {len(results.runs)} cells finished, {_count(orders, 'class order')} x "
+        f"{_count(seeds, 'seed')}, {precision(results)}"
+    )
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def precision(results: Results) -> str:
+    done = results.runs[results.runs["status"] == "done"]
+    precisions = sorted(set(done["precision"]) - {""})
+    said = "precision " + (" and ".join(precisions) or "unknown")
+    if len(precisions) > 1:
+        said += " (NOT the same for all cells: rows may differ by that too)"
+    return said
+
+
+def hardware(results: Results) -> str:
+    """The machines that ran the cells, as far as they are recorded."""
+    used = results.environments[results.environments["env_sha"].isin(results.runs["env_sha"])]
+    named = []
+    for machine in used.itertuples():
+        known = (machine.processor, machine.instructions, machine.device)
+        said = ", ".join(v for v in known if v and v != NOT_RECORDED)
+        named.append(f"{said}, {machine.cores} cores, torch {machine.torch}")
+    return "; ".join(dict.fromkeys(named))
+
+
+def sections(
+    results: Results,
+    made: dict[str, ReportTable],
+    answers: dict[str, Answer],
+    whom: dict[str, pairs.Differences],
+    drawn: dict[str, list[HtmlFigure]],
+    notes: list[str],
+) -> list[Section]:
+    """All sections of the page. answers: by the names of METRICS; whom: by benchmark; both empty
+    for a suite of settings, which has no methods. drawn: the figures of each section. notes: what
+    a reader must know, in the first section.
+    """
+    found = [
+        *([_answer(results, answers)] if answers else []),
+        *([_whom(results, whom, drawn[figures.WHOM])] if whom else []),
+        _curves(results, drawn[figures.CURVES]),
+        _cost(made["cost"], drawn[figures.COSTS]),
+        _prompts(results, made["movement"], drawn[figures.PROMPTS]),
+        _numbers(results, made),
+        Section("Protocol", protocol(results)),
+        _missing(results),
+        Section("Definitions", [Items(list(DEFINITIONS))]),
+    ]
+    found[0].blocks.append(Items(notes, important=True))
+    return found
+
+
+def all_answers(results: Results) -> dict[str, Answer]:
+    """The table as a paper prints it, by each metric that was measured."""
+    if not (results.reference and len(results.cells)):
+        return {}
+    found = {name: answer.answer(results, *which) for name, *which in METRICS}
+    return {name: one for name, one in found.items() if one.standings}
+
+
+def _answer(results: Results, answers: dict[str, Answer]) -> Section:
+    choices = []
+    for name, metric, scenario in METRICS:
+        if (found := answers.get(name)) is not None:
+            links = {m: details.link_of_row(m, said) for m, said in found.names.items()}
+            table = answer.html(found, results.benchmarks, links)
+            files = Files("tables", answer_file(metric, scenario))
+            choices.append((name, table._replace(files=files)))
+    found = answers["Final average"]
+    statements = Items(answer.sentences(found, results.benchmarks))
+    return Section("The answer", [statements, Switch("Metric", choices), Text(ANSWER_TEXT)])
+
+
+def answer_file(metric: str, scenario: str) -> str:
+    """The name of the files of a table as a paper prints it."""
+    if scenario == "task":
+        return "answer_task_known"
+    return "answer" if metric == "faa" else f"answer_{metric}"
+
+
+def headline(results: Results, answers: dict[str, Answer]) -> str:
+    """Who stands best where, in a sentence."""
+    if not answers:
+        return "Settings of a search" if len(results.cells) else "No cell has finished yet"
+    best = {
+        benchmark: row_of(method).short
+        for (benchmark, method), standing in answers["Final average"].standings.items()
+        if standing.rank == "best"
+    }
+    told = ", ".join(f"{name} on {benchmark}" for benchmark, name in best.items())
+    return f"Highest mean: {told}" if told else "One method, so nothing is compared"
+
+
+def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[HtmlFigure]) -> Section:
+    why = figures.why_no_ranks(tables.scores(results))
+    files = Files("tables", "pairs", ("csv",))
+    matrices = [
+        (benchmark, pairs.html(results.methods, found)._replace(files=files))
+        for benchmark, found in whom.items()
+    ]
+    text = pairs.explanation(whom)
+    shown = [Switch("Benchmark", matrices), Text(text), Text(INTERVALS), *drawn]
+    return Section("Who is better than whom", [*shown, *([Text(why)] if why else [])])
+
+
+def _curves(results: Results, drawn: list[HtmlFigure]) -> Section:
+    look = looks(results)
+    some = len(set(look) & {*FRONT, "linear"}) > 1
+    chosen = [
+        (m, row_of(m).short, _css(one.colour), not some or m in (*FRONT, "linear", "joint-linear"))
+        for m, one in look.items()
+    ]
+    left_out = figures.what_is_left_out(results)
+    blocks = [Rows(chosen), *drawn] if drawn else []
+    return Section("Curves", [*blocks, *([Text(left_out)] if left_out else [])])
+
+
+def _css(colour: Any) -> str:
+    if isinstance(colour, str):
+        return colour
+    return "#" + "".join(f"{round(255 * part):02x}" for part in colour)
+
+
+def _cost(table: ReportTable, drawn: list[HtmlFigure]) -> Section:
+    shown = html_table(table.shown, Files("tables", "cost"))
+    return Section("Cost", [*drawn, More("Cost of each row, a table", [shown]), Text(COST_TEXT)])
+
+
+def _prompts(results: Results, table: ReportTable, drawn: list[HtmlFigure]) -> Section:
+    shown = html_table(table.shown, Files("tables", "movement"))
+    said = [] if len(results.selection) else [Text(NO_SELECTION)]
+    blocks = [Text(MOVEMENT_TEXT), *drawn, *said]
+    return Section("What the prompts did", [*blocks, More("Movement, a table", [shown])])
+
+
+def _numbers(results: Results, made: dict[str, ReportTable]) -> Section:
+    cells = details.cells_table(results)
+    return Section(
+        "All numbers",
+        [
+            Text(METRICS_TEXT),
+            More("Means", [html_table(made["main"].shown, Files("tables", "main"))]),
+            More(
+                "Means, task known",
+                [html_table(made["task_scenario"].shown, Files("tables", "task_scenario"))],
+            ),
+            More("Cells", [cells] if cells.rows else [Text("none")]),
+        ],
+    )
+
+
+# --- protocol ---------------------------------------------------------------------------------
+
+
+def protocol(results: Results) -> list[Any]:
+    """What all rows share, as a list; what differs, as two small tables; the environments."""
+    shared, by_benchmark, by_row = differences(results.protocol)
+    blocks: list[Any] = []
+    if by_row:
+        heads = ["setting", "value", "rows"]
+        blocks.append(Text("What differs between rows of one benchmark:"))
+        blocks.append(HtmlTable(heads, by_row, files=Files("tables", "protocol")))
+    if by_benchmark:
+        blocks.append(Text("What differs between benchmarks alone:"))
+        blocks.append(HtmlTable(["setting", "value", "benchmarks"], by_benchmark))
+    if shared:
+        items = [f"{key}: {value}" for key, value in shared]
+        blocks.append(More(f"What all rows share ({len(items)} settings)", [Items(items)]))
+    environments = results.environments
+    used = environments[environments["env_sha"].isin(results.runs["env_sha"])]
+    blocks.append(More("Environments", [html_table(used)]))
+    digests = results.runs[["benchmark", "data_sha", "weights_sha", "code_sha", "precision"]]
+    short = digests.drop_duplicates().map(lambda value: str(value)[:33])
+    blocks.append(More("Digests of images, weights and code", [html_table(short)]))
+    return blocks
+
+
+def differences(
+    frame: pd.DataFrame,
+) -> tuple[list[tuple], list[tuple], list[tuple]]:
+    """(key, value) of all rows; (key, value, benchmarks); (key, value, rows), from protocol.csv.
+
+    A value that a row has on some benchmarks alone names them.
+    """
+    shared, by_benchmark, by_row = [], [], []
+    benchmarks = frame["benchmark"].nunique()
+    for key, group in frame.groupby("key", sort=False):
+        if group["value"].nunique() == 1:
+            shared.append((key, group["value"].iloc[0]))
+            continue
+        within = group.groupby("benchmark")["value"].nunique()
+        if (within == 1).all():
+            for value, of in group.groupby("value", sort=False)["benchmark"].unique().items():
+                by_benchmark.append((key, value, ", ".join(of)))
+            continue
+        for value, of in group.groupby("value", sort=False):
+            named = []
+            for method, on in of.groupby("method", sort=False)["benchmark"].unique().items():
+                where = "" if len(on) == benchmarks else f" ({', '.join(on)})"
+                named.append(row_of(str(method)).short + where)
+            by_row.append((key, value, ", ".join(named)))
+    return shared, by_benchmark, by_row
+
+
+# --- missing ----------------------------------------------------------------------------------
+
+
+def _missing(results: Results) -> Section:
+    left = results.missing()
+    if not len(left):
+        return Section("Missing cells", [Text("None: every cell has a result.")])
+    shown = html_table(left, Files("tables", "missing"))
+    text = f"{len(left)} cell(s) without a result. This command runs them:"
+    blocks = [Text(text), Code(f"python -m bench.grid {results.suite}"), shown]
+    return Section("Missing cells", blocks)

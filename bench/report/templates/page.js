@@ -1,0 +1,45 @@
+"use strict";
+// Without this script everything is on the page; it adds sorting and the choice of rows.
+document.documentElement.classList.add("scripted");
+
+const number = (text) => {
+  const found = text.replace("−", "-").match(/^[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?/i);
+  return found ? Number(found[0].replaceAll(",", "")) : NaN;
+};
+
+const compare = (a, b) => {
+  const [x, y] = [number(a), number(b)];
+  if (Number.isNaN(x) || Number.isNaN(y)) {
+    return Number.isNaN(x) - Number.isNaN(y) || a.localeCompare(b);
+  }
+  return x - y;
+};
+
+function sort(head, column) {
+  const up = head.getAttribute("aria-sort") === "descending";
+  const body = head.closest("table").tBodies[0];
+  const text = (row) => row.cells[column].textContent.trim();
+  const rows = [...body.rows].sort((a, b) => (up ? 1 : -1) * compare(text(a), text(b)));
+  for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
+  head.setAttribute("aria-sort", up ? "ascending" : "descending");
+  for (const row of rows) row.classList.remove("first");
+  body.append(...rows);
+}
+
+for (const head of document.querySelectorAll("thead th")) {
+  if (!head.textContent) continue;
+  const button = document.createElement("button");
+  button.textContent = head.textContent;
+  button.addEventListener("click", () => sort(head, head.cellIndex));
+  head.replaceChildren(button);
+}
+
+const showRow = (box) => {
+  for (const part of document.querySelectorAll("svg [data-row]")) {
+    if (part.dataset.row === box.value) part.classList.toggle("hidden", !box.checked);
+  }
+};
+for (const box of document.querySelectorAll(".rows input")) {
+  showRow(box);
+  box.addEventListener("change", () => showRow(box));
+}
