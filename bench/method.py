@@ -22,7 +22,8 @@ You must write two functions:
   do not take part. An image's logits must not depend on the other images of its batch.
 
 You may override the rest of `Method`: `loss`, `begin_task`, `end_task`, `param_groups`,
-`layer_prompts` (prompts that are measured as they move), `selection`, `settings_for`, `network`.
+`layer_prompts` (prompts that are measured as they move), `chosen` (which prompts an image gets, to
+be counted), `selection`, `settings_for`, `network`.
 
 The order of the calls, for each task:
     begin_task(task)
@@ -149,6 +150,13 @@ class Method(nn.Module):
     def layer_prompts(self) -> dict[int, Tensor]:
         """layer -> (rows, D): the prompts that the current task trains, for movement.csv."""
         return {}
+
+    def chosen(self, query: Tensor) -> Tensor | None:
+        """Which prompts each image gets at test, for selection.csv, from its query (B, D).
+
+        (B, prompts), each row shares that sum to 1; None for a method that does not select.
+        """
+        return None
 
     @classmethod
     def selection(cls, model: dict[str, Any]) -> str:

@@ -82,11 +82,15 @@ class Components(nn.Module):
 
     def forward(self, query: Tensor, first: int, training: bool) -> Tensor:
         """Prompts (B, length, D) for queries (B, D), from the same rows."""
+        alpha = self.weights(query, first, training)
+        return torch.einsum("bm,mld->bld", alpha, self.rows("prompt", first, training))
+
+    def weights(self, query: Tensor, first: int, training: bool) -> Tensor:
+        """alpha (B, M): the cosine of each attended query to each key."""
         key, attention = self.rows("key", first, training), self.rows("attention", first, training)
         unit_key = nn.functional.normalize(key, dim=1)
         attended_norm = (query.square() @ attention.square().T).sqrt().clamp(min=1e-12)
-        alpha = (query @ (attention * unit_key).T) / attended_norm
-        return torch.einsum("bm,mld->bld", alpha, self.rows("prompt", first, training))
+        return (query @ (attention * unit_key).T) / attended_norm
 
     def orthogonality(self, first: int) -> Tensor:
         """Sum over P, K and A of mean((T T^T - I)^2) (models/zoo.py::ortho_penalty)."""
@@ -156,6 +160,13 @@ class CodaPrompt(Method):
             layer: components.prompt.flatten(0, 1)
             for layer, components in zip(self.layers, self.components, strict=True)
         }
+
+    def chosen(self, query: Tensor) -> Tensor:
+        """|alpha| / sum |alpha|, mean over layers: its weights are soft and may be negative."""
+        weights = [c.weights(query, self.frozen, self.training_task) for c in self.components]
+        return torch.stack(
+            [nn.functional.normalize(one, p=1, dim=1).abs() for one in weights]
+        ).mean(dim=0)
 
     def prefixes(self, query: Tensor) -> dict[int, Tensor]:
         """layer -> (B, 2, length / 2, D)."""

@@ -159,6 +159,11 @@ class DualPrompt(Method):
         g_prefixes = dict(zip(self.g_layers, self.g_prompt, strict=True))
         return g_prefixes | dict(zip(self.e_layers, e_prompt, strict=True))
 
+    def chosen(self, query: Tensor) -> Tensor:
+        """(B, tasks): 1 at the task whose E-prompt an image gets; in form "coda" over the layers."""
+        nearest = self.e.cosine(query, self.begun).argmax(dim=2)
+        return F.one_hot(nearest, self.tasks).float().mean(dim=0)
+
     def key_term(self, query: Tensor, task: int) -> Tensor:
         """The keys' term: minus the mean cosine, or in the form "coda" the summed (1 - cosine)."""
         cosine = self.e.cosine(query, self.begun, trained=task)[:, :, task]

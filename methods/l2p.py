@@ -37,6 +37,12 @@ class PromptPool(nn.Module):
         """Cosines (B, M) of each query to every key."""
         return F.normalize(query, dim=1) @ F.normalize(self.keys, dim=1).T
 
+    def shares(self, query: Tensor) -> Tensor:
+        """(B, M): 1 / N at each prompt that an image gets."""
+        cosine = self.cosine(query)
+        places = cosine.topk(self.top_n, dim=1).indices
+        return torch.zeros_like(cosine).scatter_(1, places, 1 / self.top_n)
+
     def forward(self, query: Tensor, forced: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Prompts (B, N, length, D) for queries (B, D), and their keys' cosines (B, N), best first.
 
@@ -79,6 +85,9 @@ class L2P(Method):
 
     def layer_prompts(self) -> dict[int, Tensor]:
         return {0: self.pool.prompts.flatten(0, 1)}
+
+    def chosen(self, query: Tensor) -> Tensor:
+        return self.pool.shares(query)
 
     def _run(self, images: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
         """Logits (B, classes) and the chosen keys' cosines (B, N)."""

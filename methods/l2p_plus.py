@@ -67,6 +67,10 @@ class L2PPlus(Method):
             for layer, pool in zip(self.layers, self.pools, strict=True)
         }
 
+    def chosen(self, query: Tensor) -> Tensor:
+        """Mean over layers, each of which has a pool of its own."""
+        return torch.stack([pool.shares(query) for pool in self.pools]).mean(dim=0)
+
     def prefixes(self, query: Tensor) -> tuple[dict[int, Tensor], Tensor]:
         """layer -> (B, 2, N * length / 2, D), and the key loss, a scalar."""
         prefix, distance = {}, torch.zeros((), device=query.device)

@@ -23,7 +23,7 @@ from bench.paths import SAME_CODE
 from bench.store.codes import record_same
 from bench.store.collect import TableRows, rows_of_done, rows_of_run
 from bench.store.rundir import RunDir
-from bench.store.tables import TABLES, Rows
+from bench.store.tables import LATER_TABLES, TABLES, Rows
 
 COMPARED = [name for name in TABLES if name != "timing"]
 
@@ -92,6 +92,8 @@ def _difference(before: TableRows, run: RunDir, failed: dict[str, str]) -> str:
     again = rows_of_run(run)
     for name in COMPARED:
         old, new = before.tables[name], again.tables[name]
+        if name in LATER_TABLES and not old:
+            continue  # not recorded then
         different = sum(_text(a) != _text(b) for a, b in zip(old, new, strict=False))
         different += abs(len(old) - len(new))
         if different:

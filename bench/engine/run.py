@@ -46,19 +46,26 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
     correct = {"class": np.zeros(len(tasks), dtype=int), "task": np.zeros(len(tasks), dtype=int)}
     n = np.zeros(len(tasks), dtype=int)
     features = cell.queries.plain("test") if method.needs_query else None
+    last = after is stream.tasks[-1]
+    shares: list[Tensor] = []  # of the prompts, summed over the images of each task
     for batch in stream.test_batches(after.stop, method.needs_images):
         stopping.check()
         images, query, labels = inputs(cell, batch, features)
-        if "gflops_infer" not in cell.facts and after is stream.tasks[-1]:
+        if "gflops_infer" not in cell.facts and last:
             cell.facts["gflops_infer"] = inference_gflops(method, images, query)
         logits, labels = method(images, query)[:, : after.stop].cpu(), labels.cpu()
         if not torch.isfinite(logits).all():
             raise Diverged(f"logits that are not finite after task {after.index + 1}")
         task_of = torch.from_numpy(stream.task_of_class[labels.numpy()])
         n += _per_task(task_of, len(tasks))
+        if last and (chosen := method.chosen(query)) is not None:
+            of_batch = torch.nn.functional.one_hot(task_of, len(tasks)).double()
+            shares.append(of_batch.T @ chosen.double().cpu())
         own_logits = _only_own_task(logits, bounds[task_of])
         for scenario, scores in (("class", logits), ("task", own_logits)):
             correct[scenario] += _per_task(task_of[scores.argmax(dim=1) == labels], len(tasks))
+    if shares:
+        cell.add("selection", _selection(torch.stack(shares).sum(dim=0).numpy() / n[:, None]))
     return [
         {
             **identity(cell.spec),
@@ -70,6 +77,15 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
         }
         for scenario, hits in correct.items()
         for i, task in enumerate(tasks)
+    ]
+
+
+def _selection(shares: np.ndarray) -> Rows:
+    """Rows of selection.csv from (tasks, prompts): the prompts that some image of a task got."""
+    return [
+        {"eval_task": task + 1, "prompt": prompt + 1, "share": round(float(share), 6)}
+        for (task, prompt), share in np.ndenumerate(shares)
+        if round(float(share), 6)
     ]
 
 
@@ -249,5 +265,6 @@ def _restore_tasks(cell: Cell, kept: Checkpoints) -> None:
     for state in kept.after():
         if kept.restore(state, cell.method):
             cell.finished_tasks, cell.stream.digest = state.finished, state.stream
-            cell.tables, cell.facts = state.tables, state.facts
+            cell.tables |= state.tables
+            cell.facts = state.facts
             return

@@ -40,8 +40,9 @@ class Results:
     runs: a row per cell (text). cells: a row per finished cell and scenario, every metric in
     percent; matrices: its accuracy matrix. curve: average accuracy after each task, in percent.
     losses: mean of each term of the loss in each epoch. movement, similarity: what training did to
-    prompts and features (bench/engine/movement.py). protocol: what each row was run with.
-    environments: what each env_sha of runs stands for. A table that was not recorded is empty.
+    prompts and features (bench/engine/movement.py). selection: which prompts the test images got.
+    protocol: what each row was run with. environments: what each env_sha of runs stands for. A
+    table that was not recorded is empty.
     reference, figure_rows: as in bench/store/facts.py.
     notes: a line for each other suite or row that was asked for and is not shown, with the reason.
     folders: where the tables of each suite lie. of_other_code: what is to be said of a row
@@ -118,7 +119,6 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
         facts.figure_rows,
         runs,
         **tables,
-        selection=pd.DataFrame(columns=["run_id", "benchmark", "method"]),
         **_numbers(frame),
         notes=tuple(notes),
         folders={one.name: one for one in (*beside, *if_comparable, folder)},
@@ -167,7 +167,7 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     protocol = _optional(folder, "protocol", PROTOCOL)
     checks.refuse_foreign(folder, runs, frame)
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
-    names = ("timing", "losses", "movement", "similarity")
+    names = ("timing", "losses", "movement", "similarity", "selection")
     measured = {name: _measured(folder, name, runs) for name in names}
     runs["suite"] = folder.name  # tells rows of several suites apart, also of renamed folders
     environments = _optional(folder, "environments", ENVIRONMENTS)

@@ -16,6 +16,7 @@ from bench.store.rundir import RunDir, identity
 from bench.store.tables import (
     CLASSES,
     ENVIRONMENTS,
+    LATER_TABLES,
     NOT_RECORDED,
     PROTOCOL,
     RUNS,
@@ -80,6 +81,8 @@ def rows_of_done(folder: Path, cells: Iterable[RunSpec]) -> dict[str, TableRows]
 
 def _read(folder: Path, name: str) -> Rows:
     file = folder / f"{name}.csv"
+    if name in LATER_TABLES:
+        return _optional(folder, name, TABLES[name])
     return read_metrics(file) if name == "metrics" else read_csv(file, TABLES[name])
 
 

@@ -1,7 +1,7 @@
 """The directory of one cell's run, and what is in it.
 
     spec.json  env.json  classes.csv  log.txt  ckpt/  stale/
-    {metrics,timing,losses,movement,similarity}.csv  state.json  DONE
+    {metrics,timing,losses,movement,similarity,selection}.csv  state.json  DONE
 
 DONE is written last and holds the digests of the tables and of state.json. A cell counts only if
 all of them agree. stale/ holds what other code left here, until the run is done.
@@ -24,7 +24,7 @@ from bench.errors import UsageError
 from bench.store.files import sha256_of, write_text
 from bench.store.locks import locked
 from bench.store.protocol import protocol_of
-from bench.store.tables import CELL, CLASSES, NOT_RECORDED, TABLES, Rows, write_csv
+from bench.store.tables import CELL, CLASSES, LATER_TABLES, NOT_RECORDED, TABLES, Rows, write_csv
 
 # Must be the same from a cell's first step to its last: column of runs.csv, name for people.
 FIXED_COLUMNS = {"data_sha": "images", "weights_sha": "weights", "precision": "precision"}
@@ -162,8 +162,11 @@ class RunDir:
         if not (self.path / "DONE").is_file():
             return False
         seals = self._seals()
+        sealed = {seal.split("  ", 1)[-1] for seal in seals}
         for name in SEALED_FILES:
             file = self.path / name
+            if file.stem in LATER_TABLES and name not in sealed and not file.exists():
+                continue  # of a run that ended before there was such a table
             if not file.exists() or self._seal(name) not in seals:
                 raise UsageError(
                     f"{file}: altered since the run ended (DONE holds another digest); "

@@ -28,6 +28,7 @@ SECONDS = ("train_seconds", "eval_seconds")
 TIMING = ("run_id", "task", *SECONDS, "train_images_per_second", "peak_memory_mib")
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
 SIMILARITY = ("run_id", "layer", "other", "cosine")
+SELECTION = ("run_id", "eval_task", "prompt", "share")
 LOSSES = ("run_id", "task", "epoch", "part", "value")
 TABLES = {  # those that a cell writes and a suite collects
     "metrics": METRICS,
@@ -35,12 +36,15 @@ TABLES = {  # those that a cell writes and a suite collects
     "losses": LOSSES,
     "movement": MOVEMENT,
     "similarity": SIMILARITY,
+    "selection": SELECTION,
 }
+LATER_TABLES = ("selection",)  # that older runs do not have
 KEYS = {  # columns that together are different in every row
     "timing": ["run_id", "task"],
     "losses": ["run_id", "task", "epoch", "part"],
     "movement": ["run_id", "task", "layer"],
     "similarity": ["run_id", "layer", "other"],
+    "selection": ["run_id", "eval_task", "prompt"],
 }
 SCENARIOS = ("class", "task")
 PROTOCOL = ("benchmark", "method", "key", "value")
