@@ -160,7 +160,7 @@ class DualPrompt(Method):
         return g_prefixes | dict(zip(self.e_layers, e_prompt, strict=True))
 
     def chosen(self, query: Tensor) -> Tensor:
-        """(B, tasks): 1 at the task whose E-prompt an image gets; in form "coda" over the layers."""
+        """(B, tasks): 1 at the task whose E-prompt an image gets (form "coda": over the layers)."""
         nearest = self.e.cosine(query, self.begun).argmax(dim=2)
         return F.one_hot(nearest, self.tasks).float().mean(dim=0)
 

@@ -1,8 +1,5 @@
 """The answer: who is best, from whom it cannot be told apart, and what is said of it."""
 
-import shutil
-import subprocess
-
 import numpy as np
 import pytest
 from conftest import REFERENCE
@@ -72,17 +69,10 @@ def test_one_order_decides_nothing(mini):
     assert "±" not in answer.cell(found.standings["glyphs", "hlgp"])
 
 
-def test_the_latex_compiles(mini, tmp_path):
+def test_the_latex_has_a_line_for_each_row(mini):
     text = answer.latex(answer.answer(mini), mini.benchmarks)
     assert text.count(r"\\") == 1 + len(mini.methods)
     assert text.count(r"\midrule") == 3
-    if not shutil.which("pdflatex"):
-        pytest.skip("no pdflatex here; the text was checked")
-    page = r"\documentclass{article}\usepackage{booktabs}\begin{document}%s\end{document}"
-    (tmp_path / "page.tex").write_text(page % text)
-    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
-    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True)
-    assert not done.returncode, done.stdout[-2000:]
 
 
 # --- the tests behind it ---

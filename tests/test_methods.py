@@ -51,6 +51,32 @@ def test_the_methods_are_all_there():
     assert {"linear", "ncm", "linear_ncm", "finetune"} <= set(METHODS)
 
 
+@pytest.mark.parametrize("name", WITH_FORMS)
+def test_what_is_chosen_is_what_is_used(name, tiny_spec):
+    """Shares of prompts that sum to 1; a prompt that no image got does not reach its logits."""
+    cell = trained(tiny_spec, name)
+    rows = np.arange(12)
+    query = torch.from_numpy(cell.queries.plain("test")[rows])
+    with torch.inference_mode():
+        chosen = cell.method.chosen(query)
+    if chosen is None:
+        assert name.split()[0] not in ("l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt")
+        return
+    assert chosen.shape[0] == len(rows)
+    assert torch.allclose(chosen.sum(dim=1), torch.ones(len(rows)), atol=1e-5)
+    pools = [p for n, p in cell.method.named_parameters() if n.endswith((".prompts", "prompts"))]
+    if name.split()[0] not in ("l2p", "l2p_plus", "deep_l2p") or not pools:
+        return
+    before = logits_of(cell, rows)
+    used = chosen.sum(dim=0) > 0
+    for pool in pools:
+        pool.data[~used] += 100
+    assert torch.equal(logits_of(cell, rows), before)
+    for pool in pools:
+        pool.data[used] += torch.randn(pool.data[used].shape)
+    assert not torch.allclose(logits_of(cell, rows), before)
+
+
 def test_only_the_known_bug_selects_prompts_in_another_way():
     for name in METHODS:
         assert method_class(name).selection({}) == "per image, task unknown"

@@ -66,6 +66,19 @@ def test_movement_of_every_method(name, tiny_spec, run):
     )
 
 
+def test_selection_is_counted_for_each_task(tiny_spec, run):
+    """After the last task alone; the shares of a task are those of its test images."""
+    _, folder = run(cell_of(tiny_spec, "l2p"))
+    with (folder / "selection.csv").open() as stream:
+        rows = list(csv.DictReader(stream))
+    assert {row["eval_task"] for row in rows} == {"1", "2", "3"}
+    for task in ("1", "2", "3"):
+        shares = [float(row["share"]) for row in rows if row["eval_task"] == task]
+        assert sum(shares) == pytest.approx(1, abs=1e-4)
+    _, folder = run(cell_of(tiny_spec, "linear"))
+    assert (folder / "selection.csv").read_text() == "run_id,eval_task,prompt,share\n"
+
+
 def test_measuring_changes_nothing(tiny_spec, run, monkeypatch):
     spec = with_method(tiny_spec, "hlgp")
     _, with_it = run(spec, "with")

@@ -2,6 +2,9 @@
 should.
 """
 
+import re
+import shutil
+import subprocess
 from dataclasses import replace
 
 import matplotlib.pyplot as plt
@@ -13,11 +16,13 @@ from report_tables import run_of, write_protocol, write_suite
 
 from bench.config.suite import load_suite, suite_names
 from bench.report import tables
-from bench.report.build import build
+from bench.report.build import build, build_figures
 from bench.report.frames import load
+from bench.report.look import Paper
+from bench.report.sections import differences
 from bench.report.table_files import escape_latex
 from bench.store.facts import SuiteFacts, read_facts, write_facts
-from bench.store.tables import MOVEMENT, write_csv
+from bench.store.tables import MOVEMENT, SELECTION, write_csv
 
 PUBLISHED = [name for name in suite_names() if (REFERENCE / name / "metrics.csv").is_file()]
 
@@ -244,6 +249,106 @@ def test_one_row_alone_is_a_report(tmp_path):
     folder = write_suite(tmp_path / "s", keep_one)
     write_protocol(folder, hlgp={"type": "x"})
     assert "70.8" in build(load(folder), tmp_path / "out")
+
+
+@pytest.mark.parametrize("suite", ["mini", "ablation", "odd names"])
+def test_the_latex_compiles(suite, tmp_path, monkeypatch):
+    """Every table of a report, as a paper would take it in."""
+    folder = REFERENCE / suite
+
+    def rename(metrics, runs):
+        for row in (*metrics, *runs):
+            for key in ("method", "run_id"):
+                row[key] = row[key].replace("other_row", "50%_&#${x}~^\\ü")
+
+    if suite == "odd names":
+        folder = write_suite(tmp_path / "s", rename)
+    monkeypatch.setattr("bench.report.figures.all_figures", lambda results: iter(()))
+    build(load(folder), tmp_path / "out")
+    files = sorted((tmp_path / "out" / "tables").glob("*.tex"))
+    assert {"main", "paired"} <= {file.stem for file in files}
+    for file in files:
+        assert r"\toprule" in file.read_text()
+        assert r"\hline" not in file.read_text()
+    if not shutil.which("pdflatex"):
+        pytest.skip("no pdflatex here; the texts were checked")
+    head = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}"
+    body = "\n\n".join(rf"\input{{{file.name}}}" for file in files)
+    page = rf"{head}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
+    (files[0].parent / "page.tex").write_text(page)
+    words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
+    done = subprocess.run(words, cwd=files[0].parent, capture_output=True, text=True)
+    assert not done.returncode, done.stdout[-2000:]
+
+
+@pytest.mark.parametrize("name", ["answer", "main", "paired"])
+@pytest.mark.parametrize("kind", ["md", "csv", "tex"])
+def test_tables_are_the_golden_ones(name, kind, tmp_path, small_report):
+    """tests/golden/report holds the tables of write_suite, read and agreed with by people."""
+    golden = ROOT / "tests" / "golden" / "report" / f"{name}.{kind}"
+    assert (small_report / "tables" / golden.name).read_text() == golden.read_text()
+
+
+@pytest.fixture(scope="module")
+def small_report(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    build(load(write_suite(folder / "s")), folder / "out")
+    return folder / "out"
+
+
+def test_the_protocol_says_what_differs(tmp_path):
+    folder = write_suite(tmp_path / "s")
+    write_protocol(folder, hlgp={"train.lr": 0.1}, other_row={"train.lr": 0.2})
+    shared, by_benchmark, by_row = differences(load(folder).protocol)
+    assert ("train.epochs", "2") in shared
+    assert by_benchmark == []
+    assert by_row == [("train.lr", "0.1", "HLGP"), ("train.lr", "0.2", "other_row")]
+    two = load(folder).protocol
+    other = two.assign(benchmark="c", value=two["value"].replace("2", "5"))
+    _, by_benchmark, by_row = differences(pd.concat([two, other]))
+    assert ("train.epochs", "5", "c") in by_benchmark
+    assert {key for key, *_ in by_row} == {"train.lr"}
+
+
+def test_rows_on_the_pareto_front():
+    cost, accuracy = pd.Series([1, 2, 3, 3, np.nan]), pd.Series([50, 60, 60, 70, 99])
+    assert tables.pareto_front(cost, accuracy).tolist() == [True, True, False, True, False]
+
+
+def test_the_overview_lists_every_report(tmp_path):
+    for name in ("a", "b<i>"):
+        build(load(write_suite(tmp_path / name)), tmp_path / "out" / name)
+    (tmp_path / "out" / "a" / "summary.json").write_text("{}")  # of another version
+    text = (tmp_path / "out" / "index.html").read_text()
+    build(load(tmp_path / "b<i>"), tmp_path / "out" / "b<i>")
+    assert 'href="a/index.html"' in text
+    assert 'href="b%3Ci%3E/index.html"' in text
+    assert "Highest mean: HLGP on b&lt;script&gt;" in text
+    assert 'href="a/index.html"' not in (tmp_path / "out" / "index.html").read_text()
+
+
+def test_figures_for_a_paper(tmp_path):
+    """As wide as its column, and nothing but the figures."""
+    files = build_figures(load(write_suite(tmp_path / "s")), tmp_path / "out", Paper(3.25, 7))
+    assert {"accuracy.pdf", "orders.pdf", "cost.pdf"} <= {file.name for file in files}
+    assert not (tmp_path / "out" / "index.html").exists()
+    for file in files:
+        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", file.read_bytes())
+        assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.03), file.name
+
+
+def test_a_figure_of_selection(tmp_path):
+    folder = write_suite(tmp_path / "s")
+    rows = [
+        {"run_id": run_of("hlgp", order), "eval_task": task, "prompt": prompt, "share": 0.5}
+        for order in (1, 2)
+        for task in (1, 2)
+        for prompt in (1, 3)
+    ]
+    write_csv(folder / "selection.csv", SELECTION, rows)
+    build(load(folder), tmp_path / "out")
+    assert (tmp_path / "out" / "figures" / "selection.csv").read_text().count("\n") == 9
+    assert "largest share 0.50" in (tmp_path / "out" / "index.html").read_text()
 
 
 def test_latex_escapes_every_special_character():

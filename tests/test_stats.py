@@ -9,8 +9,13 @@ from scipy import stats as scipy_stats
 from bench.stats import (
     Decision,
     Summary,
+    above,
+    bca_intervals,
+    critical_difference,
     equivalence,
+    half_width,
     paired,
+    sign_flip_p,
     summarise,
     superiority,
     welch_half_width,
@@ -115,3 +120,66 @@ def test_the_number_that_is_needed_decides(values, reference, margin, std, n):
         assert decision.needed > len(values)
         assert welch_half_width(own, decision.needed, std, n, 0.9) < gap
         assert not welch_half_width(own, decision.needed - 1, std, n, 0.9) < gap
+
+
+def test_sign_flips_are_those_of_a_library():
+    rng = np.random.default_rng(0)
+    for n in (2, 3, 5, 8):
+        d = rng.normal(0.4, 1, n)
+        other = scipy_stats.permutation_test(
+            (d,), np.mean, permutation_type="samples", n_resamples=np.inf
+        )
+        assert sign_flip_p(d) == pytest.approx(other.pvalue)
+
+
+def test_above_counts_a_tie_as_half():
+    assert above(np.array([3.0, 1, 2, 5]), np.array([1.0, 2, 2, 4])) == pytest.approx(2.5 / 4)
+
+
+def test_bca_by_its_formula():
+    """Efron 1987: quantiles of the resampled means, moved by the bias and the acceleration."""
+    values = np.random.default_rng(3).gamma(2, size=12)
+    (found,) = bca_intervals([values])
+    rng = np.random.default_rng(0)
+    means = np.sort(values[rng.integers(0, 12, size=(9999, 12))].mean(axis=1))
+    bias = scipy_stats.norm.ppf(
+        ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
+    )
+    left_out = np.array([np.delete(values, i).mean() for i in range(12)])
+    away = left_out.mean() - left_out
+    acceleration = (away**3).sum() / (6 * (away**2).sum() ** 1.5)
+    for value, z in zip(found, scipy_stats.norm.ppf([0.025, 0.975]), strict=True):
+        moved = bias + (bias + z) / (1 - acceleration * (bias + z))
+        assert value == pytest.approx(np.quantile(means, scipy_stats.norm.cdf(moved)), abs=0.02)
+
+
+def test_bca_of_few_values():
+    found = bca_intervals([np.array([1.0]), np.array([2.0, 2.0]), np.array([1.0, 3.0, 4.0])])
+    assert np.isnan(found[0]).all()
+    assert found[1].tolist() == [2, 2]
+    assert found[2, 0] < 8 / 3 < found[2, 1]
+    (alone,) = bca_intervals([np.array([1.0, 3.0, 4.0])])
+    assert alone.tolist() == found[2].tolist(), "whatever stands beside it"
+
+
+@pytest.mark.parametrize(("n", "at_most"), [(3, 0.85), (5, 0.91), (10, 0.94)])
+def test_bca_covers_too_little_and_t_does_not(n, at_most):
+    """1,000 simulated experiments: the reason why the report shows t intervals."""
+    samples = np.random.default_rng(n).normal(size=(1000, n))
+    low, high = bca_intervals(samples, resamples=999).T
+    assert np.mean((low <= 0) & (high >= 0)) < at_most
+    assert 0.93 <= np.mean(np.abs(samples.mean(axis=1)) <= half_width(samples)) <= 0.97
+
+
+def test_critical_difference_of_demsar():
+    """Demsar 2006, table 5 (a): q at 5% for two to ten classifiers; figure 1 (a): CD 1.25."""
+    for k, q in zip(
+        range(3, 11), (2.343, 2.569, 2.728, 2.850, 2.949, 3.031, 3.102, 3.164), strict=True
+    ):
+        _, _, found = critical_difference(np.random.default_rng(k).random((20, k)))
+        assert found == pytest.approx(q * np.sqrt(k * (k + 1) / (6 * 20)), rel=1e-3)
+    ranks, p, _ = critical_difference([[3, 2, 1], [3, 2, 1], [3, 1, 1]])
+    assert ranks.tolist() == pytest.approx([1, 13 / 6, 17 / 6])
+    assert 0 < p < 0.1
+    with pytest.raises(ValueError, match="at least"):
+        critical_difference(np.zeros((3, 2)))

@@ -148,7 +148,10 @@ def latex(found: Answer, benchmarks: list[str]) -> str:
                 marks.get(s.rank if s else "", "{}").format(cell(s, "--", r"$\pm$"))
                 for s in standings
             ]
-            lines.append(" & ".join([escape_latex(found.names[method]), *texts]) + r" \\")
+            lines.append(
+                " & ".join([escape_latex(found.names[method]).replace("†", r"$\dagger$"), *texts])
+                + r" \\"
+            )
     return "\n".join([*lines, r"\bottomrule", r"\end{tabular}"]) + "\n"
 
 

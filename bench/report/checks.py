@@ -30,7 +30,7 @@ EQUAL_COLUMNS = {
 }
 
 
-def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: pd.DataFrame) -> None:
+def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: Rows) -> None:
     """Raises UsageError if runs.csv and metrics.csv disagree on the cells, or one is incomplete.
 
     A run_id says method, benchmark, order, seed and the spec's digest. A finished cell has, in both
@@ -42,7 +42,7 @@ def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: pd.DataFrame) -> N
     where = f"{folder}/metrics.csv"
     done = {run["run_id"]: run for run in runs[runs["status"] == "done"].to_dict("records")}
     of_run: dict[str, Rows] = {}
-    for line in metrics.to_dict("records"):  # of plain values: a frame per run would be slow
+    for line in metrics:  # of plain values: a frame per run would be slow
         of_run.setdefault(line["run_id"], []).append(line)
     for run_id, rows in of_run.items():
         if run_id not in done:
@@ -98,15 +98,16 @@ def _refuse_altered(where: str, run_id: str, rows: Rows, folder: Path) -> None:
         )
 
 
-def _refuse_image_counts(where: str, metrics: pd.DataFrame) -> None:
-    keys = ["benchmark", "order_seed", "eval_task"]
-    if (metrics.groupby(keys)["n"].nunique() <= 1).all():
-        return
-    for (benchmark, order, task), group in metrics.groupby(keys, sort=False):
-        if group["n"].nunique() > 1:
+def _refuse_image_counts(where: str, metrics: Rows) -> None:
+    first: dict[tuple, dict] = {}
+    for row in metrics:
+        key = (row["benchmark"], row["order_seed"], row["eval_task"])
+        other = first.setdefault(key, row)
+        if other["n"] != row["n"]:
+            benchmark, order, task = key
             raise UsageError(
                 f"{where}: task {task} of {benchmark}, order {order}, has different numbers of "
-                f"images: {_two_values(group, 'n', 'run_id')}"
+                f"images: {other['n']} ('{other['run_id']}') and {row['n']} ('{row['run_id']}')"
             )
 
 

@@ -28,7 +28,6 @@ from bench.report.tables import METRIC_TITLES
 
 ROWS, CELLS = "rows", "cells"  # folders of the pages
 LOG_LINES = 20
-SHADED = Markup('<span style="--share:{:.2f}">{:.1f}</span>')
 OF_A_RUN = ("status", "reason", "precision", "tasks", "classes", "params_trainable", "gflops_train")
 MADE_BY = ("gflops_infer", "version", "commit", "code_sha", "spec_sha", "env_sha", "weights_sha")
 FACTS = (*OF_A_RUN, *MADE_BY, "data_sha", "stream_sha")
@@ -65,12 +64,20 @@ def matrix_table(matrix: np.ndarray) -> HtmlTable:
     rows = [
         (
             str(after + 1),
-            *("" if np.isnan(v) else SHADED.format(min(max(v, 0), 100) / 100, v) for v in row),
+            *(_shaded(value) for value in row.tolist()),
         )
         for after, row in enumerate(matrix)
         if not np.isnan(row).all()
     ]
     return HtmlTable(heads, rows, frozenset())
+
+
+def _shaded(value: float) -> Markup:
+    """A number on a shade of its own; nothing for NaN."""
+    if np.isnan(value):
+        return Markup()
+    share = min(max(value, 0), 100) / 100
+    return Markup(f'<span style="--share:{share:.2f}">{value:.1f}</span>')  # numbers alone
 
 
 def pages(results: Results) -> Iterator[tuple[str, str]]:

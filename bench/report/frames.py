@@ -163,11 +163,12 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     runs = pd.DataFrame(read_runs(folder / "runs.csv"), columns=list(RUNS))
     if not len(runs):
         raise UsageError(f"{folder}/runs.csv: no cells")
-    frame = pd.DataFrame(read_metrics(folder / "metrics.csv"), columns=list(METRICS))
+    metric_rows = read_metrics(folder / "metrics.csv")
     protocol = _optional(folder, "protocol", PROTOCOL)
-    checks.refuse_foreign(folder, runs, frame)
+    checks.refuse_foreign(folder, runs, metric_rows)
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
     names = ("timing", "losses", "movement", "similarity", "selection")
+    frame = pd.DataFrame(metric_rows, columns=list(METRICS))
     measured = {name: _measured(folder, name, runs) for name in names}
     runs["suite"] = folder.name  # tells rows of several suites apart, also of renamed folders
     environments = _optional(folder, "environments", ENVIRONMENTS)

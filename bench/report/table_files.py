@@ -38,7 +38,7 @@ def csv_text(table: pd.DataFrame) -> str:
 
 
 def latex(table: ReportTable) -> str:
-    """A tabular environment, every name escaped."""
+    r"""A tabular environment of booktabs, for \input, every name escaped."""
     source = (table.shown if table.latex is None else table.latex).astype(str)
     for column in source:
         if table.latex is None or column in NAME_COLUMNS or column.endswith(" minus"):
@@ -47,7 +47,9 @@ def latex(table: ReportTable) -> str:
     text = tabulate(
         source, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True
     )
-    return text.replace("±", "$\\pm$").replace("–", "--")
+    for rule in ("toprule", "midrule", "bottomrule"):
+        text = text.replace(r"\hline", "\\" + rule, 1)
+    return text.replace("±", r"$\pm$").replace("–", "--").replace("†", r"$\dagger$")
 
 
 def escape_latex(text: str) -> str:

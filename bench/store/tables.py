@@ -109,6 +109,8 @@ def _check_header(path: Path, names: list[str], columns: tuple[str, ...]) -> Non
 
 def parse_integer(text: str) -> int:
     """An integer in plain digits. Raises ValueError for other spellings that Python accepts."""
+    if len(text) <= 18 and text.isascii() and text.isdecimal():
+        return int(text)
     if not re.fullmatch("-?[0-9]{1,18}", text):
         raise ValueError(f"'{text}' is no whole number")
     return int(text)
