@@ -16,10 +16,10 @@ from report_tables import run_of, write_protocol, write_suite
 
 from bench.config.suite import load_suite, suite_names
 from bench.report import tables
-from bench.report.build import build, build_figures
+from bench.report.build import all_tables, build, build_figures
 from bench.report.frames import load
 from bench.report.look import Paper
-from bench.report.sections import differences
+from bench.report.sections import all_answers, differences
 from bench.report.table_files import escape_latex
 from bench.store.facts import SuiteFacts, read_facts, write_facts
 from bench.store.tables import MOVEMENT, SELECTION, write_csv
@@ -41,6 +41,12 @@ def test_the_published_report_comes_from_the_published_tables(suite, tmp_path, m
     assert tables_made
     for file in tables_made:
         assert made[file].read_bytes() == (published / file).read_bytes(), file
+
+
+@pytest.fixture
+def no_figures(monkeypatch):
+    """For tests of what the page says."""
+    monkeypatch.setattr("bench.report.figures.all_figures", lambda results: iter(()))
 
 
 def named_only(drawn, folder, tracked):
@@ -128,7 +134,7 @@ def test_the_same_csv_gives_the_same_bytes(tmp_path):
         assert (tmp_path / "a" / file).read_bytes() == (tmp_path / "b" / file).read_bytes(), file
 
 
-def test_prompts_that_hardly_moved_are_flagged(tmp_path):
+def test_prompts_that_hardly_moved_are_flagged(tmp_path, no_figures):
     folder = write_suite(tmp_path / "s")
     rows = [
         {
@@ -198,7 +204,7 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
     }
 
 
-def test_missing_cells_are_listed_and_not_counted(tmp_path):
+def test_missing_cells_are_listed_and_not_counted(tmp_path, no_figures):
     def lose(metrics, runs):
         metrics[:] = [row for row in metrics if row["run_id"] != run_of("hlgp", 2)]
         runs[1].update(status="diverged", reason="loss nan at task 1")
@@ -210,13 +216,13 @@ def test_missing_cells_are_listed_and_not_counted(tmp_path):
     assert "70.5" in text
 
 
-def test_without_a_protocol_the_page_says_what_was_not_checked(tmp_path):
+def test_without_a_protocol_the_page_says_what_was_not_checked(tmp_path, no_figures):
     folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
     build(load(folder), tmp_path / "out")
     assert "could not be checked" in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_pairs_are_counted_within_a_benchmark(tmp_path):
+def test_pairs_are_counted_within_a_benchmark(tmp_path, no_figures):
     def add_benchmark(metrics, runs):
         for rows in (metrics, runs):
             for row in [row for row in rows if row["order_seed"] == 1]:
@@ -241,7 +247,7 @@ def test_pairs_are_counted_within_a_benchmark(tmp_path):
     )
 
 
-def test_one_row_alone_is_a_report(tmp_path):
+def test_one_row_alone_is_a_report(tmp_path, no_figures):
     def keep_one(*both):
         for rows in both:
             rows[:] = [row for row in rows if row["method"] == "hlgp"]
@@ -252,7 +258,7 @@ def test_one_row_alone_is_a_report(tmp_path):
 
 
 @pytest.mark.parametrize("suite", ["mini", "ablation", "odd names"])
-def test_the_latex_compiles(suite, tmp_path, monkeypatch):
+def test_the_latex_compiles(suite, tmp_path):
     """Every table of a report, as a paper would take it in."""
     folder = REFERENCE / suite
 
@@ -263,9 +269,9 @@ def test_the_latex_compiles(suite, tmp_path, monkeypatch):
 
     if suite == "odd names":
         folder = write_suite(tmp_path / "s", rename)
-    monkeypatch.setattr("bench.report.figures.all_figures", lambda results: iter(()))
-    build(load(folder), tmp_path / "out")
-    files = sorted((tmp_path / "out" / "tables").glob("*.tex"))
+    results = load(folder)
+    all_tables(results, all_answers(results), {}, tmp_path / "tables", tracked=False)
+    files = sorted((tmp_path / "tables").glob("*.tex"))
     assert {"main", "paired"} <= {file.stem for file in files}
     for file in files:
         assert r"\toprule" in file.read_text()
@@ -315,7 +321,7 @@ def test_rows_on_the_pareto_front():
     assert tables.pareto_front(cost, accuracy).tolist() == [True, True, False, True, False]
 
 
-def test_the_overview_lists_every_report(tmp_path):
+def test_the_overview_lists_every_report(tmp_path, no_figures):
     for name in ("a", "b<i>"):
         build(load(write_suite(tmp_path / name)), tmp_path / "out" / name)
     (tmp_path / "out" / "a" / "summary.json").write_text("{}")  # of another version
