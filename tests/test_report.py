@@ -19,6 +19,7 @@ from bench.report import tables
 from bench.report.build import all_tables, build, build_figures
 from bench.report.frames import load
 from bench.report.look import Paper
+from bench.report.page import long
 from bench.report.sections import all_answers, differences
 from bench.report.table_files import escape_latex
 from bench.store.facts import SuiteFacts, read_facts, write_facts
@@ -308,7 +309,10 @@ def test_the_protocol_says_what_differs(tmp_path):
     shared, by_benchmark, by_row = differences(load(folder).protocol)
     assert ("train.epochs", "2") in shared
     assert by_benchmark == []
-    assert by_row == [("train.lr", "0.1", "HLGP"), ("train.lr", "0.2", "other_row")]
+    assert by_row == [
+        ("train.lr", "0.1", long("HLGP")),
+        ("train.lr", "0.2", long("other_row")),
+    ]
     two = load(folder).protocol
     other = two.assign(benchmark="c", value=two["value"].replace("2", "5"))
     _, by_benchmark, by_row = differences(pd.concat([two, other]))

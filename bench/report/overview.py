@@ -6,17 +6,18 @@ import json
 from pathlib import Path
 from typing import NamedTuple
 
-from bench.report.page import HtmlTable, Section, Text, anchor, link, page
+from bench.report.page import HtmlTable, Section, Text, anchor, link, long, page
 from bench.store.files import write_text
 
 FILE = "summary.json"
 
 
 class Summary(NamedTuple):
-    """One line of the overview."""
+    """One line of the overview. finished: a day, "" where it is not known."""
 
     headline: str
     size: str
+    finished: str
     verdict: str
 
 
@@ -30,8 +31,9 @@ def write_summary(out: Path, summary: Summary) -> None:
         except (OSError, ValueError, TypeError):
             continue  # of another version: its report will be drawn again
         name = anchor(link(file.parent.name, "index.html"), file.parent.name)
-        lines.append((name, one.headline, one.size, one.verdict or "not compared"))
-    heads = ["suite", "result", "size", "against the published results"]
+        said = one.verdict or "not compared"
+        lines.append((name, long(one.headline), long(one.size), one.finished, long(said)))
+    heads = ["suite", "result", "size", "finished", "against the published results"]
     text = Text("Reports in this folder. The published ones are in reports/reference.")
     table = HtmlTable(heads, lines, frozenset())
     write_text(out.parent / "index.html", page("Reports", [Section("Suites", [text, table])]))

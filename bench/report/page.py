@@ -125,6 +125,11 @@ def anchor(address: str, text: str) -> Markup:
     return Markup('<a href="{}">{}</a>').format(address, text)
 
 
+def long(text: str) -> Markup:
+    """Text of a table's cell that may take several lines."""
+    return Markup('<span class="long">{}</span>').format(text)
+
+
 def html_table(table: pd.DataFrame, files: Files | None = None) -> HtmlTable:
     rows = list(table.itertuples(index=False, name=None))
     return HtmlTable(list(table.columns), rows, files=files)

@@ -24,6 +24,7 @@ from bench.report.page import (
     Switch,
     Text,
     html_table,
+    long,
 )
 from bench.report.rows import FRONT, row_of
 from bench.report.table_files import ReportTable
@@ -77,11 +78,18 @@ def lead(results: Results, verdict: str) -> list[Any]:
     """Above the first section: scale, hardware, code and command in a line, then the verdict."""
     done = results.runs[results.runs["status"] == "done"]
     versions = sorted({str(value) for value in done["version"]} - {NOT_RECORDED, ""})
-    code = f"version {', '.join(versions)}" if versions else "code not recorded"
-    line = ". ".join(filter(None, (scale(results), hardware(results), code, verdict)))
+    code = f"Version {', '.join(versions)}" if versions else "Version not recorded"
+    facts = (scale(results), hardware(results), code, finished(results), verdict)
+    line = ". ".join(filter(None, facts))
     command = f"./run_all.sh {results.suite}"
     made = Markup(". Made by <code>{}</code>.").format(command) if is_suite(results.suite) else "."
     return [Text(Markup("{}{}").format(line, made))]
+
+
+def finished(results: Results) -> str:
+    """The day on which the last cell ended; "" where that was not recorded."""
+    days = sorted({str(day) for day in results.runs["finished"]} - {NOT_RECORDED, "", "nan"})
+    return f"Finished on {days[-1]}" if days else ""
 
 
 def is_suite(name: str) -> bool:
@@ -298,7 +306,7 @@ def differences(
             for method, on in of.groupby("method", sort=False)["benchmark"].unique().items():
                 where = "" if len(on) == benchmarks else f" ({', '.join(on)})"
                 named.append(row_of(str(method)).short + where)
-            by_row.append((key, value, ", ".join(named)))
+            by_row.append((key, value, long(", ".join(named))))
     return shared, by_benchmark, by_row
 
 

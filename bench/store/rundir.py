@@ -10,6 +10,7 @@ all of them agree. stale/ holds what other code left here, until the run is done
 from __future__ import annotations
 
 import contextlib
+import datetime
 import hashlib
 import json
 import shutil
@@ -141,7 +142,8 @@ class RunDir:
         """Write the results, and DONE after everything else is on disk."""
         for name, columns in TABLES.items():
             write_csv(self.path / f"{name}.csv", columns, tables[name])
-        self.save_state(state)
+        today = datetime.datetime.now(datetime.UTC).date()
+        self.save_state(state | {"finished": today.isoformat()})
         faults.point("done")
         write_text(self.path / "DONE", "".join(f"{self._seal(name)}\n" for name in SEALED_FILES))
         shutil.rmtree(self.path / STALE, ignore_errors=True)

@@ -20,7 +20,8 @@ CELL = ("run_id", "suite", "benchmark", "method", "order_seed", "seed")  # name 
 METRICS = (*CELL, "scenario", "after_task", "eval_task", "n", "correct")
 DIGESTS = ("spec_sha", "code_sha", "env_sha", "precision", "weights_sha", "data_sha", "stream_sha")
 COSTS = ("params_trainable", "params_total", "gflops_train", "gflops_infer")
-ORIGIN = ("version", "commit")  # of the project; "": no git checkout
+# Of the project: version, commit ("": no git checkout); the day on which the cell ended (UTC).
+ORIGIN = ("version", "commit", "finished")
 RUNS = (*CELL, "status", "reason", *DIGESTS, "tasks", "classes", *COSTS, *ORIGIN)
 NOT_RECORDED = "not recorded"  # what tables say of a fact that their version did not write down
 LATER_IN_RUNS = ("code_sha", *ORIGIN)  # columns that older tables do not have
