@@ -16,6 +16,7 @@ from report_tables import run_of, write_protocol, write_suite
 
 from bench.config.suite import load_suite, suite_names
 from bench.report import tables
+from bench.report.__main__ import parse
 from bench.report.build import all_tables, build, build_figures
 from bench.report.frames import load
 from bench.report.look import Paper
@@ -203,6 +204,9 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
     assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {
         f"{n}.{k}" for n in drawn for k in ("svg", "png", "csv")
     }
+    page = (tmp_path / "out" / "index.html").read_text()
+    chosen = re.findall(r'type="checkbox" value="([^"]+)"', page)
+    assert chosen == ["hlgp", "groups@4"], "rows that a figure can leave out, and no others"
 
 
 def test_missing_cells_are_listed_and_not_counted(tmp_path, no_figures):
@@ -345,6 +349,18 @@ def test_figures_for_a_paper(tmp_path):
     for file in files:
         box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", file.read_bytes())
         assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.03), file.name
+
+
+@pytest.mark.parametrize(
+    "words",
+    [["--format", "pdf", "--reference"], ["--columns", "1"], ["--format", "pdf", "--columns", "3"]],
+)
+def test_options_that_would_do_nothing_are_refused(words, monkeypatch, capsys):
+    monkeypatch.setattr("sys.argv", ["report", "mini", *words])
+    with pytest.raises(SystemExit) as ended:
+        parse()
+    assert ended.value.code == 2
+    assert words[0] in capsys.readouterr().err
 
 
 def test_a_figure_of_selection(tmp_path):

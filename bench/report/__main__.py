@@ -109,13 +109,17 @@ def parse() -> argparse.Namespace:
         "--columns",
         type=int,
         choices=sorted(COLUMN_WIDTHS),
-        default=2,
-        help="pdf: of the page that a figure is as wide as (3.25 or 6.75 inches)",
+        help="pdf: of the page that a figure is as wide as (3.25 or 6.75 inches; default: 2)",
     )
     parser.add_argument(
-        "--font-size", type=font_size, default=8.0, metavar="POINTS", help="pdf: 4 to 24"
+        "--font-size", type=font_size, metavar="POINTS", help="pdf: 4 to 24, default: 8"
     )
-    return parser.parse_args()
+    args = parser.parse_args()
+    if args.format == "pdf" and (args.tracked or args.reference):
+        parser.error("--format pdf draws what is not tracked: not with --tracked or --reference")
+    if args.format != "pdf" and (args.columns or args.font_size):
+        parser.error("--columns and --font-size are those of --format pdf")
+    return args
 
 
 def font_size(text: str) -> float:
@@ -156,7 +160,7 @@ def main() -> int:
     out = args.out / REFERENCE if args.reference else args.out
     out /= "+".join([sources.suite.resolve().name, *args.beside])
     if args.format == "pdf":
-        paper = Paper(COLUMN_WIDTHS[args.columns], args.font_size)
+        paper = Paper(COLUMN_WIDTHS[args.columns or 2], args.font_size or 8.0)
         for file in build_figures(results, out, paper):
             print(file)
         return cli.FINE

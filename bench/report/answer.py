@@ -14,14 +14,13 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from markupsafe import Markup
-from scipy import stats
 
 from bench.report.frames import Results
 from bench.report.page import HtmlTable
 from bench.report.rows import kind_of, label, row_of
 from bench.report.table_files import escape_latex
 from bench.report.tables import MARK, select
-from bench.stats import holm, paired_t, summarise
+from bench.stats import half_width, holm, paired_t, summarise
 
 LEVEL = 0.05
 KINDS = ("method", "reference", "joint")
@@ -77,9 +76,8 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
 
 
 def _standing(values: np.ndarray) -> Standing:
-    mean, std, n = summarise(values)
-    half = float(stats.t.ppf(0.975, n - 1) * std / np.sqrt(n)) if n > 1 else float("nan")
-    return Standing(mean, half, n)
+    mean, _, n = summarise(values)
+    return Standing(mean, float(half_width(values[~np.isnan(values)])), n)
 
 
 def _ranked(standing: Standing, p: float, rank: str) -> Standing:

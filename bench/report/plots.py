@@ -70,14 +70,19 @@ def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look, method: str, si
     if single and look.front:
         lines = axis.plot(table.index, table, color=look.colour, alpha=0.3, linewidth=0.7)
         for name, line in zip(table, lines, strict=True):
-            tip(line, method, f"{name}: {_listed(table[name])}")
+            tip(line, method, f"{name}, after task {_listed(table[name])}")
     else:
         band = axis.fill_between(mean.index, mean - std, mean + std, color=look.colour, linewidth=0)
         band.set_alpha(0.12 if look.kind == "method" else 0.05)
         tip(band, method, "one standard deviation")
+    _line(axis, mean, look, method, front, "after task ")
+
+
+def _line(axis: Axes, values: pd.Series, look: Look, method: str, front: bool, what: str) -> None:
+    """A row's values by their index, thicker and above the others if it is in front."""
     (line,) = axis.plot(
-        mean.index,
-        mean,
+        values.index,
+        values,
         color=look.colour,
         linestyle=look.dash,
         marker=look.marker or None,
@@ -85,12 +90,12 @@ def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look, method: str, si
         linewidth=1.6 if front else 1.0,
         zorder=3 if front else 2,
     )
-    tip(line, method, _listed(mean))
+    tip(line, method, what + _listed(values))
 
 
-def _listed(values: pd.Series) -> str:
-    """after task 1: 80.1, 2: 70.3 ..."""
-    return "after task " + ", ".join(f"{task}: {value:.1f}" for task, value in values.items())
+def _listed(values: pd.Series, digits: int = 1) -> str:
+    """1: 80.1, 2: 70.3 ..."""
+    return ", ".join(f"{place}: {value:.{digits}f}" for place, value in values.items())
 
 
 def orders(results: Results) -> Figure:
@@ -137,17 +142,7 @@ def forgetting_per_task(results: Results) -> Figure:
             mean = here[here["method"] == method].groupby("task")["forgetting"].mean()
             if not len(mean):
                 continue
-            (line,) = axis.plot(
-                mean.index,
-                mean,
-                color=one.colour,
-                linestyle=one.dash,
-                marker=one.marker or None,
-                markersize=4,
-                linewidth=1.5 if one.front else 0.9,
-            )
-            listed = ", ".join(f"task {task}: {value:.1f}" for task, value in mean.items())
-            tip(line, method, listed)
+            _line(axis, mean, one, method, one.front, "of task ")
         axis.set(title=benchmark, xlabel="task", ylabel="forgetting (points)")
         axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
     legend_of_lines(figure, look)
@@ -289,12 +284,11 @@ def feature_drift(results: Results) -> Figure:
         for method, one in look.items():
             if (benchmark, method) not in means:
                 continue
-            mean = means[benchmark, method]
+            mean = means[benchmark, method].rename(lambda layer: layer + 1)
             (line,) = axis.plot(
-                mean.index + 1, mean, color=one.colour, linestyle=one.dash, linewidth=1.3
+                mean.index, mean, color=one.colour, linestyle=one.dash, linewidth=1.3
             )
-            listed = ", ".join(f"block {layer + 1}: {value:.3f}" for layer, value in mean.items())
-            tip(line, method, listed)
+            tip(line, method, f"after block {_listed(mean, digits=3)}")
         axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine")
         axis.set(ylim=(0, None))
     drawn = set(drift["method"])

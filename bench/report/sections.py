@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from typing import Any
+from xml.sax.saxutils import escape
 
 import pandas as pd
 from markupsafe import Markup
@@ -30,6 +31,7 @@ from bench.report.rows import FRONT, row_of
 from bench.report.table_files import ReportTable
 from bench.store.tables import NOT_RECORDED
 
+QUOTE = {"'": "&apos;"}  # which matplotlib escapes in an attribute beside <, > and &
 SUITES = PROJECT / "bench" / "suites"
 ANSWER_TEXT = (
     "Mean over class orders and seeds with its 95% t interval, in percent. Best method of each "
@@ -125,10 +127,16 @@ def hardware(results: Results) -> str:
     used = results.environments[results.environments["env_sha"].isin(results.runs["env_sha"])]
     named = []
     for machine in used.itertuples():
-        known = (machine.processor, machine.instructions, machine.device)
-        said = ", ".join(v for v in known if v and v != NOT_RECORDED)
-        named.append(f"{said}, {machine.cores} cores, torch {machine.torch}")
-    return "; ".join(dict.fromkeys(named))
+        facts = [
+            (machine.processor, "{}"),
+            (machine.instructions, "{}"),
+            (machine.device, "{}"),
+            (machine.cores, "{} cores"),
+            (machine.torch, "torch {}"),
+        ]
+        known = [said.format(value) for value, said in facts if value not in ("", NOT_RECORDED)]
+        named.append(", ".join(known))
+    return "; ".join(filter(None, dict.fromkeys(named)))
 
 
 def sections(
@@ -146,7 +154,7 @@ def sections(
     found = [
         *([_answer(results, answers)] if answers else []),
         *([_whom(results, whom, drawn[figures.WHOM])] if whom else []),
-        _curves(results, drawn[figures.CURVES]),
+        _curves(results, drawn),
         _cost(made["cost"], drawn[figures.COSTS]),
         _prompts(results, made["movement"], drawn[figures.PROMPTS]),
         _numbers(results, made),
@@ -211,15 +219,18 @@ def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[Html
     return Section("Who is better than whom", [*shown, *([Text(why)] if why else [])])
 
 
-def _curves(results: Results, drawn: list[HtmlFigure]) -> Section:
+def _curves(results: Results, drawn: dict[str, list[HtmlFigure]]) -> Section:
+    """The curves, and above them the choice of rows, for all figures that can leave one out."""
     look = looks(results)
+    in_figures = " ".join(figure.svg for section in drawn.values() for figure in section)
     some = len(set(look) & {*FRONT, "linear"}) > 1
     chosen = [
         (m, row_of(m).short, _css(one.colour), not some or m in (*FRONT, "linear", "joint-linear"))
         for m, one in look.items()
+        if f'data-row="{escape(m, QUOTE)}"' in in_figures
     ]
     left_out = figures.what_is_left_out(results)
-    blocks = [Rows(chosen), *drawn] if drawn else []
+    blocks = [*([Rows(chosen)] if chosen else []), *drawn[figures.CURVES]]
     return Section("Curves", [*blocks, *([Text(left_out)] if left_out else [])])
 
 
