@@ -1,8 +1,8 @@
 """Faults on demand, so that tests can show that nothing is lost. Off by default.
 
 BENCH_CRASH_AT=POINT:k ends the process by SIGKILL when it reaches a named point for the k-th time.
-The points: step, epoch, task (before its checkpoint), save (a file is written but not yet in
-place), saved, done (tables written, DONE not yet).
+The points: step, epoch, align (an epoch of the aligned head), task (before its checkpoint), save (a
+file is written but not yet in place), saved, done (tables written, DONE not yet).
 BENCH_FAIL_IO=k:ENOSPC (or EIO, or SHORT: half of a file, then ENOSPC) fails the k-th step of
 writing files, counted from 1.
 """

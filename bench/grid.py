@@ -165,7 +165,7 @@ def main() -> int:
     rounds = rounds_of(suite.cells)
     chosen = sorted(asked, key=lambda cell: rounds[cell.run_id])
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
-    left = [cell for cell in chosen if not RunDir.of(args.results, cell).done()]
+    left = [cell for cell in chosen if not RunDir.of(args.results, cell).done_as(cell)]
     kept: dict[str, TableRows] = {}
     for folder in _kept_from(args, suite):
         kept = rows_of_done(folder, left) | kept

@@ -11,26 +11,32 @@ A method is one file, methods/NAME.py, with one class under `@register`:
             self.prompt = nn.Parameter(torch.zeros(2, length, self.width))  # keys and values
             self.head = nn.Linear(self.width, classes)
 
-        def forward(self, images, query):
-            return self.head(self.backbone.cls(images, {0: self.prompt}))
+        def features(self, images, query):
+            return self.backbone.cls(images, {0: self.prompt})
 
 You must write two functions:
 - `__init__`. Its keyword-only arguments are the method's settings. A suite's `model=dict(...)` is
   checked against their names and types, and they appear with their values in protocol.csv. Raise
   ValueError for settings that make no sense. torch's generator is seeded before the call.
-- `forward(images, query)` returns logits (B, classes) over all classes. The engine masks those that
-  do not take part. An image's logits must not depend on the other images of its batch.
+- `features(images, query)` returns (B, D), what `self.head` reads; the head has a weight
+  (classes, D) and a bias (classes,). Logits (B, classes) are over all classes; the engine masks
+  those that do not take part. After each task the engine also trains a copy of the head on samples
+  of all classes seen (bench/engine/align.py), and tests both on the same features. A method that
+  has no such head says `has_head = False` and writes `forward(images, query)` instead. An image's
+  features and logits must not depend on the other images of its batch.
 
-You may override the rest of `Method`: `loss`, `begin_task`, `end_task`, `param_groups`,
-`layer_prompts` (prompts that are measured as they move), `chosen` (which prompts an image gets, to
-be counted), `selection`, `settings_for`, `network`.
+You may override the rest of `Method`: `loss`, `begin_task`, `after_step` (to change what the
+optimiser did), `end_task`, `classify` (from features to logits), `param_groups`, `layer_prompts`
+(prompts that are measured as they move), `chosen` (which prompts an image gets, to be counted),
+`selection`, `settings_for`, `network`.
 
 The order of the calls, for each task:
     begin_task(task)
     param_groups(), for a fresh optimiser
-    loss(images, query, labels, task) on every batch of every epoch
+    loss(images, query, labels, task) on every batch of every epoch, then after_step()
     end_task(task)
-    forward(images, query) on the test images of all classes seen
+    features(images, query) on the task's training images in the test view, for the aligned head
+    features and classify on the test images of all classes seen
 
 A method gets
 - `self.backbone`, the frozen ViT (bench/backbone/vit.py). `backbone.cls(images, prefixes)` is its
@@ -39,7 +45,8 @@ A method gets
   prompts that are tokens. Its weights never get a gradient.
 - `query` (B, D), each image's class token without prompts, if `needs_query` is True. The engine
   computes it once for all methods.
-- in training, `task`: its number, its classes, and its training images' queries on request.
+- in training, `task`: its number, its classes, and, on request, its training images without
+  augmentation (`plain_images`) and their queries (`plain_queries`).
 
 A method never gets a test label, the task of a test image, or images of an earlier task.
 
@@ -56,7 +63,7 @@ import inspect
 import sys
 import traceback
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -82,6 +89,9 @@ class Task:
     loss_start: int  # first class in the cross-entropy: start (current classes) or 0 (all seen)
     # Its n training images without augmentation: queries (n, D), labels (n,), on the device.
     plain_queries: Callable[[], tuple[Tensor, Tensor]]
+    # The same images chunk by chunk: (images, query, labels), as `forward` takes them. A pass over
+    # them is work, so ask once.
+    plain_images: Callable[[], Iterator[tuple[Any, Any, Tensor]]] = lambda: iter(())
 
 
 @dataclass
@@ -97,10 +107,12 @@ class Method(nn.Module):
 
     needs_query: bool = False
     needs_images: ClassVar[bool] = True  # False: works on queries alone, and no pixel is touched
+    has_head: ClassVar[bool] = True  # False: logits are not a head's on features, as of class means
     # Integers that are state. They stay on the host, so that no step waits for a GPU.
     counted: ClassVar[tuple[str, ...]] = ()
     name: ClassVar[str] = ""
     backbone: FrozenViT
+    head: Any  # a module that the constructor sets: weight (classes, D), bias (classes,)
     configuration: dict[str, Any]  # the settings, defaults included
 
     def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
@@ -120,16 +132,28 @@ class Method(nn.Module):
     def begin_task(self, task: Task) -> None:
         """Called before a task's first batch; torch's generator is seeded for (seed, task)."""
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        """Logits (B, classes) of images (B, 3, H, W), float and normalised, with queries (B, D).
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        """(B, D), what the head reads of images (B, 3, H, W), float and normalised, with queries
+        (B, D).
 
         An argument that the class does not need (needs_images, needs_query) is None.
         """
         raise NotImplementedError
 
+    def classify(self, features: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+        """Logits (B, classes) of features (B, D) under a head: the method's own or its copy."""
+        return head(features)
+
+    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+        """Logits (B, classes); arguments as those of `features`."""
+        return self.classify(self.features(images, query), self.head)
+
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         """Loss of a batch with labels (B,): here the cross-entropy over classes that take part."""
         return self.cross_entropy(self(images, query), labels, task)
+
+    def after_step(self) -> None:
+        """Called right after each step of the optimiser."""
 
     def end_task(self, task: Task) -> None:
         """Called after a task's last batch."""
@@ -271,5 +295,8 @@ def build_method(
             method = cls(backbone, classes, tasks, **checked)
         except Exception as error:  # the method's own checks, or torch's of an impossible size
             raise UsageError(f"model of {name}: {str(error) or type(error).__name__}") from error
+    if cls.has_head and cls.features is Method.features:
+        what = "features() for self.head, or forward() and has_head = False"
+        raise UsageError(f"methods/{name}.py: write {what}")
     method.configuration = accepted | checked
     return method

@@ -176,8 +176,8 @@ class CodaPrompt(Method):
             prefix[layer] = torch.stack([prompt[:, : self.rows], prompt[:, self.rows :]], dim=1)
         return prefix
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(self.backbone.cls(images, self.prefixes(query)))
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.backbone.cls(images, self.prefixes(query))
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         loss = self.cross_entropy(self(images, query), labels, task)

@@ -169,8 +169,8 @@ class DualPrompt(Method):
         cosine = self.e.cosine(query, self.begun, trained=task)[:, :, task]
         return (1 - cosine).sum() if self.coda_form else -cosine.mean()
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(self.backbone.cls(images, self.prefixes(query)))
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.backbone.cls(images, self.prefixes(query))
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         logits = self.head(self.backbone.cls(images, self.prefixes(query, task.index)))

@@ -27,5 +27,5 @@ class Finetune(Method):
     def network(self) -> nn.Module:
         return self.vit
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(run_vit(self.vit, images, precision=self.backbone.precision, rows=1)[:, 0])
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return run_vit(self.vit, images, precision=self.backbone.precision, rows=1)[:, 0]

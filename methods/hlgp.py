@@ -192,7 +192,7 @@ class HLGP(Method):
             return self.learned[: self.begun]
         return torch.cat([self.learned[: self.begun - 1], self.current_prompts()[None]])
 
-    def features(self, images: Tensor, prompts: Tensor, weights: Tensor) -> Tensor:
+    def class_token(self, images: Tensor, prompts: Tensor, weights: Tensor) -> Tensor:
         """Class token (B, D) under P_l = sum_i w_i p_{i,l}. weights: (t,), or (B, t) per image."""
         mixed = torch.einsum("...t,tlkpd->l...kpd", weights, prompts)
         return self.backbone.cls(images, dict(zip(self.layers, mixed, strict=True)))
@@ -213,8 +213,8 @@ class HLGP(Method):
         with torch.no_grad():
             if self.weights == "prototype":
                 return self.mass(F.normalize(query, dim=1) @ self.prototypes.T / self.temperature)
-            return self.mass(self.head(self.features(images, prompts, uniform)))
+            return self.mass(self.head(self.class_token(images, prompts, uniform)))
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
         prompts = self.all_prompts()
-        return self.head(self.features(images, prompts, self.task_weights(images, query, prompts)))
+        return self.class_token(images, prompts, self.task_weights(images, query, prompts))

@@ -90,17 +90,17 @@ class L2P(Method):
         return self.pool.shares(query)
 
     def _run(self, images: Tensor, query: Tensor) -> tuple[Tensor, Tensor]:
-        """Logits (B, classes) and the chosen keys' cosines (B, N)."""
+        """Features (B, D) and the chosen keys' cosines (B, N)."""
         prompts, cosine = self.pool(query)
         tokens = prompts.flatten(1, 2)  # (B, N * length, D)
         out = self.backbone(images, tokens=tokens, rows=tokens.shape[1])
-        return self.head(out.mean(dim=1)), cosine
+        return out.mean(dim=1), cosine
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
         return self._run(images, query)[0]
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
-        logits, cosine = self._run(images, query)
-        loss = self.cross_entropy(logits, labels, task)
+        features, cosine = self._run(images, query)
+        loss = self.cross_entropy(self.head(features), labels, task)
         pull = cosine.sum(dim=1).mean()
         return Loss(loss.total - self.key_loss * pull, {**loss.terms, "key_cosine": pull.detach()})

@@ -85,8 +85,8 @@ class L2PPlus(Method):
             distance = distance + (1 - cosine).sum()
         return prefix, distance
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(self.backbone.cls(images, self.prefixes(query)[0]))
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.backbone.cls(images, self.prefixes(query)[0])
 
     def loss(self, images: Tensor, query: Tensor, labels: Tensor, task: Task) -> Loss:
         prefix, pull = self.prefixes(query)

@@ -22,5 +22,5 @@ class Linear(Method):
         super().__init__(backbone, classes, tasks)
         self.head = nn.Linear(self.width, classes)
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        return self.head(query)
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return query

@@ -7,6 +7,8 @@ the gain of guessing.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
@@ -39,10 +41,14 @@ class LinearNCM(Method):
         self.class_means.learn(task)
         self.task_of_class[task.start : task.stop] = task.index
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return query
+
+    def classify(self, features: Tensor, head: Callable[[Tensor], Tensor]) -> Tensor:
+        query = features
         seen = self.task_of_class >= 0
         nearest = (
             self.class_means(query).masked_fill(~seen, -2.0).argmax(dim=1)
         )  # a cosine is above -2
         chosen = self.task_of_class[None, :] == self.task_of_class[nearest][:, None]
-        return self.head(query) + ROUTED_OFFSET * chosen
+        return head(query) + ROUTED_OFFSET * chosen

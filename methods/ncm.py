@@ -39,6 +39,7 @@ class NCM(Method):
 
     needs_query = True
     needs_images = False
+    has_head = False
 
     def __init__(self, backbone: FrozenViT, classes: int, tasks: int) -> None:
         super().__init__(backbone, classes, tasks)

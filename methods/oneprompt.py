@@ -38,6 +38,5 @@ class OnePrompt(Method):
     def layer_prompts(self) -> dict[int, Tensor]:
         return dict(zip(self.layers, self.prompt.flatten(1, 2), strict=True))
 
-    def forward(self, images: Tensor, query: Tensor) -> Tensor:
-        prefixes = dict(zip(self.layers, self.prompt, strict=True))
-        return self.head(self.backbone.cls(images, prefixes))
+    def features(self, images: Tensor, query: Tensor) -> Tensor:
+        return self.backbone.cls(images, dict(zip(self.layers, self.prompt, strict=True)))

@@ -124,7 +124,7 @@ def test_soft_weights_are_constants_of_the_loss(small_vit, batch):
     prompts = method.all_prompts()
     weights = method.task_weights(images, query, prompts).detach()
     F.cross_entropy(
-        method.head(method.features(images, prompts, weights))[:, 2:4], labels - 2
+        method.head(method.class_token(images, prompts, weights))[:, 2:4], labels - 2
     ).backward()
     for name, parameter in method.named_parameters():
         if parameter.grad is not None:

@@ -8,16 +8,18 @@ import inspect
 import json
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
-from conftest import TINY, cell_of, table, with_method
+from conftest import ROOT, TINY, cell_of, table, with_method
 from PIL import Image
 
 from bench.config.spec import TrainSpec, spec_from_json
 from bench.data.stream import TaskStream
 from bench.engine import run as engine
+from bench.engine import task as training
 from bench.engine.checkpoint import Checkpoints
-from bench.engine.task import build_optimiser, schedule_factor, train_task
+from bench.engine.task import build_optimiser, coswm, schedule_factor, train_task
 from bench.errors import UsageError
 from bench.hardware import not_repeatable
 from bench.method import Method
@@ -139,6 +141,39 @@ def test_schedules():
     assert rates("cosine", (0, 1, 2, 3.9), 4) == [1, 0.869, 0.509, 0.016]
     assert rates("cosine_step", (0, 1, 2, 3, 3.99), 4) == [1, 0.924, 0.707, 0.383, 0.004]
     assert rates("cosine_step", (0, 0.5), 1) == [1, 0.707]
+    assert rates("step", (0, 30.9, 31, 49), 50) == [1, 1, 0.1, 0.1], "31 epochs, then 19"
+    falling = [schedule_factor("multistep", epoch, 10, (4, 7)) for epoch in range(10)]
+    assert falling == pytest.approx([1] * 4 + [0.1] * 3 + [0.01] * 3)
+
+
+def test_coswm_is_vq_prompts_official_schedule():
+    with np.load(ROOT / "tests" / "golden" / "vq_prompt_schedules.npz") as golden:
+        updates = int(golden["iter_step"] * golden["n_epochs"])
+        for base, rates in zip(golden["base"], golden["lr_of_update"].T, strict=True):
+            found = [coswm(n, updates, int(golden["freeze_iters"]), base) for n in range(updates)]
+            assert found == pytest.approx(rates, rel=1e-6)
+
+
+def test_the_engine_follows_coswm(tiny_spec, monkeypatch):
+    train = replace(tiny_spec.train, schedule="coswm", frozen=0.5, epochs=2, batch_size=2)
+    cell = engine.build_cell(replace(tiny_spec, train=train))
+    seen = []
+    after_step = type(cell.method).after_step
+
+    def watch(self):
+        seen.append(optimisers[0].param_groups[0]["lr"])
+        after_step(self)
+
+    optimisers = []
+    build = training.build_optimiser
+    monkeypatch.setattr(
+        training,
+        "build_optimiser",
+        lambda *words: optimisers.append(build(*words)) or optimisers[0],
+    )
+    monkeypatch.setattr(type(cell.method), "after_step", watch)
+    train_task(cell, cell.stream.tasks[0], lambda line: None)
+    assert seen == [coswm(n, 8, 2, 0.01) for n in range(8)], "after each step, eight of them"
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -149,11 +184,11 @@ def test_stopped_after_a_task_it_continues_to_the_same_bytes(
     _, whole = run(spec, "whole")
     evaluate, calls = engine.evaluate, []
 
-    def stop_at_second(cell, task_slice):
+    def stop_at_second(cell, task_slice, aligned):
         calls.append(task_slice.index)
         if task_slice.index == 1:
             raise KeyboardInterrupt
-        return evaluate(cell, task_slice)
+        return evaluate(cell, task_slice, aligned)
 
     monkeypatch.setattr(engine, "evaluate", stop_at_second)
     with pytest.raises(KeyboardInterrupt):

@@ -34,6 +34,7 @@ POINTS = (
     "step:12",
     "epoch:1",
     "epoch:4",
+    "align:3",
     "task:1",
     "task:3",
     "save:9",
@@ -43,6 +44,7 @@ POINTS = (
 )
 SELECTED = [
     ("hlgp", "step:6"),
+    ("linear", "align:8"),  # in the middle of the stage after the last task
     ("hlgp", "epoch:4"),
     ("finetune", "step:12"),
     ("coda_prompt", "save:9"),

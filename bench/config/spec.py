@@ -25,13 +25,13 @@ def ranged(default: Any, low: float | None = None, high: float | None = None, do
     return field(default=default, metadata={"low": low, "high": high, "doc": doc})
 
 
-def later(default: Any, doc: str) -> Any:
+def later(default: Any, doc: str, low: float | None = None) -> Any:
     """A field that was added after results had been published.
 
     At its default it is left out of the spec's text, so that published cells keep their digests.
     The default must be what was done before the field existed.
     """
-    return field(default=default, metadata={"later": True, "doc": doc})
+    return field(default=default, metadata={"later": True, "doc": doc, "low": low})
 
 
 @dataclass(frozen=True)
@@ -95,7 +95,9 @@ class TrainSpec:
     prompt_lr: float = ranged(1e-3, 0.0, MAX_LEARNING_RATE, doc="everything but the head")
     head_lr: float = ranged(1e-3, 0.0, MAX_LEARNING_RATE)
     weight_decay: float = ranged(0.0, 0.0, MAX_LEARNING_RATE)
-    schedule: Literal["constant", "cosine", "cosine_step", "coda"] = "constant"
+    schedule: Literal["constant", "cosine", "cosine_step", "coda", "step", "multistep", "coswm"] = (
+        "constant"
+    )
     clip_norm: float = ranged(0.0, 0.0, doc="0 = no clipping")
     loss_classes: Literal["current", "seen"] = "current"  # logits in the cross-entropy
     joint: bool = False  # all classes as one task: the upper reference
@@ -103,6 +105,25 @@ class TrainSpec:
     precision: Literal["fp32", "bf16", "auto"] = "fp32"
     threads: int = ranged(
         1, 1, 1024, doc="1 and 2 threads give other last bits, so this is part of the spec"
+    )
+    milestones: tuple[int, ...] = later((), "epochs of schedule=multistep after which rates fall")
+    frozen: float = later(0.0, "epochs of schedule=coswm at almost no rate, after one step", 0)
+
+
+@dataclass(frozen=True)
+class AlignSpec:
+    """The aligned head that is tested beside the trained one (bench/engine/align.py).
+
+    No part of the run_id: training and the trained head's numbers do not depend on it. Its values
+    stand in protocol.csv, and a cell with other values is run again.
+    """
+
+    covariance: Literal["full", "diagonal", "shared", "off"] = "full"  # off: no aligned head
+    samples: int = ranged(256, 1, doc="of each class seen, in each epoch")
+    epochs: int = ranged(5, 1)
+    lr: float = ranged(0.01, 0.0, MAX_LEARNING_RATE)
+    temperature: float = ranged(
+        0.1, 0.0, doc="of logits that are divided by their norm; 0 = plain logits"
     )
 
 
@@ -120,12 +141,13 @@ class RunSpec:
     data: DataSpec = field(default_factory=DataSpec)
     backbone: BackboneSpec = field(default_factory=BackboneSpec)
     train: TrainSpec = field(default_factory=TrainSpec)
+    align: AlignSpec = field(default_factory=AlignSpec)
 
     def described(self) -> dict[str, Any]:
-        """All settings that can change a number, without later fields at their defaults."""
+        """All settings that can change what is trained, without later fields at their defaults."""
         tree = dataclasses.asdict(self)
-        del tree["data"]["root"], tree["backbone"]["checkpoint"]
-        for name, section in SECTIONS.items():
+        del tree["data"]["root"], tree["backbone"]["checkpoint"], tree["align"]
+        for name, section in TRAINED.items():
             for entry in dataclasses.fields(section):
                 if entry.metadata.get("later") and tree[name][entry.name] == entry.default:
                     del tree[name][entry.name]
@@ -145,7 +167,8 @@ class RunSpec:
         return f"{self.method}--{self.benchmark}--o{self.order_seed}--s{self.seed}--{self.sha[:12]}"
 
 
-SECTIONS: dict[str, type] = {"data": DataSpec, "backbone": BackboneSpec, "train": TrainSpec}
+TRAINED: dict[str, type] = {"data": DataSpec, "backbone": BackboneSpec, "train": TrainSpec}
+SECTIONS: dict[str, type] = {**TRAINED, "align": AlignSpec}
 
 
 def plain(spec: RunSpec) -> dict[str, Any]:
@@ -157,7 +180,7 @@ def spec_from_json(text: str) -> RunSpec:
     """The spec in the JSON of `plain`, or in a run's spec.json; checked like any other input."""
     tree = json.loads(text)
     tree.pop("resolved", None)
-    sections = {name: make(cls, tree[name], name) for name, cls in SECTIONS.items()}
+    sections = {name: make(cls, tree.get(name, {}), name) for name, cls in SECTIONS.items()}
     return RunSpec(**{**tree, **sections})
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import functools
 import json
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -41,9 +42,12 @@ class Trace:
     needs_images: bool
     needs_query: bool
     trains: bool
+    has_head: bool  # one that can be aligned
     plain_queries: bool = False  # it asks for features of training images without augmentation
     loss: list[list[Call]] = field(default_factory=list)  # calls of a training step
     test: list[list[Call]] = field(default_factory=list)  # calls at test
+    # Calls for each of a task's training images in the test view, in begin_task and end_task.
+    plain: list[list[Call]] = field(default_factory=list)
 
 
 class _Recorder(FrozenViT):
@@ -93,7 +97,7 @@ def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -
     backbone = _toy(real.width, real.depth)
     backbone.calls = []
     method: Any = build_method(kind, backbone, classes, tasks, json.loads(model), 0)
-    found = Trace(method.needs_images, method.needs_query, True)
+    found = Trace(method.needs_images, method.needs_query, True, method.has_head)
     if method.network is not backbone.network:
         method.network.norm.register_forward_hook(
             lambda module, given, out: backbone.calls.append(
@@ -103,7 +107,8 @@ def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -
     start = 0
     for index, size in enumerate(task_sizes(classes, tasks)[:2]):
         plain = functools.partial(_queries, found, real.width, start, size)
-        _observe(method, backbone, Task(index, start, start + size, start, plain), found)
+        images = functools.partial(_images, method, start)
+        _observe(method, backbone, Task(index, start, start + size, start, plain, images), found)
         start += size
     return found
 
@@ -113,19 +118,31 @@ def _queries(found: Trace, width: int, start: int, count: int) -> tuple[Tensor, 
     return torch.ones(count, width), torch.arange(start, start + count)
 
 
+def _images(method: Any, start: int) -> Iterator[tuple[Tensor | None, Tensor | None, Tensor]]:
+    yield *_one_image(method), torch.tensor([start])
+
+
+def _one_image(method: Any) -> tuple[Tensor | None, Tensor | None]:
+    images = torch.zeros(1, 3, 8, 8) if method.needs_images else None
+    return images, torch.ones(1, method.width) if method.needs_query else None
+
+
 def _observe(method: Any, backbone: _Recorder, task: Task, found: Trace) -> None:
     """Record the calls for one image of a task in training, and at test after it."""
     calls = backbone.calls
-    images = torch.zeros(1, 3, 8, 8) if method.needs_images else None
-    query = torch.ones(1, method.width) if method.needs_query else None
+    images, query = _one_image(method)
     method.train()
     method.begin_task(task)
+    plain = calls.copy()
+    calls.clear()
     found.trains = bool(method.param_groups())
     if found.trains:
         method.loss(images, query, torch.tensor([task.start]), task)
     found.loss.append(calls.copy())
     calls.clear()
     method.end_task(task)
+    found.plain.append(plain + calls.copy())
+    calls.clear()
     method.eval()
     with torch.no_grad():
         method(images, query)

@@ -3,9 +3,11 @@
 The images of a prepared split are counted from its manifest; else from what its dataset declares.
 
 The counts follow the engine: one training step per image and epoch; after each task one pass over
-the test images of all classes seen; the passes that measure feature drift and FLOPs; and frozen
-query features, once per (seed, epoch) and once for the test images, which all methods and orders
-share through the cache (assumed to be empty). predicted.py says what an image costs a method.
+the test images of all classes seen, and for the aligned head one over the task's training images
+in the test view; the passes that measure feature drift and FLOPs; and frozen query features, once
+per (seed, epoch) and once for the images of each part in the test view, which all methods and
+orders share through the cache (assumed to be empty). predicted.py says what an image costs a
+method.
 """
 
 from __future__ import annotations
@@ -101,6 +103,7 @@ def cell_work(cell: RunSpec) -> Work:
     each, done, s = counts(cell.data), trace_of(cell), shape(cell.backbone)
     sizes = [each.classes] if cell.train.joint else task_sizes(each.classes, cell.data.tasks)
     work = Work(cells=1, known=each.known)
+    aligned = _is_aligned(cell, done)
     head = 2 * s.width * each.classes
     for index, size in enumerate(sizes):
         later, seen = min(index, 1), sum(sizes[: index + 1])
@@ -108,6 +111,9 @@ def cell_work(cell: RunSpec) -> Work:
         work.train_images += served
         work.add(s, served, done.loss[later])
         work.add(s, each.test * seen, done.test[later])
+        work.add(s, each.train * size, done.plain[later])
+        if aligned:
+            work.add(s, each.train * size, done.test[later])
         work.flops += served * head * (3 if done.needs_images else 2) + each.test * seen * head
         if index and done.needs_images:  # features of earlier tasks, before and after training
             old = min(DRIFT_IMAGES, each.test * (seen - size))
@@ -119,6 +125,12 @@ def cell_work(cell: RunSpec) -> Work:
     if done.needs_query:
         work.add(s, COUNTED_IMAGES * done.trains + COUNTED_IMAGES, [QUERY_CALL])
     return work
+
+
+def _is_aligned(cell: RunSpec, done: Trace) -> bool:
+    """True if the cell makes statistics of its classes, for an aligned head."""
+    several = not cell.train.joint and cell.data.tasks > 1
+    return done.has_head and several and cell.align.covariance != "off"
 
 
 @dataclass(frozen=True)
@@ -138,7 +150,7 @@ def _query_arrays(cell: RunSpec, done: Trace) -> Iterator[tuple[QueryArray, floa
     images = replace(data, tasks=1, order="natural", class_order=(), crop_low=1.0, flip=False)
     of_view = functools.partial(QueryArray, images, cell.backbone, train.precision, train.threads)
     yield of_view(("test",)), each.test * each.classes
-    if done.plain_queries:
+    if done.plain_queries or _is_aligned(cell, done):
         yield of_view(("train",)), each.train * each.classes
     for epoch in range(train.epochs * done.trains):
         view = (cell.seed, epoch, data.crop_low, data.flip)

@@ -183,6 +183,13 @@ class TaskStream:
             chosen = rows[chunk]
             yield self._resampled(part, chosen, centre_views(stored.sizes(chosen), share))
 
+    def plain_batches(self, rows: Array, with_images: bool = True) -> Iterator[Batch]:
+        """These training images once in the test view, in this order, chunk by chunk."""
+        chunks = [rows[chunk] for chunk in self._chunks(len(rows))]
+        pixels = self.plain_chunks("train", rows) if with_images else [None] * len(chunks)
+        for chunk, images in zip(chunks, pixels, strict=True):
+            yield Batch(images, to_device(self.train_labels[chunk], self.device), chunk)
+
     @staticmethod
     def _chunks(count: int) -> Iterator[Array]:
         for start in range(0, count, IMAGES_PER_CHUNK):

@@ -49,6 +49,7 @@ class Cell:
     code: str  # its code_sha
     tables: dict[str, Rows] = field(default_factory=lambda: {name: [] for name in TABLES})
     facts: dict[str, Any] = field(default_factory=dict)  # for runs.csv: FLOPs per image
+    statistics: list[Any] = field(default_factory=list)  # TaskStatistics of finished tasks
     finished_tasks: int = 0
     measuring_seconds: float = 0.0  # spent in this task on what is measured beside training
 

@@ -2,7 +2,8 @@
 
 task-N.pt holds the state after N finished tasks (AfterTask). The newest MAX_TASKS of them are kept,
 so that a broken file costs one task and not the cell. within.pt holds a state within the task that
-follows (WithinTask). It continues from the state after the task before it.
+follows (WithinTask). It continues from the state after the task before it. statistics-N.pt holds
+mean and spread of the classes of task N, for the aligned head, until the run is done.
 
 A file is what torch.save makes of one dict, sealed with the file's digest: the format's number, the
 digests that must match the run (`same`), and the fields of the state. Tensors lie in it as they
@@ -24,6 +25,7 @@ import torch
 from torch import Tensor
 
 from bench.config.spec import RunSpec
+from bench.engine.align import TaskStatistics
 from bench.method import Method
 from bench.store import formats
 from bench.store.files import check_seal, write_sealed
@@ -31,7 +33,8 @@ from bench.store.rundir import RunDir
 from bench.store.tables import Rows
 
 MAX_TASKS = 2  # states after finished tasks that are kept
-TENSOR_FIELDS = ("method", "optimiser", "random")  # every other field of a state is JSON text
+# Every other field of a state is JSON text.
+TENSOR_FIELDS = ("method", "optimiser", "random", "means", "spread")
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class WithinTask:
     facts: dict[str, Any]
 
 
-State = TypeVar("State", AfterTask, WithinTask)
+State = TypeVar("State", AfterTask, WithinTask, TaskStatistics)
 
 
 class Checkpoints:
@@ -98,6 +101,28 @@ class Checkpoints:
     def save_within(self, state: WithinTask) -> None:
         """Keep this state instead of the one before it in the same task."""
         self._write(self._within_file, state)
+
+    def save_statistics(self, number: int, of_task: TaskStatistics) -> None:
+        """Keep what is known of the classes of a task, counted from 1.
+
+        It never changes, and is the largest thing that a cell keeps, so it has a file of its own.
+        """
+        self._write(self._statistics_file(number), of_task)
+
+    def statistics(self, finished: int) -> list[TaskStatistics] | None:
+        """Of the first `finished` tasks; None if a file cannot be used."""
+        found = [
+            self._read(self._statistics_file(number + 1), TaskStatistics)
+            for number in range(finished)
+        ]
+        usable = [one for one in found if one is not None]
+        return usable if len(usable) == finished else None
+
+    @staticmethod
+    def forget_statistics(run: RunDir) -> None:
+        """Remove them once a run is done."""
+        for file in (run.path / "ckpt").glob("statistics-*.pt"):
+            file.unlink()
 
     def after(self) -> Iterator[AfterTask]:
         """States after finished tasks, newest first; files that cannot be used are left out."""
@@ -141,12 +166,15 @@ class Checkpoints:
     def _after_file(self, finished: int) -> Path:
         return self.folder / f"task-{finished}.pt"
 
+    def _statistics_file(self, number: int) -> Path:
+        return self.folder / f"statistics-{number}.pt"
+
     def _finished(self) -> list[int]:
         """The numbers of tasks after which a state is kept, newest first."""
         numbers = [file.stem.removeprefix("task-") for file in self.folder.glob("task-*.pt")]
         return sorted((int(number) for number in numbers if number.isdigit()), reverse=True)
 
-    def _write(self, file: Path, state: AfterTask | WithinTask) -> None:
+    def _write(self, file: Path, state: AfterTask | WithinTask | TaskStatistics) -> None:
         buffer = io.BytesIO()
         torch.save({"format": formats.CHECKPOINT, **self.same, **_encoded(state)}, buffer)
         write_sealed(file, lambda stream: stream.write(buffer.getvalue()))
@@ -169,7 +197,7 @@ class Checkpoints:
                 raise ValueError(f"it was written with another {key}")
 
 
-def _encoded(state: AfterTask | WithinTask) -> dict[str, Any]:
+def _encoded(state: AfterTask | WithinTask | TaskStatistics) -> dict[str, Any]:
     """The fields of a state as they lie in the file."""
     values = {field.name: getattr(state, field.name) for field in dataclasses.fields(state)}
     return {

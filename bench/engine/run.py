@@ -7,6 +7,7 @@ minimise.
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from pathlib import Path
 from typing import Any
@@ -22,10 +23,12 @@ from bench.cost.counted import inference_gflops
 from bench.data.stream import TaskSlice
 from bench.engine.cell import Cell, build_cell, inputs
 from bench.engine.checkpoint import AfterTask, Checkpoints
+from bench.engine.heads import Head, aligned_head, has_aligned_head, keeps_statistics
 from bench.engine.task import Tell, tell_nobody, train_task
 from bench.environment import environment, origin
 from bench.errors import Diverged, UsageError
 from bench.hardware import not_repeatable, peak_memory_mib
+from bench.method import Method
 from bench.store.codes import Codes
 from bench.store.rundir import FIXED_COLUMNS, STALE, RunDir, environment_digest, identity
 from bench.store.tables import Rows
@@ -34,16 +37,22 @@ from bench.store.tables import Rows
 
 
 @torch.inference_mode()
-def evaluate(cell: Cell, after: TaskSlice) -> Rows:
+def evaluate(cell: Cell, after: TaskSlice, aligned: Head | None = None) -> Rows:
     """One pass over the test images of the classes seen, as rows of metrics.csv.
 
-    Both scenarios come from the same logits: 'class' over all classes seen, 'task' over the classes
-    of the image's own task. Raises Diverged for logits that are not finite.
+    Both scenarios of a head come from the same logits: 'class' over all classes seen, 'task' over
+    the classes of the image's own task; those of the aligned head, 'class-aligned' and
+    'task-aligned', from the same features. Raises Diverged for logits that are not finite.
     """
     method, stream = cell.method, cell.stream
     tasks = [task for task in stream.eval_tasks if task.stop <= after.stop]
     bounds = torch.tensor([[task.start, task.stop] for task in tasks])
-    correct = {"class": np.zeros(len(tasks), dtype=int), "task": np.zeros(len(tasks), dtype=int)}
+    suffixes = ("",) if aligned is None else ("", "-aligned")
+    correct = {
+        scenario + suffix: np.zeros(len(tasks), dtype=int)
+        for suffix in suffixes
+        for scenario in ("class", "task")
+    }
     n = np.zeros(len(tasks), dtype=int)
     features = cell.queries.plain("test") if method.needs_query else None
     last = after is stream.tasks[-1]
@@ -53,17 +62,21 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
         images, query, labels = inputs(cell, batch, features)
         if "gflops_infer" not in cell.facts and last:
             cell.facts["gflops_infer"] = inference_gflops(method, images, query)
-        logits, labels = method(images, query)[:, : after.stop].cpu(), labels.cpu()
-        if not torch.isfinite(logits).all():
-            raise Diverged(f"logits that are not finite after task {after.index + 1}")
+        of_heads = _logits(method, images, query, aligned)
+        labels = labels.cpu()
         task_of = torch.from_numpy(stream.task_of_class[labels.numpy()])
         n += _per_task(task_of, len(tasks))
         if last and (chosen := method.chosen(query)) is not None:
             of_batch = torch.nn.functional.one_hot(task_of, len(tasks)).double()
             shares.append(of_batch.T @ chosen.double().cpu())
-        own_logits = _only_own_task(logits, bounds[task_of])
-        for scenario, scores in (("class", logits), ("task", own_logits)):
-            correct[scenario] += _per_task(task_of[scores.argmax(dim=1) == labels], len(tasks))
+        for suffix, every in zip(suffixes, of_heads, strict=True):
+            logits = every[:, : after.stop].cpu()
+            if not torch.isfinite(logits).all():
+                raise Diverged(f"logits that are not finite after task {after.index + 1}")
+            own_logits = _only_own_task(logits, bounds[task_of])
+            for scenario, scores in (("class", logits), ("task", own_logits)):
+                hits = task_of[scores.argmax(dim=1) == labels]
+                correct[scenario + suffix] += _per_task(hits, len(tasks))
     if shares:
         cell.add("selection", _selection(torch.stack(shares).sum(dim=0).numpy() / n[:, None]))
     return [
@@ -78,6 +91,14 @@ def evaluate(cell: Cell, after: TaskSlice) -> Rows:
         for scenario, hits in correct.items()
         for i, task in enumerate(tasks)
     ]
+
+
+def _logits(method: Method, images: Any, query: Any, aligned: Head | None) -> list[Tensor]:
+    """Logits (B, classes) of the method, and of the aligned head on the same features."""
+    if aligned is None:
+        return [method(images, query)]
+    features = method.features(images, query)
+    return [method.classify(features, head) for head in (method.head, aligned)]
 
 
 def _selection(shares: np.ndarray) -> Rows:
@@ -131,11 +152,13 @@ def run_cell(
     with run.lock():
         before = run.code()
         other = before != "" and not Codes.of(results).same(spec.suite, spec.type, before, code)
-        if run.done() and not other:
+        realigned = run.aligned_otherwise(spec)
+        if run.done() and not (other or realigned):
             return run.state()
-        if other:
+        if other or realigned:
             run.set_aside()
-            run.log(f"what code {before} left is in {STALE}/ until this run, of {code}, is done")
+            what = "another recipe of the aligned head" if realigned else f"code {before}"
+            run.log(f"what {what} left is in {STALE}/ until this run, of {code}, is done")
         return _run_cell(spec, run, device, tell)
 
 
@@ -144,6 +167,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, tell: Tell) -> dict[str, 
     environment_facts = environment(cell.device)
     identifying = {
         "code_sha": cell.code,
+        "align": dataclasses.asdict(spec.align) if cell.method.has_head else {},
         "env_sha": environment_digest(environment_facts),
         **identity_of(cell),
         **origin(),
@@ -156,6 +180,7 @@ def _run_cell(spec: RunSpec, run: RunDir, device: str, tell: Tell) -> dict[str, 
         ended = {"status": "done", "reason": not_repeatable(cell.device)}
         state = {**ended, **identifying, **_settings(cell), **_closing_facts(cell)}
         run.finish(cell.tables, state)
+        Checkpoints.forget_statistics(run)
     except (KeyboardInterrupt, SystemExit):
         run.give_up({"status": "interrupted", "reason": "stopped by a signal", **identifying})
         raise
@@ -233,22 +258,29 @@ def _run_task(
     tell(number)
     trained = train_task(cell, task_slice, run.log, kept, tell)
     began = time.perf_counter()
-    rows = evaluate(cell, task_slice)
+    aligned = aligned_head(cell, task_slice) if has_aligned_head(cell) else None
+    aligned_at = time.perf_counter()
+    rows = evaluate(cell, task_slice, aligned)
     timing = {
         "task": task_slice.index + 1,
         "train_seconds": round(trained.seconds, 3),
-        "eval_seconds": round(time.perf_counter() - began, 3),
+        "eval_seconds": round(time.perf_counter() - aligned_at, 3),
+        "align_seconds": round(aligned_at - began, 3),
         "train_images_per_second": round(trained.served / trained.seconds, 1),
         "peak_memory_mib": peak_memory_mib(),
     }
     cell.add("metrics", rows)
     cell.add("timing", [timing])
     cell.finished_tasks = task_slice.index + 1
-    shares = [row["correct"] / row["n"] for row in rows if row["scenario"] == "class"]
-    shown = " ".join(f"{100 * share:.1f}" for share in shares)
-    tell({**number, "average_accuracy": 100 * sum(shares) / len(shares)})
-    run.log(f"task {task_slice.index + 1} accuracy {shown}")
+    accuracies = _accuracies(rows, "class")
+    tell({**number, "average_accuracy": sum(accuracies) / len(accuracies)})
+    run.log(f"task {task_slice.index + 1} accuracy {_shown(accuracies)}")
+    if aligned is not None:
+        shown = _shown(_accuracies(rows, "class-aligned"))
+        run.log(f"task {task_slice.index + 1} accuracy with aligned head {shown}")
     faults.point("task")
+    if keeps_statistics(cell):
+        kept.save_statistics(cell.finished_tasks, cell.statistics[-1])
     kept.save_after(
         AfterTask(
             finished=cell.finished_tasks,
@@ -260,10 +292,21 @@ def _run_task(
     )
 
 
+def _accuracies(rows: Rows, scenario: str) -> list[float]:
+    """Percent correct of each task, from rows of metrics.csv."""
+    return [100 * row["correct"] / row["n"] for row in rows if row["scenario"] == scenario]
+
+
+def _shown(accuracies: list[float]) -> str:
+    return " ".join(f"{accuracy:.1f}" for accuracy in accuracies)
+
+
 def _restore_tasks(cell: Cell, kept: Checkpoints) -> None:
     """Continue after the newest finished task whose state can be read and fits."""
     for state in kept.after():
-        if kept.restore(state, cell.method):
+        of_tasks = kept.statistics(state.finished) if keeps_statistics(cell) else []
+        if of_tasks is not None and kept.restore(state, cell.method):
+            cell.statistics = of_tasks
             cell.finished_tasks, cell.stream.digest = state.finished, state.stream
             cell.tables |= state.tables
             cell.facts = state.facts

@@ -5,9 +5,10 @@ Training continues from a checkpoint within the task where one exists.
 
 from __future__ import annotations
 
+import functools
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,13 +22,14 @@ from bench.cost.counted import training_gflops
 from bench.data.keyed import derive
 from bench.data.stream import Batch, TaskSlice
 from bench.engine import movement
-from bench.engine.cell import Cell, inputs
+from bench.engine.cell import Cell, Inputs, inputs
 from bench.engine.checkpoint import Checkpoints, Position, WithinTask
 from bench.errors import Diverged
 from bench.method import Task
 
 SLOW_WRITE_SECONDS = 1.0  # a state that takes longer to write is not written after every epoch
 MIN_WORK_PER_WRITE = 20  # seconds of training between two slow writes, per second of writing
+SMALLEST_RATE = 1e-6  # of the schedule coswm
 Log = Callable[[str], None]
 Event = dict[str, Any]  # what a run says while it goes on; docs/running.md lists the fields
 Tell = Callable[[Event], None]
@@ -96,21 +98,40 @@ class Training:
 # --- learning rate, optimiser -----------------------------------------------------------------
 
 
-def schedule_factor(kind: str, done: float, epochs: int) -> float:
+def schedule_factor(kind: str, done: float, epochs: int, milestones: tuple[int, ...] = ()) -> float:
     """Learning rate relative to the base rate, `done` epochs into a task (a whole number or not).
 
     coda: as GT-RIPL/CODA-Prompt utils/schedulers.py runs it, where the first two epochs share the
     full rate. cosine: as it was meant, cos(99 pi e / (200 (K - 1))) for epoch e from 0, which ends
     near zero. cosine_step: cos(pi done / (2 K)) at every step, for runs so short that an epoch near
-    zero is a large share.
+    zero is a large share. step: a tenth after each 30 epochs, one epoch late, as timm's scheduler
+    runs in CAPrompt (trainers/caprompt_trainer.py). multistep: a tenth after each milestone.
     """
     if kind == "cosine_step":
         return math.cos(math.pi * done / (2 * epochs))
     epoch = int(done)
+    if kind == "step":
+        return 0.1 ** (max(epoch - 1, 0) // 30)
+    if kind == "multistep":
+        return 0.1 ** sum(epoch >= milestone for milestone in milestones)
     if kind == "constant" or epochs == 1:
         return 1.0
     shifted = max(epoch - 1, 0) if kind == "coda" else epoch
     return math.cos(99 * math.pi * shifted / (200 * (epochs - 1)))
+
+
+def coswm(update: int, updates: int, frozen: int, base: float) -> float:
+    """The rate of VQ-Prompt's schedule at an update, from 0 (utils/schedulers.py).
+
+    The first update has the full rate, the `frozen` that follow almost none, then a cosine to it.
+    """
+    entry = update - 1  # it is stepped after the update
+    if entry < 0:
+        return base
+    if entry < frozen:
+        return SMALLEST_RATE
+    falling = (1 + math.cos(math.pi * (entry - frozen) / (updates - frozen))) / 2
+    return SMALLEST_RATE + (base - SMALLEST_RATE) * falling
 
 
 def build_optimiser(groups: list[dict[str, Any]], train: TrainSpec) -> torch.optim.Optimizer | None:
@@ -128,13 +149,30 @@ def build_optimiser(groups: list[dict[str, Any]], train: TrainSpec) -> torch.opt
 
 
 def _set_rates(training: Training, optimiser: torch.optim.Optimizer) -> None:
-    train = training.cell.spec.train
-    done = training.epoch + training.step / training.steps
+    train, steps = training.cell.spec.train, training.steps
+    done = training.epoch + training.step / steps
     for group in optimiser.param_groups:
-        group["lr"] = group["base_lr"] * schedule_factor(train.schedule, done, train.epochs)
+        base = group["base_lr"]
+        if train.schedule == "coswm":
+            update, frozen = training.epoch * steps + training.step, round(train.frozen * steps)
+            group["lr"] = coswm(update, train.epochs * steps, frozen, base)
+        else:
+            factor = schedule_factor(train.schedule, done, train.epochs, train.milestones)
+            group["lr"] = base * factor
 
 
 # --- a task -----------------------------------------------------------------------------------
+
+
+def plain_images(cell: Cell, rows: np.ndarray) -> Iterator[Inputs]:
+    """These training images without augmentation, chunk by chunk, as the cell's method takes them.
+
+    A method that needs no images gets its queries in one chunk.
+    """
+    method, stream = cell.method, cell.stream
+    features = cell.queries.plain("train") if method.needs_query else None
+    chunks = stream.plain_batches(rows, method.needs_images)
+    return (inputs(cell, batch, features) for batch in chunks)
 
 
 def contract_task(cell: Cell, task_slice: TaskSlice) -> Task:
@@ -147,7 +185,14 @@ def contract_task(cell: Cell, task_slice: TaskSlice) -> Task:
         return features.to(cell.device), labels.to(cell.device)
 
     loss_start = 0 if cell.spec.train.loss_classes == "seen" else task_slice.start
-    return Task(task_slice.index, task_slice.start, task_slice.stop, loss_start, plain_queries)
+    return Task(
+        task_slice.index,
+        task_slice.start,
+        task_slice.stop,
+        loss_start,
+        plain_queries,
+        functools.partial(plain_images, cell, rows),
+    )
 
 
 def train_task(
@@ -266,6 +311,7 @@ def _train_step(
     loss.total.backward()
     norm = _clipped_norm(optimiser, cell.spec.train.clip_norm)
     optimiser.step()
+    cell.method.after_step()
     training.step, training.served = training.step + 1, training.served + len(labels)
     finite = loss.total.detach().isfinite() & norm.isfinite()
     first_bad = ~finite & (training.bad_step == 0)

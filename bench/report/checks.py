@@ -8,7 +8,7 @@ import pandas as pd
 
 from bench.errors import UsageError
 from bench.store.rundir import RunDir
-from bench.store.tables import METRICS, SCENARIOS, Rows, to_csv
+from bench.store.tables import LATER_SCENARIOS, METRICS, SCENARIOS, Rows, to_csv
 
 ROW_KEYS = ["benchmark", "method"]
 IDENTITY_COLUMNS = ["suite", *ROW_KEYS, "order_seed", "seed"]
@@ -33,10 +33,10 @@ EQUAL_COLUMNS = {
 def refuse_foreign(folder: Path, runs: pd.DataFrame, metrics: Rows) -> None:
     """Raises UsageError if runs.csv and metrics.csv disagree on the cells, or one is incomplete.
 
-    A run_id says method, benchmark, order, seed and the spec's digest. A finished cell has, in both
-    scenarios, every pair of tasks, or the last row only (joint training). A task has as many images
-    whenever and with whichever method it is tested. If the runs are there too (results/SUITE/runs),
-    the rows must be those with which each run ended.
+    A run_id says method, benchmark, order, seed and the spec's digest. A finished cell has, in each
+    of its scenarios, every pair of tasks, or the last row only (joint training). A task has as many
+    images whenever and with whichever method it is tested. If the runs are there too
+    (results/SUITE/runs), the rows must be those with which each run ended.
     """
     _refuse_names(f"{folder}/runs.csv", runs)
     where = f"{folder}/metrics.csv"
@@ -81,7 +81,10 @@ def _refuse_identity(where: str, rows: Rows, run: dict[str, str]) -> None:
 def _refuse_incomplete(where: str, run_id: str, rows: Rows, tasks: int) -> None:
     last = {(tasks, i) for i in range(1, tasks + 1)}
     every = {(t, i) for t in range(1, tasks + 1) for i in range(1, t + 1)}
-    for scenario in SCENARIOS:
+    scenarios = [*SCENARIOS]
+    if any(row["scenario"] in LATER_SCENARIOS for row in rows):  # both of them, or none
+        scenarios += LATER_SCENARIOS
+    for scenario in scenarios:
         chosen = (row for row in rows if row["scenario"] == scenario)
         if {(row["after_task"], row["eval_task"]) for row in chosen} not in (every, last):
             raise UsageError(

@@ -21,7 +21,9 @@ from bench.store.facts import read_facts
 from bench.store.tables import (
     ENVIRONMENTS,
     KEYS,
+    LATER_COLUMNS,
     METRICS,
+    NOT_RECORDED,
     PROTOCOL,
     RUNS,
     TABLES,
@@ -186,7 +188,10 @@ def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     """A table of numbers, with benchmark and method of each row; empty without such a file."""
     columns = TABLES[name]
     file = folder / f"{name}.csv"
-    frame = pd.DataFrame(read_csv(file, columns) if file.is_file() else [], columns=list(columns))
+    later = LATER_COLUMNS.get(name, ())
+    rows = read_csv(file, columns, later) if file.is_file() else []
+    frame = pd.DataFrame(rows, columns=list(columns))
+    frame[list(later)] = frame[list(later)].replace(NOT_RECORDED, "")
     numbers = [column for column in columns if column not in ("run_id", "part")]
     try:
         frame[numbers] = frame[numbers].apply(pd.to_numeric)

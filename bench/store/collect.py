@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
@@ -16,6 +17,7 @@ from bench.store.rundir import RunDir, identity
 from bench.store.tables import (
     CLASSES,
     ENVIRONMENTS,
+    LATER_COLUMNS,
     LATER_TABLES,
     NOT_RECORDED,
     PROTOCOL,
@@ -65,7 +67,10 @@ def rows_of_done(folder: Path, cells: Iterable[RunSpec]) -> dict[str, TableRows]
     for spec in cells:
         state = states.get(spec.run_id, {})
         if state.get("status") == "done" and state["spec_sha"] == spec.sha:
-            known = settings.get((spec.benchmark, spec.method), {"model": spec.model})
+            unknown = {"model": spec.model, "align": {}}
+            known = settings.get((spec.benchmark, spec.method), unknown)
+            if known["align"] and known["align"] != _as_text(spec):
+                continue
             order = (spec.benchmark, str(spec.order_seed))
             found[spec.run_id] = TableRows(
                 state | known,
@@ -83,7 +88,9 @@ def _read(folder: Path, name: str) -> Rows:
     file = folder / f"{name}.csv"
     if name in LATER_TABLES:
         return _optional(folder, name, TABLES[name])
-    return read_metrics(file) if name == "metrics" else read_csv(file, TABLES[name])
+    if name == "metrics":
+        return read_metrics(file)
+    return read_csv(file, TABLES[name], LATER_COLUMNS.get(name, ()))
 
 
 def _optional(folder: Path, name: str, columns: tuple[str, ...]) -> Rows:
@@ -93,15 +100,21 @@ def _optional(folder: Path, name: str, columns: tuple[str, ...]) -> Rows:
 
 
 def _settings(folder: Path) -> dict[tuple[str, str], dict[str, Any]]:
-    """What only protocol.csv still knows of a run: its model's settings and its selection."""
+    """What only protocol.csv still knows of a run: its selection, settings of model and head."""
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for row in read_csv(folder / "protocol.csv", PROTOCOL):
-        of_row = found.setdefault((row["benchmark"], row["method"]), {"model": {}})
-        if row["key"].startswith("model."):
-            of_row["model"][row["key"].removeprefix("model.")] = row["value"]
+        of_row = found.setdefault((row["benchmark"], row["method"]), {"model": {}, "align": {}})
+        section, _, key = row["key"].partition(".")
+        if section in ("model", "align"):
+            of_row[section][key] = row["value"]
         elif row["key"] == SELECTION:
             of_row["selection"] = row["value"]
     return found
+
+
+def _as_text(spec: RunSpec) -> dict[str, str]:
+    """The settings of the aligned head as protocol.csv has them."""
+    return {key: str(value) for key, value in dataclasses.asdict(spec.align).items()}
 
 
 def known_before(results: Path, suite: str) -> set[str]:

@@ -4,7 +4,7 @@ Each is one integer. Raise it when the bytes change their meaning: files of anot
 refused or made again, never misread.
 """
 
-CHECKPOINT = 5  # a run's checkpoints: an unfinished run with another number starts again
+CHECKPOINT = 6  # a run's checkpoints: an unfinished run with another number starts again
 QUERIES = 1  # cached query features: all are computed again
 DECODED_IMAGES = 2  # cached pixels of image folders: all files are decoded again
 VIEWS = 1  # boxes and resampling of views: query features of views are computed again

@@ -6,7 +6,7 @@ import dataclasses
 from collections.abc import Iterable
 from typing import Any
 
-from bench.config.spec import SECTIONS, RunSpec
+from bench.config.spec import TRAINED, RunSpec
 from bench.store.tables import Rows
 
 SELECTION = "selection of prompts at test"
@@ -41,13 +41,16 @@ def protocol_of(spec: RunSpec, state: dict[str, Any]) -> dict[str, Any]:
         "weights": state.get("weights_sha", "")[:12],
         "weights from": weights_source(spec),
     }
-    for section in SECTIONS:
+    for section in TRAINED:
         settings = dataclasses.asdict(getattr(spec, section))
         values |= {f"{section}.{key}": value for key, value in settings.items()}
     del values["data.root"], values["backbone.checkpoint"]
     if spec.backbone.name not in OWN_SIZES:
         for key in SIZES:
             del values[f"backbone.{key}"]
+    # What ended before there were aligned heads, or has no head, has no settings of one.
+    asked = {} if state.get("status") == "done" else dataclasses.asdict(spec.align)
+    values |= {f"align.{key}": value for key, value in state.get("align", asked).items()}
     values |= {f"model.{key}": value for key, value in state.get("model", spec.model).items()}
     values[SELECTION] = state.get("selection", "per image, task unknown")
     return values

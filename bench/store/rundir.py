@@ -10,6 +10,7 @@ all of them agree. stale/ holds what other code left here, until the run is done
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import hashlib
 import json
@@ -116,6 +117,14 @@ class RunDir:
         state = self.state()
         return "" if state["status"] == "missing" else state.get("code_sha", NOT_RECORDED)
 
+    def aligned_otherwise(self, spec: RunSpec) -> bool:
+        """True if what is there was begun with other settings of the aligned head.
+
+        False where none were recorded: there were no aligned heads then.
+        """
+        before = self.state().get("align") or {}
+        return bool(before) and before != dataclasses.asdict(spec.align)
+
     def set_aside(self) -> None:
         """Move all that is there into stale/; what is in there already is older and stays.
 
@@ -131,6 +140,10 @@ class RunDir:
                 shutil.rmtree(file)
             else:
                 file.unlink()
+
+    def done_as(self, spec: RunSpec) -> bool:
+        """True if done with the same settings of the aligned head too. Raises as `done` does."""
+        return self.done() and not self.aligned_otherwise(spec)
 
     def refuse_other(self, identity: dict[str, Any]) -> None:
         """Raises UsageError if this cell was begun with other images, weights or precision."""

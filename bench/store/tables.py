@@ -26,7 +26,8 @@ RUNS = (*CELL, "status", "reason", *DIGESTS, "tasks", "classes", *COSTS, *ORIGIN
 NOT_RECORDED = "not recorded"  # what tables say of a fact that their version did not write down
 LATER_IN_RUNS = ("code_sha", *ORIGIN)  # columns that older tables do not have
 SECONDS = ("train_seconds", "eval_seconds")
-TIMING = ("run_id", "task", *SECONDS, "train_images_per_second", "peak_memory_mib")
+ALIGNING = "align_seconds"  # statistics of the classes and training of the aligned head
+TIMING = ("run_id", "task", *SECONDS, "train_images_per_second", "peak_memory_mib", ALIGNING)
 MOVEMENT = ("run_id", "task", "layer", "prompt_rms", "prompt_change", "feature_drift")
 SIMILARITY = ("run_id", "layer", "other", "cosine")
 SELECTION = ("run_id", "eval_task", "prompt", "share")
@@ -40,6 +41,7 @@ TABLES = {  # those that a cell writes and a suite collects
     "selection": SELECTION,
 }
 LATER_TABLES = ("selection",)  # that older runs do not have
+LATER_COLUMNS = {"timing": (ALIGNING,)}  # of these tables
 KEYS = {  # columns that together are different in every row
     "timing": ["run_id", "task"],
     "losses": ["run_id", "task", "epoch", "part"],
@@ -48,6 +50,7 @@ KEYS = {  # columns that together are different in every row
     "selection": ["run_id", "eval_task", "prompt"],
 }
 SCENARIOS = ("class", "task")
+LATER_SCENARIOS = ("class-aligned", "task-aligned")  # that older runs and some methods do not have
 PROTOCOL = ("benchmark", "method", "key", "value")
 CLASSES = ("benchmark", "order_seed", "position", "task", "class")
 ENVIRONMENTS = (  # of bench/environment.py
@@ -159,5 +162,6 @@ def _check_counts(scenario: str, row: dict[str, int]) -> None:
         raise ValueError(f"correct={row['correct']} of n={row['n']}")
     if not 1 <= row["eval_task"] <= row["after_task"]:
         raise ValueError(f"eval_task={row['eval_task']} after_task={row['after_task']}")
-    if scenario not in SCENARIOS:
-        raise ValueError(f"scenario '{scenario}' (accepted: {', '.join(SCENARIOS)})")
+    if scenario not in (*SCENARIOS, *LATER_SCENARIOS):
+        accepted = ", ".join((*SCENARIOS, *LATER_SCENARIOS))
+        raise ValueError(f"scenario '{scenario}' (accepted: {accepted})")
