@@ -9,7 +9,8 @@ The paper's full text was not available, and no official code exists. Where each
 | one task-specific root prompt generates the sub-prompt of each layer group | abstract           |
 | the generator is a set of adapters; a position embedding; "soft task       | secondary summary  |
 | matching" weights the sub-prompts by inference dynamics; root and          | (likely,           |
-| generator are copied from t-1                                              | unverified)        |
+| generator are copied from t-1; "L=10": root prompts of length 10, which    | unverified)        |
+| the papers' suites take as 10 keys and 10 values                           |                    |
 | groups and their borders, prompted layers, adapter shape, form of the      | our choice         |
 | position encoding, formula of the weights, loss, optimiser, every number   |                    |
 
@@ -24,8 +25,7 @@ Weights w of the tasks:
 - soft (default, see docs/findings.md): a first pass with the mean prompt, the softmax over all
   classes seen, its mass per task; a second pass with these weights. Costs one forward pass more.
 - prototype (our own variant): the softmax over the cosines of the frozen query to the mean query of
-  each class seen, its mass per task. Costs the shared query. A mean per task instead of per class
-  would need a temperature at which it is hardly more than `mean`.
+  each class seen, its mass per task. Costs the shared query.
 """
 
 from __future__ import annotations

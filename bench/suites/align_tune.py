@@ -5,8 +5,7 @@ On classes that no benchmark uses, on validation images, with a class order that
 uses, as suite `tune`. Rows are NAME@COVARIANCE+RATE+TEMPERATURE+SAMPLES; three rows with a head
 that differ much in what moves: nothing (`linear`), prompts (`hlgp`), prompts at a high rate
 (`oneprompt`). Chosen is the setting with the highest final average accuracy of the aligned head,
-the mean of the three; it is the default of `align` in bench/config/spec.py, and stands in
-docs/findings.md.
+the mean of the three; it stands in _base_/glyph_methods.py. The default of `align` is SLCA's own.
 """
 
 _base_ = ["./_base_/glyph_methods.py"]

@@ -8,10 +8,12 @@ more epochs than there are.
 Every row's cross-entropy is over the current task's classes, but for `finetune`: naive fine-tuning
 takes the logits of all classes seen (FT in the tables of the CODA-Prompt paper). `finetune++` is
 the same with the common loss (FT++ there). L2P's prompts have one token each: five of them stand
-beside 17 tokens, where the paper has 25 beside 197.
+beside 17 tokens, where the paper has 25 beside 197. The aligned heads have the setting that suite
+`align_tune` chose on validation images.
 """
 
 data = dict(crop_low=0.85)
+align = dict(covariance="full", lr=0.1, temperature=0.1, samples=64)
 train = dict(epochs=2, batch_size=32, optimiser="adam", schedule="cosine_step", precision="fp32")
 
 methods = {

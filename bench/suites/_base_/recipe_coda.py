@@ -26,10 +26,10 @@ seeds = [1]
 
 methods = {
     "hlgp": dict(
-        type="hlgp", model=dict(groups=3, length=5, bottleneck=16), train=dict(prompt_lr=3e-3)
+        type="hlgp", model=dict(groups=3, length=10, bottleneck=16), train=dict(prompt_lr=3e-3)
     ),
     "hlgp-independent": dict(
-        type="hlgp", model=dict(length=5, generator=False), train=dict(prompt_lr=1e-2)
+        type="hlgp", model=dict(length=10, generator=False), train=dict(prompt_lr=1e-2)
     ),
     "l2p++": dict(type="l2p_plus", model=dict(pool=30, length=20, top_n=5)),
     "deep-l2p++": dict(type="deep_l2p", model=dict(pool=30, length=20, top_n=5)),
