@@ -34,7 +34,7 @@ from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import write_text
 from bench.store.rundir import RunDir
-from bench.store.tables import NOT_RECORDED, TABLES, read_csv, read_runs
+from bench.store.tables import NOT_RECORDED, PUBLISHED, TABLES, read_csv, read_runs
 
 EXAMPLES = """examples:
   python -m bench.grid mini --methods hlgp l2p --benchmarks glyphs-v
@@ -311,6 +311,7 @@ class Grid:
                 self.collect()
             raise
         counts = self.collect(rerun=[cell.run_id for cell in self.left])
+        self._compare_with_papers()
         drawn = self.draw(sys.stderr if args.json else None) if args.report else cli.FINE
         page = str(self.report / "index.html") if args.report and not args.published else ""
         self.display.end(counts, f"{self.folder}/metrics.csv", page)
@@ -372,6 +373,22 @@ class Grid:
         words = [sys.executable, "-m", "bench.check", name, "--results", str(self.args.results)]
         code = subprocess.call(words, stdout=sys.stderr if self.args.json else None)
         return cli.FINE if code == cli.UNFINISHED else code
+
+    def _compare_with_papers(self) -> None:
+        """Write published.csv for the page, where papers have values of one of its datasets.
+
+        A suite with a published run of its own has another check.
+        """
+        if self.args.published or not self.args.report or not self._is_of_papers():
+            return
+        words = ["-m", "bench.check", self.suite.name, "--results", str(self.args.results)]
+        quiet = subprocess.DEVNULL
+        subprocess.call([sys.executable, *words], stdout=quiet, stderr=quiet)
+
+    def _is_of_papers(self) -> bool:
+        published = {row["dataset"] for row in read_csv(EXPECTED / PUBLISHED, ("dataset",))}
+        own = {re.sub(r"-[0-9]+$", "", cell.benchmark) for cell in self.listed}
+        return bool(own & published) and not (EXPECTED / f"{self.suite.name}.csv").is_file()
 
     @property
     def report(self) -> Path:

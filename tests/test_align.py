@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -36,9 +38,11 @@ def features_of(arrays, name, task):
     plain = arrays["train_plain"].double()
     if name == "head_only":
         return plain
-    part = {key: arrays[f"task{task}_stage1_{key}_64"] for key in ("lin_w", "lin_b")}
-    norm = [arrays[f"task{task}_stage1_norm_{key}_64"] for key in ("w", "b")]
-    return F.layer_norm(F.linear(plain, part["lin_w"], part["lin_b"]), (24,), *norm, eps=1e-5)
+    part = {
+        key: arrays[f"task{task}_stage1_{key}_64"] for key in ("lin_w", "lin_b", "norm_w", "norm_b")
+    }
+    moved = F.linear(plain, part["lin_w"], part["lin_b"])
+    return F.layer_norm(moved, (24,), part["norm_w"], part["norm_b"], eps=1e-5)
 
 
 def bounds(arrays):
@@ -68,10 +72,12 @@ def test_it_is_slcas_official_stage(name):
         noise = arrays[f"task{task}_noise"].double()
         draws = iter(zip(noise, arrays[f"task{task}_permutation"], strict=True))
         spec = AlignSpec(samples=noise.shape[2], epochs=len(noise), lr=0.01, temperature=0.1)
-        head = [arrays[f"task{task}_stage1_head_{key}_64"] for key in ("w", "b")]
-        before = [value.clone() for value in head]
-        weight, bias = align.align(*head, tasks, spec, lambda draws=draws: next(draws))
-        assert all(torch.equal(a, b) for a, b in zip(head, before, strict=True)), "copies alone"
+        start = {key: arrays[f"task{task}_stage1_head_{key}_64"] for key in ("w", "b")}
+        before = {key: value.clone() for key, value in start.items()}
+        weight, bias = align.align(
+            start["w"], start["b"], tasks, spec, functools.partial(next, draws)
+        )
+        assert all(torch.equal(start[key], before[key]) for key in start), "copies alone"
         close(weight, arrays[f"task{task}_head_w_64"], "weight")
         close(bias, arrays[f"task{task}_head_b_64"], "bias")
         if name == "head_only":
@@ -255,15 +261,15 @@ def test_a_spec_of_a_time_without_it_is_read(tiny_spec):
 
 
 def test_the_stage_is_the_same_each_time_and_for_each_covariance_another(tiny_spec):
-    found = {}
+    found: dict[str, torch.Tensor] = {}
     for covariance in (*FORMS, "full"):
         cell = engine.build_cell(replace(tiny_spec, align=AlignSpec(covariance=covariance)))
         torch.manual_seed(len(found))  # its random numbers are its own
-        for task_slice in cell.stream.tasks[:2]:
-            head = heads.aligned_head(cell, task_slice)
         state = torch.random.get_rng_state()
-        weight = head.keywords["weight"]
+        for task_slice in cell.stream.tasks[:2]:
+            head: Any = heads.aligned_head(cell, task_slice)
         assert torch.equal(torch.random.get_rng_state(), state)
+        weight = head.keywords["weight"]
         assert torch.equal(weight[4:], cell.method.head.weight[4:]), "of classes seen alone"
         if covariance in found:
             assert torch.equal(found[covariance], weight)

@@ -30,20 +30,10 @@ from bench.paths import EXPECTED, REFERENCE, find_results, results_names
 from bench.report.frames import load
 from bench.report.table_files import markdown
 from bench.store.files import write_text
+from bench.store.tables import COMPARED_COLUMNS as COLUMNS
+from bench.store.tables import PUBLISHED, write_csv
 
 VERDICTS = ("differs", "reproduced", "inconclusive", "missing", "not comparable")
-COLUMNS = [
-    "what",
-    "benchmark",
-    "method",
-    "metric",
-    "published",
-    "measured",
-    "n",
-    "difference",
-    "verdict",
-    "detail",
-]
 RESULTS = Path("results")
 MIN_SEEDS = 10  # for a margin
 FIRST_SEED = 101  # of those that a margin is measured with: no suite uses them
@@ -62,7 +52,9 @@ def report(suite: str, folder: Path) -> int:
             "none of its datasets published)"
         )
     rows = [dict.fromkeys(COLUMNS, "") | row for row in rows + claimed(protocol, results)]
-    table = pd.DataFrame(rows, columns=COLUMNS)
+    table = pd.DataFrame(rows, columns=list(COLUMNS))
+    if results is not None and folder.parent.name != REFERENCE:
+        write_csv(folder / PUBLISHED, COLUMNS, rows)  # for the suite's page
     by_verdict = table.sort_values("verdict", key=lambda v: v.map(VERDICTS.index), kind="stable")
     print(markdown(by_verdict))
     counts = table["verdict"].value_counts()

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from bench.config.spec import RunSpec
+from bench.config.spec import TRAINED, RunSpec
 from bench.config.suite import load_suite, suite_names
 from bench.errors import UsageError
 from bench.method import defaults, method_class, method_names
@@ -41,9 +42,14 @@ Protocol = dict[tuple[str, str], dict[str, str]]
 
 
 def protocol_by_row(rows: Iterable[dict[str, Any]]) -> Protocol:
-    """protocol.csv's lines by benchmark and method."""
+    """protocol.csv's lines by benchmark and method, without those of the aligned head.
+
+    The trained head alone is compared with what is published.
+    """
     found: Protocol = {}
     for line in rows:
+        if line["key"].startswith("align."):
+            continue
         found.setdefault((line["benchmark"], line["method"]), {})[line["key"]] = str(line["value"])
     return found
 
@@ -110,11 +116,17 @@ def _row_of_suite(suite: str, row: dict[str, str]) -> dict[str, str]:
 
 
 def completed(run: dict[str, str]) -> dict[str, str]:
-    """With its method's defaults for settings that it does not name, as a row that was run has."""
+    """With defaults for what it does not name: its method's, and those of later fields."""
     if run.get("type") not in method_names():
         return run
-    known = defaults(method_class(run["type"]))
-    return {f"model.{key}": str(value) for key, value in known.items()} | run
+    known = {f"model.{k}": str(v) for k, v in defaults(method_class(run["type"])).items()}
+    added = {
+        f"{section}.{one.name}": str(one.default)
+        for section, fields in TRAINED.items()
+        for one in dataclasses.fields(fields)
+        if one.metadata.get("later")
+    }
+    return known | added | run
 
 
 @functools.lru_cache

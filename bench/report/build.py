@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from bench.report import answer, details, figures, pairs, sections, table_files, tables
+from bench.report import alignment, answer, details, figures, pairs, sections, table_files, tables
 from bench.report.answer import Answer
 from bench.report.frames import Results
 from bench.report.look import Paper
@@ -19,11 +19,11 @@ from bench.store.files import write_text
 
 # Names of the files that a report of any suite makes.
 TABLE_FILE = re.compile(
-    r"(answer(_\w+)?|main|task_scenario|paired|pairs|cost|movement|protocol|missing|cells)"
+    r"(answer(_\w+)?|main|task_scenario|paired|pairs|cost|movement|alignment|protocol|missing|cells)"
     r"\.(md|csv|tex)"
 )
 FIGURE_FILE = re.compile(
-    r"(accuracy|orders|forgetting|matrices|ranks|parameters|cost|drift|similarity|selection"
+    r"(accuracy|orders|forgetting|matrices|ranks|parameters|cost|drift|gain|similarity|selection"
     r"|(setting|matrix)-.+)\.(svg|png|csv)"
 )
 PAGE_FILE = re.compile(r".+\.html")
@@ -76,12 +76,15 @@ def all_tables(
 ) -> dict[str, ReportTable]:
     """The tables by name; those with rows are written into the folder."""
     made = tables.all_tables(results)
+    if len(gains := alignment.gains(results)):
+        shown = alignment.shown(gains)
+        made["alignment"] = ReportTable("alignment", gains, shown, shown)
     written = []
     for table in made.values():
         if len(table.exact):
             written += table_files.write(folder, table, tracked)
-    for name, metric, scenario in sections.METRICS[: 1 if tracked else None]:
-        if name in answers:
+    for name, metric, scenario in sections.METRICS:
+        if name in answers and (name in sections.TRACKED or not tracked):
             file = sections.answer_file(metric, scenario)
             written += _write_answer(results, answers[name], folder, file, tracked)
     frames = {"cells": tables.cells_table(results)} if len(results.cells) else {}

@@ -32,6 +32,13 @@ OF_A_RUN = ("status", "reason", "precision", "tasks", "classes", "params_trainab
 MADE_BY = ("gflops_infer", "version", "commit", "code_sha", "spec_sha", "env_sha", "weights_sha")
 FACTS = (*OF_A_RUN, *MADE_BY, "data_sha", "stream_sha")
 
+MATRICES = (  # of a cell's page
+    ("class", "Accuracy"),
+    ("task", "Accuracy, task known"),
+    ("class-aligned", "Accuracy, aligned head"),
+    ("task-aligned", "Accuracy, aligned head, task known"),
+)
+
 
 def link_of_row(method: str, name: str) -> Markup:
     """A link from the suite's page to the row's."""
@@ -123,7 +130,7 @@ def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) ->
         f"{run['benchmark']} --order-seed {run['order_seed']} --seed {run['seed']} --name check"
     )
     sections = []
-    for scenario, said in (("class", "Accuracy"), ("task", "Accuracy, task known")):
+    for scenario, said in MATRICES:
         if (run_id, scenario) in results.matrices:
             table = matrix_table(100 * results.matrices[run_id, scenario])
             sections.append(Section(said, [Text("Percent, on each task after each task."), table]))

@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 from PIL import Image
 
-from bench.report import plots
+from bench.report import alignment, plots
 from bench.report.frames import Results
 from bench.report.look import Paper, plt, style, with_tips
 from bench.report.rows import kind_of, label
@@ -162,6 +162,10 @@ def _cost_and_drift(results: Results, which: str = "") -> Iterator[DrawnFigure]:
     if results.movement["feature_drift"].notna().any():
         data = results.movement.dropna(subset=["feature_drift"])
         yield DrawnFigure("drift", which + DRIFT, plots.feature_drift(results), data, PROMPTS)
+    data = alignment.gains(results)
+    if len(data):
+        figure = alignment.gain_against_drift(results, data)
+        yield DrawnFigure("gain", which + alignment.CAPTION, figure, data, PROMPTS)
 
 
 def what_is_left_out(results: Results) -> str:

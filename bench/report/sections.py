@@ -9,8 +9,9 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.paths import PROJECT
-from bench.report import answer, details, figures, pairs, tables
+from bench.report import alignment, answer, details, figures, pairs, tables
 from bench.report.answer import Answer
+from bench.report.checks import ROW_KEYS
 from bench.report.frames import Results
 from bench.report.look import looks
 from bench.report.page import (
@@ -29,7 +30,7 @@ from bench.report.page import (
 )
 from bench.report.rows import FRONT, row_of
 from bench.report.table_files import ReportTable
-from bench.store.tables import NOT_RECORDED
+from bench.store.tables import COMPARED_COLUMNS, NOT_RECORDED, PUBLISHED, read_csv
 
 QUOTE = {"'": "&apos;"}  # which matplotlib escapes in an attribute beside <, > and &
 SUITES = PROJECT / "bench" / "suites"
@@ -66,6 +67,8 @@ DEFINITIONS = (
     "Cumulative average accuracy, CAA = (1/N) Σₜ Aₜ with Aₜ = (1/t) Σᵢ≤ₜ a[t, i].",
     "Forgetting (max form, Chaudhry et al. 2018) = (1/(N−1)) Σᵢ<N (maxₜ<N a[t, i] − a[N, i]).",
     "Task known: FAA of the same logits, restricted to the classes of the image's own task.",
+    "Aligned: FAA with a copy of the head that is trained after each task on samples of all "
+    "classes seen (bench/engine/align.py).",
     "a[t, i]: share of correct answers on the test images of task i after task t, of N tasks.",
 )
 METRICS = (  # of the switch: name, column of cells, scenario
@@ -73,7 +76,10 @@ METRICS = (  # of the switch: name, column of cells, scenario
     ("Cumulative average", "caa", "class"),
     ("Forgetting", "forgetting", "class"),
     ("Task known", "faa", "task"),
+    ("Aligned heads", "faa", "class-aligned"),
+    ("Aligned, task known", "faa", "task-aligned"),
 )
+TRACKED = ("Final average", "Aligned heads")  # under version control, as Markdown
 
 
 def lead(results: Results, verdict: str) -> list[Any]:
@@ -156,8 +162,9 @@ def sections(
         *([_whom(results, whom, drawn[figures.WHOM])] if whom else []),
         _curves(results, drawn),
         _cost(made["cost"], drawn[figures.COSTS]),
-        _prompts(results, made["movement"], drawn[figures.PROMPTS]),
+        _prompts(results, made, drawn[figures.PROMPTS]),
         _numbers(results, made),
+        *_published(results),
         Section("Protocol", protocol(results)),
         _missing(results),
         Section("Definitions", [Items(list(DEFINITIONS))]),
@@ -189,9 +196,12 @@ def _answer(results: Results, answers: dict[str, Answer]) -> Section:
 
 def answer_file(metric: str, scenario: str) -> str:
     """The name of the files of a table as a paper prints it."""
-    if scenario == "task":
-        return "answer_task_known"
-    return "answer" if metric == "faa" else f"answer_{metric}"
+    names = {
+        "task": "answer_task_known",
+        "class-aligned": "answer_aligned",
+        "task-aligned": "answer_aligned_task_known",
+    }
+    return names.get(scenario, "answer" if metric == "faa" else f"answer_{metric}")
 
 
 def headline(results: Results, answers: dict[str, Answer]) -> str:
@@ -245,11 +255,14 @@ def _cost(table: ReportTable, drawn: list[HtmlFigure]) -> Section:
     return Section("Cost", [*drawn, More("Cost of each row, a table", [shown]), Text(COST_TEXT)])
 
 
-def _prompts(results: Results, table: ReportTable, drawn: list[HtmlFigure]) -> Section:
-    shown = html_table(table.shown, Files("tables", "movement"))
+def _prompts(results: Results, made: dict[str, ReportTable], drawn: list[HtmlFigure]) -> Section:
+    shown = html_table(made["movement"].shown, Files("tables", "movement"))
     said = [] if len(results.selection) else [Text(NO_SELECTION)]
-    blocks = [Text(MOVEMENT_TEXT), *drawn, *said]
-    return Section("What the prompts did", [*blocks, More("Movement, a table", [shown])])
+    blocks = [Text(MOVEMENT_TEXT), *drawn, *said, More("Movement, a table", [shown])]
+    if (gains := made.get("alignment")) is not None:
+        both = html_table(gains.shown, Files("tables", "alignment"))
+        blocks.append(More("Trained and aligned head, a table", [Text(alignment.TEXT), both]))
+    return Section("What the prompts did", blocks)
 
 
 def _numbers(results: Results, made: dict[str, ReportTable]) -> Section:
@@ -266,6 +279,33 @@ def _numbers(results: Results, made: dict[str, ReportTable]) -> Section:
             More("Cells", [cells] if cells.rows else [Text("none")]),
         ],
     )
+
+
+def _published(results: Results) -> list[Section]:
+    """Values that papers publish beside what was measured, each with its verdict.
+
+    Where `bench.check` has compared them: that needs more than CSV files.
+    """
+    folder = results.folders.get(results.suite)
+    file = folder / PUBLISHED if folder else None
+    if file is None or not file.is_file():
+        return []
+    table = pd.DataFrame(read_csv(file, COMPARED_COLUMNS), columns=list(COMPARED_COLUMNS))
+    counts = table["verdict"].value_counts()
+    said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
+    near = table[table["verdict"] != "not comparable"].drop(columns="detail")
+    far = table.loc[table["verdict"] == "not comparable", [*ROW_KEYS, "what", "metric", "detail"]]
+    text = Text(
+        Markup(
+            "{}. A value is shown only beside a run of the same protocol; reproduced: the same "
+            "within one point by two one-sided tests. Found by <code>python -m bench.check {}"
+            "</code>, which is to be run again after further cells."
+        ).format(said, results.suite)
+    )
+    blocks: list[Any] = [text, *([html_table(near)] if len(near) else [])]
+    if len(far):
+        blocks.append(More(f"Not comparable, with the reason ({len(far)})", [html_table(far)]))
+    return [Section("Published values", blocks)]
 
 
 # --- protocol ---------------------------------------------------------------------------------

@@ -58,6 +58,11 @@ ENVIRONMENTS = (  # of bench/environment.py
     *("python", "torch", "timm", "numpy", "machine", "processor", "instructions"),
     *("cores", "threads", "system", "device", "driver"),
 )
+PUBLISHED = "published.csv"  # in a suite's folder: what bench.check found of it, for its page
+COMPARED_COLUMNS = (
+    *("what", "benchmark", "method", "metric", "published", "measured", "n"),
+    *("difference", "verdict", "detail"),
+)
 STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
 
 Rows = list[dict[str, Any]]

@@ -1,0 +1,111 @@
+"""What an aligned head gains, beside how far the features of old classes drifted.
+
+The statistics that the aligned head is trained on are taken once, after each task, and kept. So a
+method whose old features drift less should gain more; the table and the figure show whether it
+does.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+from matplotlib.figure import Figure
+
+from bench.report.frames import Results
+from bench.report.look import legend, looks, panels, tip
+from bench.report.rows import kind_of, label
+from bench.report.tables import ROW_KEYS, movement_table, select
+from bench.stats import half_width
+
+COLUMNS = [*ROW_KEYS, "faa", "faa_aligned", "gain", "half_width_95", "n", "feature_drift"]
+TEXT = (
+    "Aligned heads: after each task a copy of the head is trained on samples of one Gaussian for "
+    "each class seen, whose mean and covariance were taken when the class was learned (Zhang et "
+    "al., SLCA, ICCV 2023). The head that training goes on with is not touched, and both are "
+    "tested on the same features."
+)
+CAPTION = (
+    "What an aligned head gains over the trained one (points of final average accuracy, with 95% t "
+    "intervals over cells) against the drift of earlier tasks' features as the head reads them."
+)
+
+
+def gains(results: Results) -> pd.DataFrame:
+    """COLUMNS of each row that was tested with both heads on several tasks.
+
+    faa, faa_aligned: percent, mean over cells; gain: aligned minus trained, in points, with the
+    half width of its 95% t interval over pairs of one cell; feature_drift: of what the head reads,
+    mean over tasks (0 for a row on frozen features).
+    """
+    drift = movement_table(results).set_index(ROW_KEYS)["feature_drift"]
+    rows = []
+    for benchmark in results.benchmarks:
+        for method in results.methods:
+            if kind_of(results.protocol, method) == "joint":
+                continue  # of one task: nothing was aligned
+            both = [select(results, benchmark, method, s) for s in ("class", "class-aligned")]
+            pairs = both[0].merge(both[1], on="run_id", suffixes=("", "_aligned"))
+            if not len(pairs):
+                continue
+            gain = (pairs["faa_aligned"] - pairs["faa"]).to_numpy()
+            moved = drift.get((benchmark, method), float("nan"))
+            rows.append(
+                {
+                    "benchmark": benchmark,
+                    "method": method,
+                    "faa": pairs["faa"].mean(),
+                    "faa_aligned": pairs["faa_aligned"].mean(),
+                    "gain": gain.mean(),
+                    "half_width_95": float(half_width(gain)),
+                    "n": len(gain),
+                    "feature_drift": moved if moved == moved else 0.0,
+                }
+            )
+    return pd.DataFrame(rows, columns=COLUMNS)
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """For people: one decimal, gains with their intervals, rows under their names."""
+    pairs = zip(table["gain"], table["half_width_95"], strict=True)
+    said = [f"{gain:+.1f}" + (f" ± {half:.1f}" if half == half else "") for gain, half in pairs]
+    return pd.DataFrame(
+        {
+            "benchmark": table["benchmark"],
+            "method": [label(method) for method in table["method"]],
+            "head as trained": table["faa"].map("{:.1f}".format),
+            "aligned head": table["faa_aligned"].map("{:.1f}".format),
+            "gain": said,
+            "feature drift": table["feature_drift"].map("{:.3f}".format),
+            "n": table["n"],
+        }
+    )
+
+
+def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
+    """A panel for each benchmark: a dot for each row of `gains`, with its interval."""
+    look = looks(results)
+    benchmarks = [b for b in results.benchmarks if b in set(table["benchmark"])]
+    figure, axes = panels(len(benchmarks), 3.6, 3.0)
+    dots: dict[str, Any] = {}
+    for axis, benchmark in zip(axes, benchmarks, strict=False):
+        axis.axhline(0, color="#b0b0b0", linewidth=0.8, zorder=0)
+        for row in table[table["benchmark"] == benchmark].itertuples():
+            one = look[row.method]
+            half = row.half_width_95 if row.half_width_95 == row.half_width_95 else 0.0
+            bar = axis.errorbar(
+                row.feature_drift,
+                row.gain,
+                yerr=half,
+                fmt=one.marker or "s",
+                color=one.colour,
+                markersize=6 if one.front else 4,
+                elinewidth=0.8,
+                label=label(row.method),
+            )
+            said = f"{row.gain:+.1f} points at drift {row.feature_drift:.3f}"
+            tip(bar.lines[0], row.method, said)
+            dots.setdefault(label(row.method), bar.lines[0])
+        axis.set(title=benchmark, xlabel="feature drift, 1 - cosine", ylabel="gain (points)")
+    legend(figure, list(dots.values()))
+    return figure
