@@ -135,7 +135,9 @@ MODEL: dict[str, dict] = {
     "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
     "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
     "coda_prompt": {"pool": 6, "length": 4},
+    "ranpac": {"projection": 30},
 }
+UNTRAINED = ("ncm", "ranpac")  # methods that train nothing by gradients
 
 
 # A method under another of its switches: its name, a word for the switch, and the settings.

@@ -5,13 +5,13 @@ from __future__ import annotations
 import functools
 import itertools
 from dataclasses import replace
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
 from conftest import cell_of, table, with_method
+from golden_files import golden
 from torch.nn import functional as F
 
 from bench.config.spec import AlignSpec, spec_from_json
@@ -21,16 +21,10 @@ from bench.engine.align import TaskStatistics
 from bench.store.collect import collect
 from bench.store.rundir import RunDir
 
-GOLDEN = Path(__file__).parent / "golden"
 FORMS = ("full", "diagonal", "shared")
 
 
 # --- against the official stage ---------------------------------------------------------------
-
-
-def golden(name):
-    with np.load(GOLDEN / f"slca_{name}.npz") as file:
-        return {key: torch.from_numpy(value) for key, value in file.items()}
 
 
 def features_of(arrays, name, task):
@@ -57,7 +51,7 @@ def close(ours, theirs, what):
 
 @pytest.mark.parametrize("name", ["head_only", "full"])
 def test_it_is_slcas_official_stage(name):
-    arrays = golden(name)
+    arrays = golden(f"slca_{name}")
     tasks: list[TaskStatistics] = []
     for task, (start, stop) in enumerate(bounds(arrays)):
         found = align.statistics(

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT, TINY, cell_of, with_method
+from conftest import ROOT, TINY, UNTRAINED, cell_of, with_method
 from torch.utils.flop_counter import FlopCounterMode
 
 from bench.backbone.vit import FrozenViT, load_backbone
@@ -27,6 +27,9 @@ KINDS = (
     "oneprompt",
     "linear",
     "ncm",
+    "ranpac",
+    "caprompt",
+    "vq_prompt",
     "linear_ncm",
     "finetune",
 )
@@ -67,9 +70,9 @@ def test_every_forward_pass_is_predicted(kind, tiny_spec, images, tmp_path):
     (state,) = run_all([cell], tmp_path)
     assert sum(images) == expected.forwards
     per_image = passes.flops(passes.shape(cell.backbone), passes.Call(rows=1)) * (
-        kind not in ("hlgp", "oneprompt", "finetune")
+        kind not in ("hlgp", "oneprompt", "finetune", "caprompt")
     )
-    head = 2 * 96 * 6
+    head = 2 * 30 * (96 + 6) if kind == "ranpac" else 2 * 96 * 6  # W, then the head
     done = budget.trace_of(cell)
     infer = (
         sum(passes.flops(passes.shape(cell.backbone), call) for call in done.test[1])
@@ -77,7 +80,7 @@ def test_every_forward_pass_is_predicted(kind, tiny_spec, images, tmp_path):
         + head
     )
     assert infer / 1e9 == pytest.approx(state["gflops_infer"], rel=0.01)
-    if kind != "ncm":
+    if kind not in UNTRAINED:
         train = (
             sum(passes.flops(passes.shape(cell.backbone), call) for call in done.loss[1])
             + per_image

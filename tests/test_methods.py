@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import FORMS, MODEL, with_method
+from conftest import FORMS, MODEL, UNTRAINED, with_method
 
 from bench.backbone.vit import load_backbone, weights_digest
 from bench.config.spec import BackboneSpec
@@ -20,7 +20,7 @@ from bench.method import Task, build_method, method_class, method_names
 METHODS = method_names()
 WITH_FORMS = [*METHODS, *FORMS]
 pytestmark = pytest.mark.contract
-TRAINED = [name for name in METHODS if name != "ncm"]
+TRAINED = [name for name in METHODS if name not in UNTRAINED]
 
 
 def prepared(spec, name, **model):
@@ -248,7 +248,7 @@ def test_one_task_uneven_tasks_and_many_tasks(name, classes, tasks, tiny_spec):
     assert sum(row["n"] for row in rows if row["scenario"] == "class") == classes * each
 
 
-@pytest.mark.parametrize("name", [name for name in WITH_FORMS if name != "ncm"])
+@pytest.mark.parametrize("name", [name for name in WITH_FORMS if name not in UNTRAINED])
 def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
     """A tensor on the meta device has no values: reading one, for which a GPU must wait, raises."""
     # autocast does not know that device.

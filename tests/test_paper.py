@@ -20,6 +20,7 @@ FOUR = {"hlgp", "l2p", "dualprompt", "coda-prompt"}
 REFERENCES = {
     "linear",
     "ncm",
+    "ranpac",
     "linear-ncm",
     "finetune",
     "joint-linear",

@@ -9,6 +9,7 @@ small products (keys, mixing of prompts) are left out, about 0.1% at the papers'
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import json
 from collections.abc import Iterator
@@ -113,8 +114,14 @@ def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -
     return found
 
 
+class _Asked(Exception):
+    """A method without images has asked for queries: the rest of its work calls no network."""
+
+
 def _queries(found: Trace, width: int, start: int, count: int) -> tuple[Tensor, Tensor]:
     found.plain_queries = True
+    if not found.needs_images:
+        raise _Asked
     return torch.ones(count, width), torch.arange(start, start + count)
 
 
@@ -132,6 +139,14 @@ def _observe(method: Any, backbone: _Recorder, task: Task, found: Trace) -> None
     calls = backbone.calls
     images, query = _one_image(method)
     method.train()
+    if not method.needs_images:
+        with contextlib.suppress(_Asked):
+            method.begin_task(task)
+            found.trains = bool(method.param_groups())
+            method.end_task(task)
+        for of_tasks in (found.loss, found.plain, found.test):
+            of_tasks.append([])
+        return
     method.begin_task(task)
     plain = calls.copy()
     calls.clear()

@@ -6,7 +6,7 @@ DualPrompt 83.05 ± 1.16, CODA-Prompt 86.25 ± 0.74, joint (full) 91.38. HLGP: n
 Cumulative average accuracy: L2P++ 88.96.
 
 Not run by this project: no GPU. Command: ./run_all.sh cifar100_coda --device cuda
-Cost: 4,163 PFLOP, 65,888,110 forward passes (--dry-run)
+Cost: 4,163 PFLOP, 65,888,120 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_coda.py"]

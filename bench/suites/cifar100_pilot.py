@@ -8,7 +8,7 @@ there, DualPrompt's are mixed, CODA-Prompt has other crops. HLGP: not available.
 choices: _base_/recipe_pilot.py.
 
 Not run by this project: no GPU. Command: ./run_all.sh cifar100_pilot --device cuda
-Cost: 4,565 PFLOP, 71,418,910 forward passes (--dry-run)
+Cost: 4,565 PFLOP, 71,418,920 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_pilot.py"]

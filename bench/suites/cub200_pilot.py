@@ -8,7 +8,7 @@ NAME`, and then the last two alone (a batch votes on L2P's prompts there, DualPr
 HLGP: not available. Recipe and choices: _base_/recipe_pilot.py.
 
 Not run by this project: no GPU. Command: ./run_all.sh cub200_pilot --device cuda
-Cost: 663 PFLOP, 12,042,574 forward passes (--dry-run)
+Cost: 663 PFLOP, 12,042,584 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_pilot.py"]

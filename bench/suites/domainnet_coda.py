@@ -7,7 +7,7 @@ NAME`, not with the six official lists here. HLGP: not available. Images are res
 side of 256: even so they take more than 115 GB ($BENCH_CACHE_LIMIT).
 
 Not run by this project: no GPU. Command: ./run_all.sh domainnet_coda --device cuda
-Cost: 9,781 PFLOP, 172,928,845 forward passes (--dry-run)
+Cost: 9,781 PFLOP, 172,928,855 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_coda.py"]

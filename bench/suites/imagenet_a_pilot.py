@@ -7,7 +7,7 @@ over the tasks / after the last: L2P 49.39 / 41.71, DualPrompt 53.71 / 41.67, CO
 Protocol and choices: _base_/recipe_pilot.py.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_a_pilot --device cuda
-Cost: 552 PFLOP, 8,711,935 forward passes (--dry-run)
+Cost: 552 PFLOP, 8,711,945 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_pilot.py"]

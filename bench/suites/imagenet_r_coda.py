@@ -11,7 +11,7 @@ list (24,000 / 6,000). Training crops come from the images as they are, test ima
 256 and the middle 224 cut, as there.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_coda --device cuda
-Cost: 14,535 PFLOP, 223,469,530 forward passes (--dry-run)
+Cost: 14,535 PFLOP, 223,469,560 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_coda.py"]

@@ -8,7 +8,7 @@ SimpleCIL alone: a batch votes on L2P's prompts there, DualPrompt's are mixed, C
 crops. HLGP: not available. Protocol and choices: _base_/recipe_pilot.py.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_pilot --device cuda
-Cost: 2,206 PFLOP, 34,718,910 forward passes (--dry-run)
+Cost: 2,206 PFLOP, 34,718,920 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_pilot.py"]

@@ -7,7 +7,7 @@ imagenet_a_pilot and vtab_pilot. Protocol and choices: _base_/recipe_pilot.py. `
 bench.check paper` says what agrees.
 
 Not run by this project: no GPU. Command: ./run_all.sh paper --device cuda
-Cost: at least 7,377 PFLOP, 116,466,031 forward passes (--dry-run), without
+Cost: at least 7,377 PFLOP, 116,466,071 forward passes (--dry-run), without
 training on VTAB, whose number of training images is unknown here
 """
 

@@ -4,7 +4,7 @@ Published: none known to this project; HLGP: not available. Recipe: _base_/recip
 is used here is our choice.
 
 Not run by this project: no GPU. Command: ./run_all.sh tiny_imagenet --device cuda
-Cost: 9,017 PFLOP, 139,418,910 forward passes (--dry-run)
+Cost: 9,017 PFLOP, 139,418,920 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_pilot.py"]

@@ -7,7 +7,7 @@ LAMDA-PILOT a batch votes on L2P's prompts (exps/l2p.json) and DualPrompt mixes 
 images: not compared. HLGP: not available. Protocol and choices: _base_/recipe_pilot.py.
 
 Not run by this project: no GPU. Command: ./run_all.sh vtab_pilot --device cuda
-Cost: at least 54 PFLOP, 1,616,276 forward passes (--dry-run), without
+Cost: at least 54 PFLOP, 1,616,286 forward passes (--dry-run), without
 training on VTAB, whose number of training images is unknown here
 """
 

@@ -38,6 +38,7 @@ methods = {
     ),
     "coda-prompt": dict(type="coda_prompt", model=dict(pool=100, length=8)),
     "oneprompt": dict(type="oneprompt", model=dict(layers=(0, 1, 2, 3, 4), length=10)),
+    "ranpac": dict(type="ranpac", model=dict(projection=10000)),
     "linear": dict(type="linear"),
     "ncm": dict(type="ncm"),
     "linear-ncm": dict(type="linear_ncm"),

@@ -1,0 +1,82 @@
+"""VQ-Prompt against its official code: what is chosen, the two terms, and every gradient."""
+
+from typing import Any
+
+import pytest
+import torch
+from golden_files import GOLDEN, close, golden, tiny_backbone
+
+from bench.errors import UsageError
+from bench.method import Task, build_method
+
+LAYERS = (0, 1, 2)
+STEPS = sorted(file.stem for file in GOLDEN.glob("vq_prompt_task*.npz"))
+
+
+@pytest.fixture(scope="module")
+def tiny_vit():
+    return tiny_backbone()
+
+
+def built(arrays: Any, backbone: Any, **model: Any) -> Any:
+    settings = {
+        "layers": LAYERS,
+        "pool": 6,
+        "length": 4,
+        "temperature": float(arrays["temperature"]),
+        **model,
+    }
+    method = build_method("vq_prompt", backbone, 9, 3, settings, 0)
+    with torch.no_grad():
+        method.head.weight.copy_(arrays["head_weight"])
+        method.head.bias.copy_(arrays["head_bias"])
+        for layer, pool in enumerate(method.pools):
+            pool.prompts.copy_(arrays[f"e_p_{layer}"])
+            pool.keys.copy_(arrays[f"e_k_{layer}"])
+    return method
+
+
+def check_forward(method, arrays):
+    query, images = arrays["query"], arrays["images"]
+    close(method.backbone.cls(images), query, "query")
+    prefix, _ = method.prefixes(query)
+    for layer, pool in enumerate(method.pools):
+        close(pool.soft(query), arrays[f"soft_{layer}"], "soft prompt")
+        assert torch.equal(pool.nearest(pool.soft(query)), arrays[f"index_{layer}"])
+        close(prefix[layer][:, 0], arrays[f"Ek_{layer}"], "keys")
+        close(prefix[layer][:, 1], arrays[f"Ev_{layer}"], "values")
+    close(method.features(images, query), arrays["features"], "features")
+    close(method(images, query), arrays["logits_all"], "logits")
+
+
+@pytest.mark.parametrize("file", STEPS)
+def test_a_training_step_is_the_official_one(file, tiny_vit):
+    arrays = golden(file)
+    images, query, labels = arrays["images"], arrays["query"], arrays["labels"]
+    task = int(arrays["task"])
+    now = Task(task, 3 * task, 3 * task + 3, 3 * task, lambda: (images, labels))
+    check_forward(built(arrays, tiny_vit), arrays)
+    for name, weights in (("ce", (0.0, 0.0)), ("ce_soft", (0.4, 0.0)), ("total", (0.4, 0.1))):
+        method = built(arrays, tiny_vit, soft=weights[0], entry=weights[1])
+        loss = method.loss(images, query, labels, now)
+        if name == "total":
+            close(loss.total, arrays["loss_total"].float(), "total")
+            close(loss.terms["ce"], arrays["loss_ce"].float(), "cross-entropy")
+        loss.total.backward()
+        for layer, pool in enumerate(method.pools):
+            close(pool.prompts.grad, arrays[f"grad_{name}_e_p_{layer}"], f"{name}: prompts")
+            close(pool.keys.grad, arrays[f"grad_{name}_e_k_{layer}"], f"{name}: keys")
+        close(method.head.weight.grad, arrays[f"grad_{name}_head_weight"], f"{name}: head")
+        close(method.head.bias.grad, arrays[f"grad_{name}_head_bias"], f"{name}: bias")
+
+
+def test_at_test_it_is_the_official_one(tiny_vit):
+    arrays = golden("vq_prompt_eval")
+    with torch.no_grad():
+        check_forward(built(arrays, tiny_vit), arrays)
+
+
+@pytest.mark.parametrize("model", [{"length": 3}, {"pool": 0}, {"temperature": 0.0}])
+def test_impossible_settings(model, tiny_vit):
+    with pytest.raises(UsageError, match=next(iter(model))):
+        build_method("vq_prompt", tiny_vit, 9, 3, {"layers": LAYERS, **model}, 0)
