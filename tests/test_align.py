@@ -49,6 +49,7 @@ def close(ours, theirs, what):
     assert (ours - theirs).abs().max().item() / scale < 1e-9, what
 
 
+@pytest.mark.parity
 @pytest.mark.parametrize("name", ["head_only", "full"])
 def test_it_is_slcas_official_stage(name):
     arrays = golden(f"slca_{name}")

@@ -8,6 +8,8 @@ from golden_files import GOLDEN, close, golden, tiny_backbone
 
 from bench.method import Task, build_method
 
+pytestmark = pytest.mark.parity
+
 LAYERS = (0, 1, 2)
 STEPS = sorted(file.stem for file in GOLDEN.glob("caprompt_*_task[0-9].npz"))
 FORMS = {"fixed": False, "official": True}

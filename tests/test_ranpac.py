@@ -10,6 +10,8 @@ from bench.engine import run as engine
 from bench.method import build_method, method_class
 from methods.ranpac import RanPAC, ridge_losses
 
+pytestmark = pytest.mark.parity
+
 
 def close(ours, theirs, what, rtol=1e-9):
     scale = max(1.0, theirs.abs().max().item())

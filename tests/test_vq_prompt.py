@@ -9,6 +9,8 @@ from golden_files import GOLDEN, close, golden, tiny_backbone
 from bench.errors import UsageError
 from bench.method import Task, build_method
 
+pytestmark = pytest.mark.parity
+
 LAYERS = (0, 1, 2)
 STEPS = sorted(file.stem for file in GOLDEN.glob("vq_prompt_task*.npz"))
 

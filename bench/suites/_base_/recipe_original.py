@@ -4,7 +4,8 @@ and DualPrompt).
 Adam with a constant rate of base * batch / 256, gradients clipped to norm 1, weights of
 ImageNet-21k. L2P: base .03, batch 128. DualPrompt: base .03 on CIFAR-100 and .005 on ImageNet-R,
 batch 24. CODA-Prompt: its repository's recipe (recipe_coda), which is L2P++'s own too, and the
-reference rows' by our choice. HLGP has no recipe of its own that is known, so it is not here.
+reference rows' by our choice. CAPrompt and VQ-Prompt: the scripts of their repositories, but for
+VQ-Prompt's weights (augreg2). HLGP has no recipe of its own that is known, so it is not here.
 Differences kept: selection is per image (the originals let a batch vote, which gives the task away
 at test), and the last, smaller batch is not dropped. Different batch sizes mean different batches:
 only the views of an image are the same for all.
@@ -28,6 +29,35 @@ methods = dict(
         model=dict(g_length=5, e_length=5),
         train=dict(google, batch_size=24, prompt_lr=0.0028125, head_lr=0.0028125),
     ),
+    # 31 epochs at the full rate, 19 at a tenth.
+    caprompt=dict(
+        type="caprompt",
+        model=dict(length=5, cycles=2),
+        train=dict(
+            epochs=50,
+            batch_size=24,
+            schedule="step",
+            clip_norm=1.0,
+            prompt_lr=0.0028125,
+            head_lr=0.00028125,
+        ),
+    ),
+    # Two epochs of 40 updates of its schedule are frozen.
+    **{
+        "vq-prompt": dict(
+            type="vq_prompt",
+            model=dict(pool=10, length=8, temperature=1.0),
+            train=dict(
+                epochs=20,
+                batch_size=128,
+                optimiser="adamw",
+                schedule="coswm",
+                frozen=2.0,
+                prompt_lr=0.0125,
+                head_lr=0.0025,
+            ),
+        ),
+    },
     **{
         name: row
         for name, row in _base_.methods.items()
