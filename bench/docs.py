@@ -15,6 +15,7 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from bench import cli
@@ -22,10 +23,10 @@ from bench.paths import PROJECT, REFERENCE
 from bench.report.figures import DrawnFigure, save, style
 from bench.report.frames import Results, load
 from bench.report.plots import accuracy_curves
-from bench.report.rows import label
+from bench.report.rows import kind_of, label
 from bench.report.table_files import markdown
 from bench.report.tables import cell_text, select
-from bench.stats import summarise
+from bench.stats import half_width, holm, paired_t, summarise
 from bench.store.facts import read_facts
 from bench.store.files import write_text
 
@@ -33,6 +34,11 @@ MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SHELL = re.compile(r"```(?:bash|sh)\n(.*?)```", re.S)
 FRONT_ROWS = ("hlgp", "l2p", "dualprompt", "coda-prompt", "linear", "joint-linear")
+COMPARED = (
+    *("hlgp-matched", "hlgp-independent", "l2p", "l2p++", "dualprompt", "coda-prompt"),
+    *("oneprompt", "linear"),
+)
+LEVEL = 0.05
 RUN_APART = " ¹"  # a row of a suite that stands beside
 
 
@@ -54,6 +60,49 @@ def accuracies(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["", *results.benchmarks])
 
 
+def both_heads(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
+    """FAA with the trained and with the aligned head of each row, mean ± standard deviation."""
+    results = published(suite)
+    lines = []
+    for method in rows or results.methods:
+        of_heads = [
+            [
+                cell_text(summarise(select(results, benchmark, method, scenario)["faa"].to_numpy()))
+                for scenario in ("class", "class-aligned")
+            ]
+            for benchmark in results.benchmarks
+        ]
+        joint = kind_of(results.protocol, method) == "joint"  # of one task: nothing is aligned
+        lines.append([label(method), *(a if joint else f"{a} / {b}" for a, b in of_heads)])
+    return pd.DataFrame(lines, columns=["", *results.benchmarks])
+
+
+def against(suite: str, row: str, others: tuple[str, ...], scenario: str) -> pd.DataFrame:
+    """FAA of a row minus others', with 95% t intervals over pairs of cells.
+
+    *: different at 5% by a paired t test, with Holm's correction over the whole table.
+    """
+    results = published(suite)
+    differences, ps = {}, {}
+    for other in others:
+        for benchmark in results.benchmarks:
+            cells = [select(results, benchmark, m, scenario) for m in (row, other)]
+            both = cells[0].merge(cells[1], on=["order_seed", "seed"])
+            ours, theirs = (both[f"faa_{side}"].to_numpy() for side in "xy")
+            differences[other, benchmark] = ours - theirs
+            ps[other, benchmark] = paired_t(ours, theirs)
+    corrected = dict(zip(ps, holm(np.array([*ps.values()])), strict=True))
+    lines = []
+    for other in others:
+        texts = []
+        for benchmark in results.benchmarks:
+            values = differences[other, benchmark]
+            mark = " *" if corrected[other, benchmark] < LEVEL else ""
+            texts.append(f"{values.mean():+.1f} ± {half_width(values):.1f}{mark}")
+        lines.append([f"minus {label(other)}", *texts])
+    return pd.DataFrame(lines, columns=[label(row), *results.benchmarks])
+
+
 def by_order(suite: str) -> pd.DataFrame:
     """FAA with each class order, forgetting and task-known FAA of each row of one benchmark."""
     results = published(suite)
@@ -70,7 +119,10 @@ def by_order(suite: str) -> pd.DataFrame:
 
 
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
-    "front": functools.partial(accuracies, "mini", FRONT_ROWS),
+    "front": functools.partial(both_heads, "orders", FRONT_ROWS),
+    "orders": functools.partial(both_heads, "orders"),
+    "orders-trained": functools.partial(against, "orders", "hlgp", COMPARED, "class"),
+    "orders-aligned": functools.partial(against, "orders", "hlgp", COMPARED, "class-aligned"),
     "mini": functools.partial(accuracies, "mini"),
     "photos": functools.partial(by_order, "photos"),
     "tiny_imagenet_small": functools.partial(by_order, "tiny_imagenet_small"),
@@ -144,7 +196,7 @@ def main() -> int:
     args = parser.parse_args()
     if not args.check:
         style()
-        figure = accuracy_curves(published("mini"), FRONT_ROWS[:4])
+        figure = accuracy_curves(published("orders"), FRONT_ROWS[:4])
         save(DrawnFigure("front", "", figure, pd.DataFrame()), PROJECT / "docs", tracked=True)
     said: list[str] = []
     for file in [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md"))]:

@@ -101,8 +101,8 @@ def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
                 color=one.colour,
                 markersize=6 if one.front else 4,
                 elinewidth=0.8,
-                label=label(row.method),
             )
+            bar.lines[0].set_label(label(row.method))
             said = f"{row.gain:+.1f} points at drift {row.feature_drift:.3f}"
             tip(bar.lines[0], row.method, said)
             dots.setdefault(label(row.method), bar.lines[0])
