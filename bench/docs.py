@@ -39,6 +39,7 @@ COMPARED = (
     *("oneprompt", "linear"),
 )
 LEVEL = 0.05
+NONE = "–"  # what a table says of a row without cells
 RUN_APART = " ¹"  # a row of a suite that stands beside
 
 
@@ -72,8 +73,9 @@ def both_heads(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
             ]
             for benchmark in results.benchmarks
         ]
-        joint = kind_of(results.protocol, method) == "joint"  # of one task: nothing is aligned
-        lines.append([label(method), *(a if joint else f"{a} / {b}" for a, b in of_heads)])
+        # Of one task, or without a head: nothing is aligned.
+        one = kind_of(results.protocol, method) == "joint" or all(b == NONE for _, b in of_heads)
+        lines.append([label(method), *(a if one else f"{a} / {b}" for a, b in of_heads)])
     return pd.DataFrame(lines, columns=["", *results.benchmarks])
 
 

@@ -34,6 +34,7 @@ methods = dict(
         "hlgp-independent": dict(control, train=dict(prompt_lr=0.1, head_lr=0.015)),
         "hlgp-matched": dict(control, train=dict(prompt_lr=0.03, head_lr=0.015)),
     },
+    ranpac=dict(type="ranpac", model=dict(projection=4000)),  # as in references
     **{
         name: rows[name]
         for name in (

@@ -1,7 +1,7 @@
 """Further reference rows on the benchmarks, class orders, views and recipe of `mini`.
 
 CODA-Prompt and `linear` stand here as in it. What a user would try first: one prompt for all tasks,
-L2P++ in five blocks, fine-tuning of everything with the common loss.
+L2P++ in five blocks, fine-tuning of everything with the common loss, RanPAC.
 """
 
 _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
@@ -13,6 +13,8 @@ methods = dict(
         name: rows[name]
         for name in ("deep-l2p++", "oneprompt", "finetune++", "coda-prompt", "linear")
     },
+    # The size that suite tune_more chose; it is the largest of its grid.
+    ranpac=dict(type="ranpac", model=dict(projection=4000)),
 )
 del rows
 
