@@ -33,8 +33,16 @@ def keeps_statistics(cell: Cell) -> bool:
 def aligned_head(cell: Cell, task_slice: TaskSlice) -> Head:
     """The head to test beside the trained one after a task; the trained one after the first.
 
-    Adds the task's statistics to the cell's. Raises Diverged if the aligned head is not finite.
+    Adds the task's statistics to the cell's. Raises Diverged if features or head are not finite.
     """
+    try:
+        return _aligned_head(cell, task_slice)
+    except torch.linalg.LinAlgError as error:
+        after = f"after task {task_slice.index + 1}"
+        raise Diverged(f"features whose covariance has no Cholesky factor {after}") from error
+
+
+def _aligned_head(cell: Cell, task_slice: TaskSlice) -> Head:
     method, spec = cell.method, cell.spec.align
     if not keeps_statistics(cell):
         return method.head
