@@ -53,7 +53,8 @@ def test_the_published_values_are_those_of_the_tables():
     """Sums of the tables' columns, added up by hand, and every HLGP cell empty."""
     table = published.published()
     values = table[table["value"] != ""].assign(value=lambda t: t["value"].astype(float))
-    assert len(values) == 21 + 10 + 3 + 8 + 40, "FAA, CAA and forgetting of CODA; the papers; PILOT"
+    counts = {"coda": 21 + 10 + 3, "original": 8, "pilot": 40, "ranpac": 5, "caprompt": 6, "vq": 6}
+    assert values.groupby("line").size().to_dict() == counts
     coda = values[
         (values["line"] == "coda")
         & (values["metric"] == "faa")
@@ -70,6 +71,14 @@ def test_the_published_values_are_those_of_the_tables():
     assert pilot.groupby("metric")["value"].sum().round(2).to_dict() == {
         "pooled_mean": 1474.82,
         "pooled_last": 1332.01,
+    }
+    later = values[values["line"].isin(["ranpac", "caprompt", "vq"])]
+    assert later.groupby(["line", "metric"])["value"].sum().round(2).to_dict() == {
+        ("caprompt", "faa"): 264.44,
+        ("caprompt", "forgetting"): 6.59,
+        ("ranpac", "faa"): 399.90,
+        ("vq", "caa"): 247.15,
+        ("vq", "faa"): 232.71,
     }
     assert (table.loc[table["method"] == "hlgp", "value"] == "").all()
     assert set(table.loc[table["method"] == "hlgp", "dataset"]) >= set(claims.CLAIMED_ON)

@@ -37,8 +37,8 @@ CORE = {  # what is behind a number of HLGP on glyphs; to leave one out is a dec
     *("backbone.torchvision_guard", "backbone.vit", "backbone.weights"),
     *("cost.counted", "data.datasets", "data.glyph_masks", "data.glyphs", "data.keyed"),
     *("data.orders", "data.registry", "data.stream", "data.views"),
-    *("engine.cell", "engine.checkpoint", "engine.movement", "engine.queries", "engine.run"),
-    *("engine.task", "hardware", "method", "methods.hlgp"),
+    *("engine.align", "engine.cell", "engine.checkpoint", "engine.heads", "engine.movement"),
+    *("engine.queries", "engine.run", "engine.task", "hardware", "method", "methods.hlgp"),
 }
 ADDED_DATASET = """
 import csv as for_mine

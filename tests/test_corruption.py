@@ -21,6 +21,7 @@ from bench.config.spec import BackboneSpec
 from bench.data import datasets
 from bench.engine import cell as cells
 from bench.engine import run as engine
+from bench.engine.align import TaskStatistics
 from bench.engine.checkpoint import AfterTask, Position, WithinTask
 from bench.errors import UsageError
 from bench.store import formats
@@ -122,7 +123,7 @@ def test_a_broken_cache_entry_is_named_and_made_again(
 def test_the_fields_of_a_checkpoint_belong_to_its_format(tiny_spec, tmp_path):
     """If this fails, raise formats.CHECKPOINT, then write the new names and the number here."""
     fields = {kind: {f.name for f in dataclasses.fields(kind)} for kind in (AfterTask, WithinTask)}
-    assert formats.CHECKPOINT == 5
+    assert formats.CHECKPOINT == 6
     assert fields[AfterTask] == {"finished", "method", "stream", "tables", "facts"}
     assert fields[WithinTask] == {
         "finished",
@@ -136,6 +137,8 @@ def test_the_fields_of_a_checkpoint_belong_to_its_format(tiny_spec, tmp_path):
     }
     position = {"epoch", "step", "served", "seconds", "sums"}
     assert {f.name for f in dataclasses.fields(Position)} == position
+    statistics = {"start", "stop", "means", "spread", "freedom"}
+    assert {f.name for f in dataclasses.fields(TaskStatistics)} == statistics
 
     spec = cell_of(tiny_spec, "linear")
     assert process(spec, tmp_path, BENCH_CRASH_AT="step:11") == -signal.SIGKILL

@@ -81,7 +81,7 @@ def test_only_the_known_bug_selects_prompts_in_another_way():
     for name in METHODS:
         assert method_class(name).selection({}) == "per image, task unknown"
         mixed = method_class(name).selection({"reference_bug": True}) != "per image, task unknown"
-        assert mixed == (name == "dualprompt")
+        assert mixed == (name in {"dualprompt", "caprompt"})
     dualprompt = method_class("dualprompt")
     for value in (True, "True"):  # as a suite has it, and as protocol.csv has it
         selection = dualprompt.selection({"reference_bug": value})
@@ -219,6 +219,7 @@ def test_building_in_another_order_gives_the_same_weights(small_vit):
         "deep_l2p": {"layers": (0, 1)},
         "dualprompt": {"g_layers": (0,), "e_layers": (1, 2)},
         "hlgp": {"groups": 2},
+        "vq_prompt": {"layers": (0, 1)},
     }
 
     def build(order):

@@ -12,7 +12,8 @@ from bench.engine import movement
 from bench.engine import task as training
 from bench.method import method_names
 
-WITH_PROMPTS = ["hlgp", "l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt", "oneprompt"]
+POOLS = ["l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt", "caprompt", "vq_prompt"]
+WITH_PROMPTS = ["hlgp", "oneprompt", *POOLS]
 
 
 @pytest.mark.parametrize("name", [*WITH_PROMPTS, "finetune"])

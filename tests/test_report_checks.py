@@ -355,8 +355,8 @@ def test_rows_that_the_runs_did_not_end_with_are_refused(run, tiny_spec):
 @pytest.mark.parametrize(
     ("name", "text", "says"),
     [
-        ("timing", "{run},1,quick,1,1,1", "Unable to parse"),
-        ("timing", "{run},1,1,1,1,1", "two rows of {run}, 1"),
+        ("timing", "{run},1,quick,1,1,1,1", "Unable to parse"),
+        ("timing", "{run},1,1,1,1,1,1", "two rows of {run}, 1"),
         ("metrics", None, "column 'n' is there twice"),
     ],
 )
