@@ -135,6 +135,7 @@ MODEL: dict[str, dict] = {
     "l2p_plus": {"pool": 4, "length": 4, "top_n": 2},
     "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
     "coda_prompt": {"pool": 6, "length": 4},
+    "nsp": {"eta1": 0.5, "eta2": 0.5},  # steps long enough to be seen
     "ranpac": {"projection": 30},
 }
 UNTRAINED = ("ncm", "ranpac")  # methods that train nothing by gradients
@@ -148,6 +149,8 @@ FORMS = {
     "hlgp independent": {"generator": False},
     "hlgp no copy": {"copy": False},
     "dualprompt coda": {"form": "coda"},
+    "nsp control": {"control": True},
+    "nsp share": {"share": 0.9},
 }
 
 

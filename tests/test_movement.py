@@ -13,7 +13,7 @@ from bench.engine import task as training
 from bench.method import method_names
 
 POOLS = ["l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt", "caprompt", "vq_prompt"]
-WITH_PROMPTS = ["hlgp", "oneprompt", *POOLS]
+WITH_PROMPTS = ["hlgp", "oneprompt", "nsp", *POOLS]
 
 
 @pytest.mark.parametrize("name", [*WITH_PROMPTS, "finetune"])
