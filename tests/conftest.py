@@ -136,6 +136,7 @@ MODEL: dict[str, dict] = {
     "deep_l2p": {"pool": 4, "length": 4, "top_n": 2},
     "coda_prompt": {"pool": 6, "length": 4},
     "nsp": {"eta1": 0.5, "eta2": 0.5},  # steps long enough to be seen
+    "ovor": {"layers": (0, 1), "lengths": (2, 3), "per_class": 4},
     "ranpac": {"projection": 30},
 }
 UNTRAINED = ("ncm", "ranpac")  # methods that train nothing by gradients
@@ -151,6 +152,7 @@ FORMS = {
     "dualprompt coda": {"form": "coda"},
     "nsp control": {"control": True},
     "nsp share": {"share": 0.9},
+    "ovor paper": {"outliers": "paper"},
 }
 
 

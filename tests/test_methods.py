@@ -219,6 +219,7 @@ def test_building_in_another_order_gives_the_same_weights(small_vit):
         "deep_l2p": {"layers": (0, 1)},
         "dualprompt": {"g_layers": (0,), "e_layers": (1, 2)},
         "hlgp": {"groups": 2},
+        "ovor": {"layers": (0, 1), "lengths": (2, 3)},
         "vq_prompt": {"layers": (0, 1)},
     }
 
@@ -264,7 +265,9 @@ def test_a_step_reads_nothing_from_the_device(name, monkeypatch):
     for index in range(2):
         queries, labels = torch.randn(4, 24), torch.tensor([0, 0, 1, 1]) + 2 * index
         plain_queries = functools.partial(tuple, (queries, labels))
-        task = Task(index, 2 * index, 2 * index + 2, 2 * index, plain_queries)
+        chunk = (torch.randn(4, 3, 16, 16), queries, labels)
+        plain_images = functools.partial(iter, [chunk])
+        task = Task(index, 2 * index, 2 * index + 2, 2 * index, plain_queries, plain_images)
         method.begin_task(task)
         if index == 0:
             method.end_task(task)

@@ -13,10 +13,11 @@ from bench.engine import task as training
 from bench.method import method_names
 
 POOLS = ["l2p", "l2p_plus", "deep_l2p", "dualprompt", "coda_prompt", "caprompt", "vq_prompt"]
-WITH_PROMPTS = ["hlgp", "oneprompt", "nsp", *POOLS]
+WITH_PROMPTS = ["hlgp", "oneprompt", "nsp", "ovor", *POOLS]
+WHOLE_NETWORK = ["finetune", "slca"]
 
 
-@pytest.mark.parametrize("name", [*WITH_PROMPTS, "finetune"])
+@pytest.mark.parametrize("name", [*WITH_PROMPTS, *WHOLE_NETWORK])
 def test_the_last_row_is_what_the_head_reads(name, tiny_spec):
     cell = trained(tiny_spec, name, tasks=2)
     rows = movement.old_rows(cell.stream, 2)
@@ -61,7 +62,7 @@ def test_movement_of_every_method(name, tiny_spec, run):
     assert bool(prompts) == (name in WITH_PROMPTS)
     assert all(float(row["prompt_rms"]) > 0 and float(row["prompt_change"]) > 0 for row in prompts)
     drift = [float(row["feature_drift"]) for row in rows if row["feature_drift"]]
-    assert (max(drift, default=0.0) > 0) == (name in WITH_PROMPTS or name == "finetune")
+    assert (max(drift, default=0.0) > 0) == (name in (*WITH_PROMPTS, *WHOLE_NETWORK))
     assert {row["task"] for row in rows if row["feature_drift"]} <= {"2", "3"}, (
         "before the first task there are no earlier ones"
     )
