@@ -46,7 +46,7 @@ def test_published_values_are_well_formed():
         assert row["value"] or not (row["std"] or row["n"]), (
             "nothing is said of a number that is not there"
         )
-        assert row["order"] in ("", "coda", "pilot", "natural")
+        assert row["order"] in ("", "coda", "pilot", "natural", "pcg64"), "the last is NSP's own"
 
 
 def test_the_published_values_are_those_of_the_tables():
@@ -54,6 +54,7 @@ def test_the_published_values_are_those_of_the_tables():
     table = published.published()
     values = table[table["value"] != ""].assign(value=lambda t: t["value"].astype(float))
     counts = {"coda": 21 + 10 + 3, "original": 8, "pilot": 40, "ranpac": 5, "caprompt": 6, "vq": 6}
+    counts |= {"slca": 6, "nsp": 6, "ovor": 2}
     assert values.groupby("line").size().to_dict() == counts
     coda = values[
         (values["line"] == "coda")
@@ -72,11 +73,16 @@ def test_the_published_values_are_those_of_the_tables():
         "pooled_mean": 1474.82,
         "pooled_last": 1332.01,
     }
-    later = values[values["line"].isin(["ranpac", "caprompt", "vq"])]
+    later = values[values["line"].isin(["ranpac", "caprompt", "vq", "slca", "nsp", "ovor"])]
     assert later.groupby(["line", "metric"])["value"].sum().round(2).to_dict() == {
         ("caprompt", "faa"): 264.44,
         ("caprompt", "forgetting"): 6.59,
+        ("nsp", "faa"): 260.51,
+        ("nsp", "forgetting"): 13.25,
+        ("ovor", "faa"): 162.3,
         ("ranpac", "faa"): 399.90,
+        ("slca", "pooled_last"): 253.24,
+        ("slca", "pooled_mean"): 266.20,
         ("vq", "caa"): 247.15,
         ("vq", "faa"): 232.71,
     }

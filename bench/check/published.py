@@ -1,10 +1,11 @@
 """Measured against published values: a verdict for each.
 
 expected/published.csv holds every published number with what it was measured with. An empty field
-is unknown and is not compared; `type` is the registered method that a row is compared with. A
-result is shown beside a published number only if it was run with the same: otherwise the first
-fields that differ are named and no number is shown. Two one-sided tests then say whether both are
-the same within MARGIN (bench/stats.py).
+is unknown and is not compared; `type` is the registered method that a row is compared with. `head`
+is empty for the trained head, slca for one aligned as ours are, and "own stage" for one that a
+stage of its own aligned, which is not compared. A result is shown beside a published number only if
+it was run with the same: otherwise the first fields that differ are named and no number is shown.
+Two one-sided tests then say whether both are the same within MARGIN (bench/stats.py).
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from bench.stats import Decision, equivalence
 # half of that, so that a reproduced value cannot be its neighbour's.
 MARGIN = 1.0
 OPTIONAL_COLUMNS = {"type", "form", "selection"}  # empty if a row has no such thing
+SCENARIOS = {"": "class", "slca": "class-aligned"}  # by the published head
 Verdict = dict[str, Any]  # a row of the table of verdicts, without its empty columns
 
 
@@ -84,10 +86,13 @@ def _compared(
     }
     if not others:
         return row | not_comparable(f"method: no row '{method}' in this suite")
+    if entry["head"] not in SCENARIOS:
+        return row | not_comparable("head: aligned by a stage of its own")
     nearest = min(others, key=lambda name: len(others[name]))
     if others[nearest]:
         return row | not_comparable("; ".join(others[nearest][:3]))
-    run, cells = protocol[nearest, method], cells_of(results, nearest, method)
+    run = protocol[nearest, method]
+    cells = cells_of(results, nearest, method, SCENARIOS[entry["head"]])
     values = cells[entry["metric"]].dropna().to_numpy() if len(cells) else np.array([])
     if len(values) and (
         partial := partial_test(cells, entry["dataset"], run.get("data.split", ""))
@@ -111,9 +116,11 @@ def _notes(entry: dict[str, str], run: dict[str, str]) -> list[str]:
     return notes
 
 
-def cells_of(results: Results | None, benchmark: str, method: str) -> pd.DataFrame:
+def cells_of(
+    results: Results | None, benchmark: str, method: str, scenario: str = "class"
+) -> pd.DataFrame:
     """A row's finished cells, class-incremental; an empty frame without results."""
-    return select(results, benchmark, method, "class") if results else pd.DataFrame()
+    return select(results, benchmark, method, scenario) if results else pd.DataFrame()
 
 
 def partial_test(cells: pd.DataFrame, dataset: str, split: str) -> str:

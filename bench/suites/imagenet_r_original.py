@@ -6,7 +6,7 @@ compared; DualPrompt 68.13 ± 0.49 (4.68); CODA-Prompt 75.45 ± 0.56 (n = 5) wit
 imagenet_r_coda). Data as there. L2P's 50 epochs here are DualPrompt's: our choice.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_original --device cuda
-Cost: 6,597 PFLOP, 105,243,500 forward passes (--dry-run)
+Cost: 8,339 PFLOP, 129,155,840 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_original.py"]
@@ -20,6 +20,9 @@ methods = {
         model=dict(length=10, layers=(0, 1, 2, 3, 4, 5, 6, 7, 8), delta=5.0),
         train=dict(epochs=100, schedule="constant"),
     ),
+    "nsp": dict(model=dict(temperature=30.0, eta1=0.94, eta2=0.94), train=dict(epochs=100)),
+    "slca": dict(train=dict(epochs=50, milestones=(40,))),
+    "ovor": dict(model=dict(epochs=10), train=dict(epochs=40)),
     "vq-prompt": dict(train=dict(epochs=20, batch_size=64, frozen=1.0)),
     "dualprompt": dict(
         model=dict(e_length=20), train=dict(epochs=50, prompt_lr=0.00046875, head_lr=0.00046875)

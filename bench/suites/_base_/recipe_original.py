@@ -4,8 +4,10 @@ and DualPrompt).
 Adam with a constant rate of base * batch / 256, gradients clipped to norm 1, weights of
 ImageNet-21k. L2P: base .03, batch 128. DualPrompt: base .03 on CIFAR-100 and .005 on ImageNet-R,
 batch 24. CODA-Prompt: its repository's recipe (recipe_coda), which is L2P++'s own too, and the
-reference rows' by our choice. CAPrompt and VQ-Prompt: the scripts of their repositories, but for
-VQ-Prompt's weights (augreg2). HLGP has no recipe of its own that is known, so it is not here.
+reference rows' by our choice. CAPrompt, VQ-Prompt, VPT-NSP2, SLCA and OVOR: the scripts of their
+repositories, but for VQ-Prompt's weights (augreg2), the views and the normalisation of VPT-NSP2 and
+SLCA, and OVOR's first phase, whose cosine ends with it. HLGP has no recipe of its own that is
+known, so it is not here.
 Differences kept: selection is per image (the originals let a batch vote, which gives the task away
 at test), and the last, smaller batch is not dropped. Different batch sizes mean different batches:
 only the views of an image are the same for all.
@@ -58,6 +60,37 @@ methods = dict(
             ),
         ),
     },
+    # "10 epochs" of the images repeated ten times; timm's schedule drops one epoch early.
+    nsp=dict(
+        type="nsp",
+        model=dict(temperature=28.0, eta1=0.97, eta2=0.97),
+        train=dict(
+            epochs=100,
+            batch_size=256,
+            schedule="multistep",
+            milestones=(40, 70),
+            prompt_lr=0.01,
+            head_lr=0.01,
+        ),
+    ),
+    slca=dict(
+        type="slca",
+        train=dict(
+            epochs=20,
+            batch_size=128,
+            optimiser="sgd",
+            weight_decay=5e-4,
+            schedule="multistep",
+            milestones=(18,),
+            prompt_lr=1e-4,
+            head_lr=0.01,
+        ),
+    ),
+    # 16 epochs and 4 of its second phase.
+    ovor=dict(
+        type="ovor",
+        train=dict(epochs=16, batch_size=128, schedule="coda", prompt_lr=1e-3, head_lr=1e-3),
+    ),
     **{
         name: row
         for name, row in _base_.methods.items()
