@@ -15,10 +15,11 @@ must be shuffled: in the order of the classes the validating rows are of classes
 has.
 
 Deviations:
-- The choice of lambda and the solve are fp64: in fp32 small lambdas have losses of rounding noise.
+- G, Q, the choice of lambda and the solve are fp64. In fp32 small lambdas have losses of rounding
+  noise. A task that any lambda fits may choose 10^-8: there rounding of G would decide the logits.
 - One eigendecomposition gives the losses of all lambdas. The official code solves 17 times.
 
-A checkpoint holds G: 400 MB at M = 10000.
+A checkpoint holds G: 800 MB at M = 10000.
 """
 
 from __future__ import annotations
@@ -83,8 +84,8 @@ class RanPAC(Method):
         self.ridges = 10.0 ** torch.arange(exponents[0], exponents[1] + 1, dtype=torch.float64)
         if projection:
             self.register_buffer("projection", torch.randn(self.width, projection))
-        self.register_buffer("gram", torch.zeros(size, size))
-        self.register_buffer("sums", torch.zeros(size, classes))
+        self.register_buffer("gram", torch.zeros(size, size, dtype=torch.float64))
+        self.register_buffer("sums", torch.zeros(size, classes, dtype=torch.float64))
         self.register_buffer("weight", torch.zeros(size, classes))
         self.register_buffer("ridge", torch.zeros(()))  # the last task's lambda
 
@@ -101,7 +102,7 @@ class RanPAC(Method):
             losses = ridge_losses(h, y, fit, self.ridges.to(h.device))
             self.ridge.fill_(self.ridges[losses.argmin().cpu()])
         diagonal = self.ridge.double() * torch.eye(len(self.gram), dtype=h.dtype, device=h.device)
-        self.weight.copy_(torch.linalg.solve(self.gram.double() + diagonal, self.sums.double()))
+        self.weight.copy_(torch.linalg.solve(self.gram + diagonal, self.sums))
 
     def param_groups(self) -> list[dict]:
         return []

@@ -1,5 +1,7 @@
 """RanPAC against its official code: sums, the losses of every ridge, weights and logits."""
 
+import functools
+
 import pytest
 import torch
 from conftest import with_method
@@ -7,7 +9,7 @@ from golden_files import golden
 from torch.nn import functional as F
 
 from bench.engine import run as engine
-from bench.method import build_method, method_class
+from bench.method import Task, build_method, method_class
 from methods.ranpac import RanPAC, ridge_losses
 
 pytestmark = pytest.mark.parity
@@ -97,3 +99,19 @@ def test_the_rows_are_shuffled(tiny_spec, monkeypatch):
 def test_impossible_settings(model, small_vit):
     with pytest.raises(ValueError, match=next(iter(model))):
         method_class("ranpac")(small_vit, 4, 2, **model)
+
+
+def test_a_tiny_ridge_does_not_leave_the_logits_to_rounding(small_vit):
+    """Few images and a wide projection: G has many directions of zero, and 10^-8 is too small for
+    the rounding of an fp32 G.
+    """
+    model = {"projection": 300, "exponents": (-8, -8)}
+    method = build_method("ranpac", small_vit, 6, 3, model, 0)
+    centres = torch.randn(6, 24, generator=torch.Generator().manual_seed(1))
+    for index in range(3):
+        labels = torch.arange(2 * index, 2 * index + 2).repeat(20)
+        noise = torch.randn(40, 24, generator=torch.Generator().manual_seed(index))
+        rows = functools.partial(tuple, (20 * centres[labels] + 5 * noise, labels))
+        method.end_task(Task(index, 2 * index, 2 * index + 2, 2 * index, rows))
+    new = 20 * centres + 5 * torch.randn(6, 24, generator=torch.Generator().manual_seed(9))
+    assert torch.equal(method(None, new).argmax(dim=1), torch.arange(6))
