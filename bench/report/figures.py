@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import pandas as pd
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 from PIL import Image
 
 from bench.report import alignment, plots
@@ -181,11 +182,12 @@ def what_is_left_out(results: Results) -> str:
 def save(drawn: DrawnFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:
     """Write folder/NAME.svg, .png and .csv, or a small PNG alone; return the SVG by its file."""
     written = {folder / f"{drawn.name}.png": ""}
-    png = _bytes_of(drawn.figure, "png")
+    box = _laid_out(drawn.figure)
+    png = _bytes_of(drawn.figure, "png", box)
     write_bytes(folder / f"{drawn.name}.png", _of_few_colours(png) if tracked else png)
     if not tracked:
         file = folder / f"{drawn.name}.svg"
-        written[file] = with_tips(_bytes_of(drawn.figure, "svg").decode())
+        written[file] = with_tips(_bytes_of(drawn.figure, "svg", box).decode())
         write_text(file, written[file])
         write_text(folder / f"{drawn.name}.csv", csv_text(drawn.data))
         written[folder / f"{drawn.name}.csv"] = ""
@@ -206,9 +208,17 @@ def save_for_paper(drawn: DrawnFigure, folder: Path, paper: Paper) -> Path:
     return file
 
 
-def _bytes_of(figure: Figure, kind: str) -> bytes:
+def _laid_out(figure: Figure) -> Bbox:
+    """Lay a figure out, once for all formats; the box of what is drawn, in inches."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine(None)  # nothing is left to lay out
+    return figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+
+
+def _bytes_of(figure: Figure, kind: str, box: Bbox | None = None) -> bytes:
+    """box: of what is drawn, in inches; None: it is found anew."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=kind, metadata=METADATA[kind])
+    figure.savefig(buffer, format=kind, metadata=METADATA[kind], bbox_inches=box)
     return buffer.getvalue()
 
 

@@ -56,7 +56,13 @@ def style(paper: Paper | None = None) -> None:
     _paper = paper
     sns.set_theme(context="paper", style="whitegrid", font="DejaVu Sans")
     plt.rcParams.update(
-        {"svg.hashsalt": "bench", "figure.dpi": 100, "savefig.bbox": "tight", "axes.titlesize": 10}
+        {
+            "svg.hashsalt": "bench",
+            "figure.dpi": 100,
+            "savefig.bbox": "tight",
+            "axes.titlesize": 10,
+            "axes.titley": 1.0,  # no ticks are above: a place that has to be found takes long
+        }
     )
     if paper:
         size, small = paper.font_size, paper.font_size - 1
