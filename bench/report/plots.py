@@ -256,7 +256,7 @@ def ranks(results: Results, scores: pd.DataFrame) -> Figure:
         axis.plot([mean[place]] * 2, [0, line + 1], color=colour, linewidth=0.8)
         (dot,) = axis.plot(mean[place], line + 1, look[method].marker or "o", color=colour)
         tip(dot, method, f"mean rank {mean[place]:.2f}")
-        text = f" {row_of(method).short} ({mean[place]:.1f})"
+        text = f"  {row_of(method).short} ({mean[place]:.1f})"
         axis.text(mean[place], line + 1, text, va="center", size="small")
     ordered = mean[places]
     groups = [(low, ordered[ordered <= low + difference].max()) for low in ordered]
@@ -264,7 +264,7 @@ def ranks(results: Results, scores: pd.DataFrame) -> Figure:
     for level, (low, high) in enumerate(g for g in widest if g[1] > g[0]):
         height = -0.25 - 0.3 * level
         axis.plot([low - 0.03, high + 0.03], [height, height], color="#333333", linewidth=3)
-    axis.set(xlim=(1, len(mean) + 0.8), ylim=(len(mean) + 0.6, -1.2), yticks=[])
+    axis.set(xlim=(0.8, len(mean) + 0.8), ylim=(len(mean) + 0.6, -1.2), yticks=[])
     axis.set_title(f"Friedman p = {p:.3g}; critical difference {difference:.2f}", size=9)
     axis.set_xlabel(f"mean rank over {len(scores)} benchmarks (1 is best)")
     figure.tight_layout()
