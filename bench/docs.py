@@ -40,25 +40,12 @@ COMPARED = (
 )
 LEVEL = 0.05
 NONE = "–"  # what a table says of a row without cells
-RUN_APART = " ¹"  # a row of a suite that stands beside
 
 
 @functools.cache
 def published(suite: str) -> Results:
     folder = PROJECT / "results" / REFERENCE / suite
     return load(folder, [folder.parent / name for name in read_facts(folder).beside])
-
-
-def accuracies(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
-    """FAA of each row (or of these) on each benchmark, mean ± standard deviation."""
-    results = published(suite)
-    apart = set(results.runs.loc[results.runs["suite"] != suite, "method"])
-    lines = []
-    for method in rows or results.methods:
-        values = [select(results, b, method, "class")["faa"] for b in results.benchmarks]
-        name = label(method) + (RUN_APART if method in apart else "")
-        lines.append([name, *(cell_text(summarise(value.to_numpy())) for value in values)])
-    return pd.DataFrame(lines, columns=["", *results.benchmarks])
 
 
 def both_heads(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
@@ -105,6 +92,44 @@ def against(suite: str, row: str, others: tuple[str, ...], scenario: str) -> pd.
     return pd.DataFrame(lines, columns=[label(row), *results.benchmarks])
 
 
+def drift(suite: str, row: str, other: str) -> pd.DataFrame:
+    """How far prompts and old features move, and what alignment brings: a row against another.
+
+    Drift is of what the head reads, 1 - cosine, mean over tasks. Differences are row minus other,
+    with 95% t intervals over pairs of cells, not corrected for their number.
+    """
+    results = published(suite)
+    moved = results.movement.merge(results.runs[["run_id", "order_seed", "seed"]], on="run_id")
+    last = moved[moved["layer"] == moved["layer"].max()]
+    keys = ["benchmark", "method", "order_seed", "seed"]
+    drifts = last.groupby(keys)["feature_drift"].mean()
+    moves = moved.groupby(["benchmark", "method"])["prompt_change"].mean()
+    columns: dict[str, list[str]] = {}
+    for benchmark in results.benchmarks:
+        ours, theirs = (drifts[benchmark, method] for method in (row, other))
+        of_heads = {}
+        for scenario in ("class", "class-aligned"):
+            cells = [select(results, benchmark, method, scenario) for method in (row, other)]
+            of_heads[scenario] = cells[0].merge(cells[1], on=["order_seed", "seed"])
+        trained, aligned = of_heads["class"], of_heads["class-aligned"]
+        faas = [both["faa_x"] - both["faa_y"] for both in (trained, aligned)]
+        columns[benchmark] = [
+            f"{moves[benchmark, row]:.3f} / {moves[benchmark, other]:.3f}",
+            f"{ours.mean():.4f} / {theirs.mean():.4f}",
+            f"{(ours < theirs).sum()} of {len(ours)}",
+            _difference(faas[1] - faas[0]),
+            _difference(trained["forgetting_x"] - trained["forgetting_y"]),
+            _difference(aligned["forgetting_x"] - aligned["forgetting_y"]),
+        ]
+    lines = ["movement of prompts", "drift", "orders with less drift"]
+    lines += ["gain by alignment", "forgetting, head as trained", "forgetting, aligned head"]
+    return pd.DataFrame({"": lines, **columns})
+
+
+def _difference(values: pd.Series) -> str:
+    return f"{values.mean():+.1f} ± {half_width(values.to_numpy()):.1f}"
+
+
 def by_order(suite: str) -> pd.DataFrame:
     """FAA with each class order, forgetting and task-known FAA of each row of one benchmark."""
     results = published(suite)
@@ -125,7 +150,8 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "orders": functools.partial(both_heads, "orders"),
     "orders-trained": functools.partial(against, "orders", "hlgp", COMPARED, "class"),
     "orders-aligned": functools.partial(against, "orders", "hlgp", COMPARED, "class-aligned"),
-    "mini": functools.partial(accuracies, "mini"),
+    "orders-matched": functools.partial(drift, "orders", "hlgp", "hlgp-matched"),
+    "orders-own-rate": functools.partial(drift, "orders", "hlgp", "hlgp-independent"),
     "photos": functools.partial(by_order, "photos"),
     "tiny_imagenet_small": functools.partial(by_order, "tiny_imagenet_small"),
 }
