@@ -7,9 +7,11 @@ each different benchmark, backbone and method is built once, so that mistakes ar
 from __future__ import annotations
 
 import argparse
+import contextlib
 import re
 import subprocess
 import sys
+import time
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,16 +25,18 @@ from bench.config.arguments import add_suite_arguments
 from bench.config.spec import RunSpec
 from bench.config.suite import REGRESSION, SUITES, Suite, load_suite, suite_names
 from bench.data.missing import require_files
-from bench.errors import UsageError
+from bench.errors import Busy, UsageError
+from bench.launch import slurm
 from bench.launch.display import make_display
-from bench.launch.pool import Pool, rounds_of, run_local
-from bench.launch.slurm import command_of, submit_slurm
+from bench.launch.pool import Pool, Worker, check_cells, rounds_of, run_local
+from bench.launch.status import status
 from bench.launch.track import TRACKERS, require_tracker
 from bench.paths import EXPECTED, PROJECT, REFERENCE, reference_folders
 from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import write_text
+from bench.store.locks import locked
 from bench.store.rundir import RunDir
 from bench.store.tables import NOT_RECORDED, PUBLISHED, TABLES, read_csv, read_runs
 
@@ -51,6 +55,17 @@ def _shard(text: str) -> tuple[int, int]:
     if not 1 <= index <= count:
         raise argparse.ArgumentTypeError(f"'{text}': 1/{count} to {count}/{count} are expected")
     return index, count
+
+
+def _whole_options(words: list[str]) -> list[str]:
+    """--sbatch OPTIONS as one word: argparse would take `--partition=x` for its own option."""
+    out: list[str] = []
+    for word in words:
+        if out and out[-1] == "--sbatch":
+            out[-1] = f"--sbatch={word}"
+        else:
+            out.append(word)
+    return out
 
 
 def parse() -> argparse.Namespace:
@@ -88,6 +103,16 @@ def parse() -> argparse.Namespace:
         "--keep-stale",
         action="store_true",
         help="Do not run finished cells again whose code is not today's.",
+    )
+    what.add_argument(
+        "--status",
+        action="store_true",
+        help="Say how the cells stand, also those in Slurm's queue, and run nothing.",
+    )
+    what.add_argument(
+        "--collect",
+        action="store_true",
+        help="Write tables and report from what is finished, and run nothing.",
     )
     what.add_argument(
         "--list", action="store_true", help="List the suites, with cells and time, and run nothing."
@@ -128,6 +153,20 @@ def parse() -> argparse.Namespace:
         help="Run here (default), submit a Slurm array, or print the commands.",
     )
     how.add_argument(
+        "--slurm-jobs",
+        type=cli.positive,
+        metavar="N",
+        help="Slurm: split into N elements (default: as many as the partition has processors).",
+    )
+    how.add_argument(
+        "--sbatch",
+        default="",
+        metavar="OPTIONS",
+        help="Slurm: passed on, e.g. '--partition=gpu --time=240 --gpus=1 --account=lab'.",
+    )
+    # One element of a Slurm array: the file of what was submitted, and its number.
+    how.add_argument("--share", nargs=2, metavar=("FILE", "INDEX"), help=argparse.SUPPRESS)
+    how.add_argument(
         "--time-limit",
         type=cli.above_zero,
         metavar="MINUTES",
@@ -145,9 +184,11 @@ def parse() -> argparse.Namespace:
         default="",
         help="Send losses and accuracies to a tracker too (pip install hlgp-bench[NAME]).",
     )
-    args = parser.parse_args()
+    args = parser.parse_args(_whole_options(sys.argv[1:]))
     if args.quiet and args.json:
         parser.error("--quiet and --json: give one of them")
+    if args.launcher != "slurm" and (args.slurm_jobs or args.sbatch):
+        parser.error("--slurm-jobs, --sbatch: for --launcher slurm")
     args.published = args.results / REFERENCE if args.reference else None
     args.results = args.published or args.results
     return args
@@ -165,6 +206,11 @@ def main() -> int:
     rounds = rounds_of(suite.cells)
     chosen = sorted(asked, key=lambda cell: rounds[cell.run_id])
     chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
+    if args.share:
+        chosen = _shared(args.share, chosen)
+    if args.status:
+        print(status(args.results, suite.name, chosen))
+        return cli.FINE
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done_as(cell)]
     kept: dict[str, TableRows] = {}
     for folder in _kept_from(args, suite):
@@ -178,7 +224,7 @@ def main() -> int:
         return cli.FINE
     if args.launcher == "print":
         for cell in left:
-            print(command_of(cell, args))
+            print(slurm.command_of(cell, args))
         return cli.FINE
     require_files(chosen)
     if stale:
@@ -191,12 +237,49 @@ def main() -> int:
         require_tracker(args.track)
     folder = args.results / suite.name
     _check_writable(_folders_written(args, folder))
-    if args.launcher == "slurm":
-        if left:
-            submit_slurm(left, args, folder)
+    if args.launcher == "slurm" and left and not args.collect:
+        _submit(args, left, folder)
         return cli.FINE
     done = [cell for cell in chosen if cell not in left]
-    return Grid(args, suite, asked, left, done, kept, rounds).run()
+    grid = Grid(args, suite, asked, left, done, kept, rounds)
+    if args.share:
+        return grid.run_share()
+    return grid.only_collect() if args.collect or args.launcher == "slurm" else grid.run()
+
+
+def _shared(share: tuple[str, str], chosen: list[RunSpec]) -> list[RunSpec]:
+    """The cells of one element. Raises UsageError if the suite has others than were submitted."""
+    wanted = slurm.share_of(Path(share[0]), int(share[1]))
+    known = {cell.run_id: cell for cell in chosen}
+    if lost := [run_id for run_id in wanted if run_id not in known]:
+        raise UsageError(f"{share[0]}: {lost[0]} is not in the suite any more; submit it again")
+    return [known[run_id] for run_id in wanted]
+
+
+def _submit(args: argparse.Namespace, left: list[RunSpec], folder: Path) -> None:
+    """Submit the cells that are left and not in the queue. What cannot run is found before."""
+    (folder / "slurm").mkdir(exist_ok=True)
+    busy = f"{folder}: another launcher is submitting this suite"
+    with contextlib.ExitStack() as stack:
+        try:
+            stack.enter_context(locked(folder / "slurm" / ".lock", busy))
+        except Busy as error:
+            raise UsageError(str(error)) from None
+        queued = slurm.in_queue(folder)
+        new = [cell for cell in left if cell.run_id not in queued]
+        if len(new) < len(left):
+            print(f"{len(left) - len(new)} cell(s) are in Slurm's queue already")
+        if not new:
+            return
+        slurm.check_options(new, args)
+        worker = Worker(args.results, "cpu", lambda line: print(line, file=sys.stderr))
+        try:
+            check_cells(new, worker, {})
+            work = worker.ask("work", *new).get("flops") or [1.0] * len(new)
+        finally:
+            worker.stop()
+            worker.close()
+        print(slurm.submit(new, work, args, folder))
 
 
 def _kept_from(args: argparse.Namespace, suite: Suite) -> list[Path]:
@@ -286,14 +369,37 @@ class Grid:
     kept: dict[str, TableRows]  # done by the tables alone
     rounds: dict[str, int]  # of all cells of the suite, by run_id
 
-    def run(self) -> int:
-        """Run what is left, collect the tables, draw the report; returns the exit code."""
-        args, suite = self.args, self.suite
-        kind = "json" if args.json else "quiet" if args.quiet else "auto"
+    def __post_init__(self) -> None:
+        kind = "json" if self.args.json else "quiet" if self.args.quiet else "auto"
         self.display = make_display(kind)
-        self.folder = args.results / suite.name
+        self.folder = self.args.results / self.suite.name
         self.listed = self._cells_of_the_tables()
         self._say_what_leaves()
+
+    def run_share(self) -> int:
+        """Run what is left of an element's share; the tables are left to a job of their own."""
+        args, began = self.args, time.time()
+        pool = Pool(args.results, self.left, self.display, limit=args.time_limit, track=args.track)
+        try:
+            failed = run_local(pool, args.jobs, args.device)
+        except (KeyboardInterrupt, SystemExit):
+            if any(RunDir.of(args.results, cell).saved_since(began) for cell in self.left):
+                raise
+            print("error: stopped before anything was saved: more time is needed", file=sys.stderr)
+            return cli.UNFINISHED  # to be started again would not help
+        return cli.UNFINISHED if failed else cli.FINE
+
+    def only_collect(self) -> int:
+        """Write tables and report from what is finished; returns the exit code."""
+        counts = self.collect()
+        self._compare_with_papers()
+        drawn = self.draw(sys.stderr if self.args.json else None) if self.args.report else cli.FINE
+        self.display.end(counts, f"{self.folder}/metrics.csv", "")
+        return cli.UNFINISHED if self.left else drawn
+
+    def run(self) -> int:
+        """Run what is left, collect the tables, draw the report; returns the exit code."""
+        args = self.args
         self.display.say(self._first_line())
         pool = Pool(
             args.results,

@@ -30,7 +30,6 @@ from bench.data.folder import list_classes, load_folder, parts_of
 from bench.data.manifest import hashed
 from bench.errors import UsageError
 from bench.launch import pool
-from bench.launch.slurm import submit_slurm
 from bench.paths import what_it_is
 from bench.store import cache, files
 from bench.store.files import write_text
@@ -311,20 +310,6 @@ def test_13_no_file_error_is_a_traceback(number, code, capsys):
         cli.run(main)
     assert ended.value.code == code
     assert f"error: some/file: {os.strerror(number)}" in capsys.readouterr().err
-
-
-def test_14_blanks_and_percent_signs_reach_sbatch(tmp_path, monkeypatch):
-    called = []
-    monkeypatch.setattr(
-        "bench.launch.slurm.subprocess.run", lambda words, check: called.append(words)
-    )
-    folder = tmp_path / "my results 100%"
-    args = type("A", (), {"suite": "mini", "results": folder, "device": "cpu", "overrides": {}})
-    cells = load_suite(str(TINY)).cells[:1]
-    submit_slurm(list(cells), args, folder)
-    (words,) = called
-    assert words[1] == f"--output={tmp_path}/my results 100%%/slurm-%a.log"
-    assert "#SBATCH --output" not in (folder / "slurm.sh").read_text()
 
 
 def parsed(*words: str):

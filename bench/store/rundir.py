@@ -112,6 +112,11 @@ class RunDir:
             return state
         return {"status": "missing", "reason": "not run"}
 
+    def saved_since(self, moment: float) -> bool:
+        """True if a checkpoint or the end of the run was written after this time (seconds)."""
+        files = [*(self.path / "ckpt").glob("*.pt"), *self.path.glob("DONE")]
+        return any(file.stat().st_mtime >= moment for file in files)
+
     def code(self) -> str:
         """The code_sha of what is there; "" where nothing was begun."""
         state = self.state()

@@ -8,7 +8,7 @@ a part of it is already a comparison. `python -m bench.grid orders --keep` goes 
 of a clone.
 """
 
-_base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
+_base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods_more.py"]
 
 reference = "hlgp"
 
@@ -34,7 +34,7 @@ methods = dict(
         "hlgp-independent": dict(control, train=dict(prompt_lr=0.1, head_lr=0.015)),
         "hlgp-matched": dict(control, train=dict(prompt_lr=0.03, head_lr=0.015)),
     },
-    ranpac=dict(type="ranpac", model=dict(projection=4000)),  # as in references
+    ranpac=rows["ranpac"],
     **{
         name: rows[name]
         for name in (

@@ -1,20 +1,22 @@
-"""Further reference rows on the benchmarks, class orders, views and recipe of `mini`.
+"""Further rows on the benchmarks, class orders, views and recipe of `mini`.
 
 CODA-Prompt and `linear` stand here as in it. What a user would try first: one prompt for all tasks,
-L2P++ in five blocks, fine-tuning of everything with the common loss, RanPAC.
+L2P++ in five blocks, fine-tuning of everything with the common loss. And methods that came later.
 """
 
-_base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
+_base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods_more.py"]
 
 rows = _base_.methods
 methods = dict(
     _delete_=True,
     **{
         name: rows[name]
-        for name in ("deep-l2p++", "oneprompt", "finetune++", "coda-prompt", "linear")
+        for name in (
+            *("deep-l2p++", "oneprompt", "finetune++", "coda-prompt", "linear"),
+            *("caprompt", "vq-prompt", "nsp", "nsp-control", "ovor", "ovor-paper"),
+            *("slca", "ranpac"),
+        )
     },
-    # The size that suite tune_more chose; it is the largest of its grid.
-    ranpac=dict(type="ranpac", model=dict(projection=4000)),
 )
 del rows
 
