@@ -209,7 +209,7 @@ def wrong_command(line: str) -> str:
         return f"no command {words[2]}"
     known = source.read_text() + (PROJECT / "bench" / "config" / "arguments.py").read_text()
     for word in words[3:]:
-        if word.startswith("--") and f'"{word.partition("=")[0]}"' not in known:
+        if word.startswith("--") and " " not in word and f'"{word.partition("=")[0]}"' not in known:
             return f"no option {word}"
     return ""
 

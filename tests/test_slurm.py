@@ -1,0 +1,215 @@
+"""The Slurm launcher without Slurm: stand-ins for its commands. tests/cluster has a real one."""
+
+import argparse
+import json
+import os
+import subprocess
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import TINY
+
+from bench.config.suite import load_suite
+from bench.errors import UsageError
+from bench.launch import slurm
+from bench.launch.status import status
+
+ANSWERS = {
+    "scontrol": "MaxArraySize            = 1001",
+    "sinfo": "short|0/2/0/2\nwide|0/8/0/8",
+    "squeue": "",
+}
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch):
+    """Commands of Slurm that say what a file of their name says, and note how they were called."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sbatch", *ANSWERS):
+        (folder / f"{name}.says").write_text(ANSWERS.get(name, "7;cluster") + "\n")
+        command = folder / name
+        command.write_text(
+            f'#!/bin/bash\nprintf "%s\\n" "$@" >> {command}.called\ncat {command}.says\n'
+        )
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def arguments(tmp_path: Path, **given) -> argparse.Namespace:
+    usual = {"suite": str(TINY), "results": tmp_path / "re sults 100%", "published": None}
+    usual |= {"device": "auto", "overrides": {}, "sbatch": "", "slurm_jobs": None, "jobs": None}
+    return argparse.Namespace(**{**usual, "time_limit": None, "report": None, **given})
+
+
+@pytest.fixture
+def cells():
+    return load_suite(str(TINY)).cells
+
+
+def submit(cells, args):
+    folder = args.results / cells[0].suite
+    said = slurm.submit(cells, [1.0] * len(cells), args, folder)
+    (script,) = (file for file in folder.glob("slurm/*.sh") if "collect" not in file.name)
+    return folder, said, script.read_text()
+
+
+def test_an_array_and_a_job_that_collects(commands, tmp_path, cells):
+    folder, said, script = submit(cells, arguments(tmp_path, overrides={"train.epochs": 2}))
+    assert "submitted job 7: 8 cells in 8 elements" in said
+    called = (commands / "sbatch.called").read_text().splitlines()
+    assert "--array=0-7" in called, "as many as the larger partition has processors"
+    assert f"--chdir={folder.absolute()}/slurm" in called
+    assert not any(
+        "%" in word for word in called if word.startswith("--output=") and "%a" not in word
+    )
+    assert "--dependency=afterany:7" in called
+    assert "--share" in script
+    assert "--device cpu" in script
+    assert "train.epochs=2" in script
+    (launch,) = slurm.launches(folder)
+    assert launch.job == "7"
+    assert sorted(run_id for share in launch.elements for run_id in share) == sorted(
+        cell.run_id for cell in cells
+    )
+    share = slurm.share_of(folder / "slurm" / f"{launch.token}.json", 0)
+    assert share == launch.elements[0]
+    with pytest.raises(UsageError, match="nothing was submitted"):
+        slurm.share_of(folder / "slurm" / f"{launch.token}.json", 99)
+
+
+def test_the_script_is_bash(commands, tmp_path, cells):
+    _, _, script = submit(cells, arguments(tmp_path))
+    done = subprocess.run(["bash", "-n"], input=script, text=True, capture_output=True)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+def test_options_come_before_ours_and_a_gpu_names_the_device(commands, tmp_path, cells):
+    _, _, script = submit(cells, arguments(tmp_path, sbatch="--partition=short --gpus=1", jobs=2))
+    called = (commands / "sbatch.called").read_text().splitlines()
+    array = called.index("--array=0-3")  # two processors each
+    assert called.index("--gpus=1") < array
+    assert "--gpus=1" not in called[array:], "to collect needs none"
+    assert "--device cuda" in script
+    assert "--cpus-per-task=2" in script
+
+
+def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
+    args = arguments(tmp_path, slurm_jobs=2)
+    folder, _, _ = submit(cells, args)
+    (launch,) = slurm.launches(folder)
+    lines = [f"7|0|RUNNING|{launch.comment}|n1", "9|N/A|RUNNING|other|n2", "8|1|PENDING|(null)|"]
+    (commands / "squeue.says").write_text("\n".join(lines) + "\n")
+    queued = slurm.in_queue(folder)
+    assert set(queued) == set(launch.elements[0])
+    assert {element.node for element in queued.values()} == {"n1"}
+    said = status(args.results, cells[0].suite, cells)
+    assert "4 in a running job, 4 missing" in said
+    assert "7_0 n1" in said
+
+
+def test_a_suite_that_slurm_never_saw_asks_nothing(commands, tmp_path):
+    assert slurm.in_queue(tmp_path) == {}
+    assert not (commands / "squeue.called").exists()
+
+
+def test_a_file_that_cannot_be_read_is_named(tmp_path):
+    (tmp_path / "slurm").mkdir()
+    (tmp_path / "slurm" / "x.json").write_text("{")
+    with pytest.raises(UsageError, match=r"x.json: cannot be read"):
+        slurm.launches(tmp_path)
+
+
+def test_what_slurm_says_is_the_error(commands, tmp_path, cells):
+    (commands / "sbatch").write_text(
+        "#!/bin/bash\necho first >&2; echo no such partition >&2; exit 1\n"
+    )
+    with pytest.raises(UsageError, match="Slurm: no such partition"):
+        submit(cells, arguments(tmp_path))
+
+
+def test_without_slurm(monkeypatch, tmp_path, cells):
+    monkeypatch.setenv("PATH", str(tmp_path))
+    with pytest.raises(UsageError, match="no Slurm here"):
+        submit(cells, arguments(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("text", "minutes"),
+    [
+        ("90", 90),
+        ("4:30", 4.5),
+        ("1:00:00", 60),
+        ("1-2", 1560),
+        ("2-0:30", 2910),
+        ("UNLIMITED", 1e9),
+    ],
+)
+def test_time_limits(text, minutes):
+    assert min(slurm.minutes(text), 1e9) == minutes
+
+
+@pytest.mark.parametrize(
+    ("given", "says"),
+    [
+        ({"sbatch": "--time=4"}, "at least 5 minutes"),
+        ({"sbatch": "-t 4"}, "at least 5 minutes"),
+        ({"sbatch": "-t4:59"}, "at least 5 minutes"),
+        ({"device": "cuda"}, "no GPU is asked for"),
+    ],
+)
+def test_what_would_go_wrong_on_a_node(given, says, tmp_path, cells):
+    with pytest.raises(UsageError, match=says):
+        slurm.check_options(cells, arguments(tmp_path, **given))
+
+
+def test_precision_by_the_node_needs_nodes_of_one_kind(tmp_path, cells):
+    auto = [replace(cells[0], train=replace(cells[0].train, precision="auto"))]
+    with pytest.raises(UsageError, match="could differ between nodes"):
+        slurm.check_options(auto, arguments(tmp_path))
+    assert slurm.check_options(auto, arguments(tmp_path, sbatch="--constraint=h100"))
+
+
+@pytest.mark.parametrize("count", [1, 3, 8])
+def test_shares_are_of_about_equal_work_and_keep_the_order(count, cells):
+    work = [5.0, 1.0, 1.0, 1.0, 4.0, 1.0, 1.0, 2.0]
+    parts = slurm.shares(cells, work, count)
+    assert len(parts) == count
+    place = {cell.run_id: i for i, cell in enumerate(cells)}
+    for part in parts:
+        places = [place[cell.run_id] for cell in part]
+        assert places == sorted(places)
+    loads = [sum(work[place[cell.run_id]] for cell in part) for part in parts]
+    assert max(loads) <= max(5.0, 1.34 * sum(work) / count)
+    assert sum(loads) == sum(work)
+
+
+def test_an_element_runs_its_share_alone(command, tmp_path, cells):
+    """Its tables are left to the job that collects."""
+    folder = tmp_path / "results" / cells[0].suite
+    launch = slurm.Launch("abc", cells[0].suite, ((cells[0].run_id,), ("gone",)), "7")
+    (folder / "slurm").mkdir(parents=True)
+    file = folder / "slurm" / "abc.json"
+    file.write_text(json.dumps(launch.__dict__))
+    command("bench.grid", str(TINY), "--share", str(file), "0", check=0)
+    assert [run.name for run in folder.glob("runs/*")] == [cells[0].run_id]
+    assert not (folder / "metrics.csv").exists()
+    done = command("bench.grid", str(TINY), "--share", str(file), "1", check=2)
+    assert "gone is not in the suite any more" in done.stderr
+    done = command("bench.grid", str(TINY), "--collect", check=3)
+    assert "1 done" in done.stdout
+    assert len(list(folder.glob("runs/*"))) == 1, "nothing was trained"
+
+
+def test_options_of_slurm_need_slurm(command):
+    done = command("bench.grid", str(TINY), "--slurm-jobs", "2", check=2)
+    assert "for --launcher slurm" in done.stderr
+
+
+def test_one_option_of_sbatch_may_begin_with_dashes(command, tmp_path):
+    words = ("--launcher", "slurm", "--sbatch", "--time=2")
+    done = command("bench.grid", str(TINY), *words, check=2)
+    said = done.stderr.splitlines()[-1]
+    assert "no Slurm here" in said or "at least 5 minutes" in said
