@@ -32,6 +32,7 @@ from bench.launch.pool import Pool, Worker, check_cells, rounds_of, run_local
 from bench.launch.status import status
 from bench.launch.track import TRACKERS, require_tracker
 from bench.paths import EXPECTED, PROJECT, REFERENCE, reference_folders
+from bench.store import merge
 from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
@@ -44,6 +45,7 @@ EXAMPLES = """examples:
   python -m bench.grid mini --methods hlgp l2p --benchmarks glyphs-v
   python -m bench.grid mini --set data.root=DIR data.tasks=5 --name mine
   python -m bench.grid paper --dry-run --rate 145
+  python -m bench.grid merge DIR...   (results/SUITE of other machines)
 """
 
 
@@ -195,6 +197,8 @@ def parse() -> argparse.Namespace:
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["merge"]:
+        return merge.main(sys.argv[2:])
     args = parse()
     if args.list:
         print(suite_list())
