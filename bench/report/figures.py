@@ -80,10 +80,12 @@ def all_figures(results: Results, paper: Paper | None = None) -> Iterator[DrawnF
             "Dashed, with one standard deviation: the reference row."
         )
         yield DrawnFigure(f"setting-{name}", caption, plots.settings(results, name), faa)
-    if names or len(results.methods) > MAX_ROWS:
-        yield from _of_chosen_rows(results)
-    else:
-        yield from _of_all_rows(results, faa)
+    few = len(results.methods) <= MAX_ROWS and not names
+    shown = results if few else _chosen_rows(results)
+    if shown is not None and names:
+        yield from _cost_and_drift(shown, "The rows that the suite names for its figures. ")
+    elif shown is not None:
+        yield from _of_all_rows(shown, faa[faa["method"].isin(shown.methods)])
     for name, caption, draw in (
         ("similarity", SIMILARITY, plots.prompt_similarity),
         ("selection", SELECTION, plots.prompt_selection),
@@ -142,17 +144,16 @@ def matrix_data(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _of_chosen_rows(results: Results) -> Iterator[DrawnFigure]:
-    """The figures of the suite's figure_rows, if at least two of them were run."""
+def _chosen_rows(results: Results) -> Results | None:
+    """The suite's figure_rows alone; None unless at least two of them were run."""
     patterns = results.figure_rows
     chosen = [m for m in results.methods if any(fnmatchcase(m, pattern) for pattern in patterns)]
     if len(chosen) < 2:
-        return
-    frames = {name: getattr(results, name) for name in ("runs", "cells", "movement", "timing")}
+        return None
+    names = ("runs", "cells", "curve", "movement", "timing")
+    frames = {name: getattr(results, name) for name in names}
     frames = {name: frame[frame["method"].isin(chosen)] for name, frame in frames.items()}
-    yield from _cost_and_drift(
-        replace(results, **frames), "The rows that the suite names for its figures. "
-    )
+    return replace(results, **frames)
 
 
 def _cost_and_drift(results: Results, which: str = "") -> Iterator[DrawnFigure]:
@@ -173,10 +174,10 @@ def what_is_left_out(results: Results) -> str:
     """Says so if there are too many rows for figures of all of them."""
     if len(results.methods) <= MAX_ROWS or any("@" in method for method in results.methods):
         return ""
-    return (
-        f"{len(results.methods)} rows cannot be told apart in one figure: "
-        "those of all rows are left out."
+    which = (
+        "the suite names the rows that are shown" if results.figure_rows else "they are left out"
     )
+    return f"{len(results.methods)} rows cannot be told apart in one figure: {which}."
 
 
 def save(drawn: DrawnFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:

@@ -9,6 +9,12 @@ _base_ = ["./_base_/glyph_benchmarks.py", "./_base_/glyph_methods.py"]
 reference = "hlgp"
 beside = ["references"]
 
+# With the rows of references there are more than one figure can show.
+figure_rows = [
+    *("hlgp", "l2p", "l2p++", "deep-l2p++", "dualprompt", "coda-prompt", "oneprompt"),
+    *("linear", "ncm", "linear-ncm", "finetune++", "finetune", "joint-linear", "joint-prompt"),
+]
+
 rows = _base_.methods
 methods = dict(
     _delete_=True,
