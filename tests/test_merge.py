@@ -6,30 +6,43 @@ import shutil
 import pytest
 from conftest import TINY
 
+from bench.config.suite import load_suite
+from bench.engine.run import run_cell
 from bench.errors import UsageError
+from bench.store.collect import collect
 from bench.store.merge import merge
 
 SUITE = "tiny_suite"
 
 
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """Two machines with half of the cells each, one with all of them, and one of another suite."""
+    folder = tmp_path_factory.mktemp("machines")
+    cells = load_suite(str(TINY)).select(["linear"])
+    for i, cell in enumerate(cells):
+        run_cell(cell, folder / f"machine{i % 2}")
+    shutil.copytree(folder / "machine0", folder / "whole")
+    shutil.copytree(folder / "machine1", folder / "whole", dirs_exist_ok=True)
+    run_cell(load_suite(str(TINY), {}, "mine").select(["linear"])[0], folder / "other")
+    return folder
+
+
 @pytest.fixture
-def machines(command, tmp_path):
-    """Two shares of a suite, each with a folder of its own."""
-    for i in (1, 2):
-        words = ("--methods", "linear", "--shard", f"{i}/2", "--results", f"machine{i}")
-        command("bench.grid", str(TINY), *words, check=0)
-    return [tmp_path / f"machine{i}" / SUITE for i in (1, 2)]
+def machines(trained, tmp_path):
+    shutil.copytree(trained, tmp_path / "m")
+    return [tmp_path / "m" / f"machine{i}" / SUITE for i in (0, 1)]
 
 
 def test_merged_and_collected_it_is_one_run(machines, command, tmp_path):
     done = command("bench.grid", "merge", *map(str, machines), check=0)
     assert "4 finished cells added, 0 were there" in done.stdout
     command("bench.grid", str(TINY), "--methods", "linear", "--collect", check=0)
-    command("bench.grid", str(TINY), "--methods", "linear", "--results", "whole", check=0)
-    merged, whole = (tmp_path / name / SUITE / "metrics.csv" for name in ("results", "whole"))
+    collect(tmp_path / "m" / "whole", load_suite(str(TINY)).select(["linear"]))
+    merged = tmp_path / "results" / SUITE / "metrics.csv"
+    whole = tmp_path / "m" / "whole" / SUITE / "metrics.csv"
     assert merged.read_bytes() == whole.read_bytes()
-    again = command("bench.grid", "merge", *map(str, machines), check=0)
-    assert "0 finished cells added, 4 were there" in again.stdout
+    assert "0 finished cells added, 4 were there" in merge(machines, tmp_path / "results")
 
 
 def test_two_results_of_one_cell_are_named(machines, tmp_path):
@@ -49,13 +62,11 @@ def test_two_results_of_one_cell_are_named(machines, tmp_path):
     assert not (tmp_path / "results").exists()
 
 
-def test_folders_that_do_not_belong_together(machines, command, tmp_path):
+def test_folders_that_do_not_belong_together(machines, tmp_path):
     with pytest.raises(UsageError, match="no runs here"):
         merge([tmp_path], tmp_path / "results")
-    words = ("--methods", "linear", "--benchmarks", "glyphs", "--name", "mine", "--results", "m3")
-    command("bench.grid", str(TINY), *words, check=0)
     with pytest.raises(UsageError, match="several suites"):
-        merge([machines[0], tmp_path / "m3" / "mine"], tmp_path / "results")
+        merge([machines[0], tmp_path / "m" / "other" / "mine"], tmp_path / "results")
 
 
 def test_unfinished_runs_are_left_alone(machines, tmp_path):
