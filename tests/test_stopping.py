@@ -410,7 +410,7 @@ def test_two_grids_run_every_cell_once(tmp_path, monkeypatch):
     for log in logs:
         epochs = re.findall(r"task \d epoch \d", log.read_text())
         assert len(epochs) == len(set(epochs)) == 6, f"{log}: run twice"
-    assert (tmp_path / "results" / "race" / "metrics.csv").read_text().count("\n") == 1 + 8 * 2 * 3
+    assert (tmp_path / "results" / "race" / "metrics.csv").read_text().count("\n") == 1 + 8 * 4 * 3
 
 
 @every

@@ -118,7 +118,7 @@ class Cluster:
         done = subprocess.run(words, env=self.env, capture_output=True, text=True, check=False)
         return done.stdout
 
-    def until(self, condition, seconds: float = 90) -> None:
+    def until(self, condition, seconds: float = 240) -> None:
         end = time.monotonic() + seconds
         while not condition():
             assert time.monotonic() < end, self.slurm("squeue", "-l") + self.slurm("sinfo")
@@ -180,9 +180,14 @@ class Site:
         logs = sorted(self.folder.glob("results/*/slurm/*.log"))
         return "".join(f"\n{log.name}: {log.read_text()}" for log in logs)
 
-    def trained(self) -> None:
-        """Wait until some cell is in training."""
-        self.cluster.until(lambda: any(self.folder.glob("results/*/runs/*/ckpt/*.pt")))
+    def trained(self, element: int | None = None) -> None:
+        """Wait until some cell is in training, or one of this element."""
+        named = ["*"]
+        if element is not None:
+            file = next(self.results.glob("slurm/*.json"))
+            named = json.loads(file.read_text())["elements"][element]
+        places = [f"results/*/runs/{name}/ckpt/*.pt" for name in named]
+        self.cluster.until(lambda: any(any(self.folder.glob(place)) for place in places))
 
     def ended(self) -> None:
         """Wait until nothing is queued. A requeued element need not wait its two minutes."""
@@ -266,7 +271,7 @@ def test_what_cannot_run_is_not_submitted(words, says, site):
 def test_requeued_at_the_time_limit(site, expected):
     """USR1 is what Slurm sends before it; this element alone goes on where it stopped."""
     site.submit()
-    site.trained()
+    site.trained(element=0)
     site.cluster.slurm("scancel", "--signal=USR1", "--batch", f"{site.job}_0")
     site.ended()
     site.same(expected)
