@@ -16,6 +16,7 @@ from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
+from zlib import crc32
 
 from tabulate import tabulate
 
@@ -94,7 +95,7 @@ def parse() -> argparse.Namespace:
         type=_shard,
         default=(1, 1),
         metavar="i/n",
-        help="Only the i-th of n shares of the cells.",
+        help="Only the i-th of n shares of the cells; a cell is always in the same one.",
     )
     what.add_argument(
         "--keep",
@@ -209,7 +210,9 @@ def main() -> int:
     asked = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     rounds = rounds_of(suite.cells)
     chosen = sorted(asked, key=lambda cell: rounds[cell.run_id])
-    chosen = chosen[args.shard[0] - 1 :: args.shard[1]]
+    index, count = args.shard
+    # By its name: what else is chosen, or is done, does not move a cell to another machine.
+    chosen = [cell for cell in chosen if crc32(cell.run_id.encode()) % count == index - 1]
     if args.share:
         chosen = _shared(args.share, chosen)
     if args.status:

@@ -82,7 +82,7 @@ class Element(NamedTuple):
 
 
 def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
-    """The `bench.run` command of one cell, quoted for a shell."""
+    """The `bench.run` command of one cell for a shell that may stand in any folder."""
     options = {
         "--method": cell.method,
         "--benchmark": cell.benchmark,
@@ -94,7 +94,9 @@ def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
     }
     words = [sys.executable, "-m", "bench.run", args.suite]
     words += [str(word) for option in options.items() for word in option]
-    return shlex.join(words + _settings(args))
+    variables = [f"{name}={value}" for name, value in _environment().items()]
+    place = shlex.join(["cd", str(Path.cwd())])
+    return f"{place} && {shlex.join(['env', *variables, *words, *_settings(args)])}"
 
 
 def _settings(args: argparse.Namespace) -> list[str]:
@@ -317,14 +319,15 @@ def _grid(args: argparse.Namespace, name: str) -> list[str]:
     return words + _settings(args)
 
 
-def _exports() -> str:
-    """The environment of a grid, written down: a site may pass none on (--export=NONE)."""
+def _environment() -> dict[str, str]:
+    """What a grid reads, written down: a site may pass nothing on (--export=NONE)."""
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", ""))))
-    kept = {name: os.environ[name] for name in (*INHERITED, "SLURM_CONF") if name in os.environ}
-    return "\n".join(
-        f"export {name}={shlex.quote(value)}"
-        for name, value in {"PYTHONPATH": path, **kept}.items()
-    )
+    names = (*INHERITED, "SLURM_CONF")
+    return {"PYTHONPATH": path, **{name: os.environ[name] for name in names if name in os.environ}}
+
+
+def _exports() -> str:
+    return "\n".join(f"export {n}={shlex.quote(value)}" for n, value in _environment().items())
 
 
 def _peak_mib(suite: str) -> float:
