@@ -22,16 +22,15 @@ from tabulate import tabulate
 
 from bench import cli
 from bench.code import code_sha
-from bench.config.arguments import add_suite_arguments
 from bench.config.spec import RunSpec
 from bench.config.suite import REGRESSION, SUITES, Suite, load_suite, suite_names
 from bench.data.missing import require_files
 from bench.errors import Busy, UsageError
-from bench.launch import slurm
+from bench.launch import options, slurm
 from bench.launch.display import make_display
 from bench.launch.pool import Pool, Worker, check_cells, rounds_of, run_local
 from bench.launch.status import status
-from bench.launch.track import TRACKERS, require_tracker
+from bench.launch.track import require_tracker
 from bench.paths import EXPECTED, PROJECT, REFERENCE, reference_folders
 from bench.store import merge
 from bench.store.codes import Codes
@@ -42,165 +41,11 @@ from bench.store.locks import locked
 from bench.store.rundir import RunDir
 from bench.store.tables import NOT_RECORDED, PUBLISHED, TABLES, read_csv, read_runs
 
-EXAMPLES = """examples:
-  python -m bench.grid mini --methods hlgp l2p --benchmarks glyphs-v
-  python -m bench.grid mini --set data.root=DIR data.tasks=5 --name mine
-  python -m bench.grid paper --dry-run --rate 145
-  python -m bench.grid merge DIR...   (results/SUITE of other machines)
-"""
-
-
-def _shard(text: str) -> tuple[int, int]:
-    try:
-        index, count = (int(number) for number in text.split("/"))
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"'{text}': i/n is expected, e.g. 1/4") from None
-    if not 1 <= index <= count:
-        raise argparse.ArgumentTypeError(f"'{text}': 1/{count} to {count}/{count} are expected")
-    return index, count
-
-
-def _whole_options(words: list[str]) -> list[str]:
-    """--sbatch OPTIONS as one word: argparse would take `--partition=x` for its own option."""
-    out: list[str] = []
-    for word in words:
-        if out and out[-1] == "--sbatch":
-            out[-1] = f"--sbatch={word}"
-        else:
-            out.append(word)
-    return out
-
-
-def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.grid",
-        description=__doc__.split("\n\n")[0],
-        epilog=EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
-    add_suite_arguments(parser)
-    what = parser.add_argument_group("what to run (default: all cells that are not done)")
-    what.add_argument("--methods", nargs="+", default=[], metavar="ROW", help="Only these rows.")
-    what.add_argument(
-        "--benchmarks", nargs="+", default=[], metavar="B", help="Only these benchmarks."
-    )
-    what.add_argument(
-        "--order-seeds", nargs="+", type=int, default=[], metavar="N", help="Only these orders."
-    )
-    what.add_argument(
-        "--seeds", nargs="+", type=int, default=[], metavar="N", help="Only these seeds."
-    )
-    what.add_argument(
-        "--shard",
-        type=_shard,
-        default=(1, 1),
-        metavar="i/n",
-        help="Only the i-th of n shares of the cells; a cell is always in the same one.",
-    )
-    what.add_argument(
-        "--keep",
-        action="store_true",
-        help="Do not run cells that the tables, here or of the reference, list as done.",
-    )
-    what.add_argument(
-        "--keep-stale",
-        action="store_true",
-        help="Do not run finished cells again whose code is not today's.",
-    )
-    what.add_argument(
-        "--status",
-        action="store_true",
-        help="Say how the cells stand, also those in Slurm's queue, and run nothing.",
-    )
-    what.add_argument(
-        "--collect",
-        action="store_true",
-        help="Write tables and report from what is finished, and run nothing.",
-    )
-    what.add_argument(
-        "--list", action="store_true", help="List the suites, with cells and time, and run nothing."
-    )
-    what.add_argument(
-        "--dry-run", action="store_true", help="List the cells and their cost, and run nothing."
-    )
-    what.add_argument(
-        "--rate",
-        type=cli.above_zero,
-        metavar="TFLOPS",
-        help="Dry run: show hours too, at so many 10^12 FLOP/s (see bench.speed) for each job.",
-    )
-    where = parser.add_argument_group("where")
-    where.add_argument(
-        "--report",
-        type=cli.folder,
-        metavar="DIR",
-        help="Draw the report there, after each class order.",
-    )
-    where.add_argument(
-        "--reference",
-        action="store_true",
-        help="Write what the project publishes: results/reference/SUITE.",
-    )
-    how = parser.add_argument_group("how")
-    how.add_argument(
-        "--jobs",
-        type=cli.positive,
-        metavar="N",
-        help="Run N cells side by side (default: one on each core or GPU).",
-    )
-    how.add_argument("--device", default="auto", help="Use cpu, cuda, or auto (default).")
-    how.add_argument(
-        "--launcher",
-        choices=("local", "slurm", "print"),
-        default="local",
-        help="Run here (default), submit a Slurm array, or print the commands.",
-    )
-    how.add_argument(
-        "--slurm-jobs",
-        type=cli.positive,
-        metavar="N",
-        help="Slurm: split into N elements (default: as many as the partition has processors).",
-    )
-    how.add_argument(
-        "--sbatch",
-        default="",
-        metavar="OPTIONS",
-        help="Slurm: passed on, e.g. '--partition=gpu --time=240 --gpus=1 --account=lab'.",
-    )
-    # One element of a Slurm array: the file of what was submitted, and its number.
-    how.add_argument("--share", nargs=2, metavar=("FILE", "INDEX"), help=argparse.SUPPRESS)
-    how.add_argument(
-        "--time-limit",
-        type=cli.above_zero,
-        metavar="MINUTES",
-        help="Stop a cell that takes longer; it can be continued.",
-    )
-    how.add_argument(
-        "--quiet", action="store_true", help="Say nothing while cells run, except what went wrong."
-    )
-    how.add_argument(
-        "--json", action="store_true", help="Write one JSON object per event to standard output."
-    )
-    how.add_argument(
-        "--track",
-        choices=TRACKERS,
-        default="",
-        help="Send losses and accuracies to a tracker too (pip install hlgp-bench[NAME]).",
-    )
-    args = parser.parse_args(_whole_options(sys.argv[1:]))
-    if args.quiet and args.json:
-        parser.error("--quiet and --json: give one of them")
-    if args.launcher != "slurm" and (args.slurm_jobs or args.sbatch):
-        parser.error("--slurm-jobs, --sbatch: for --launcher slurm")
-    args.published = args.results / REFERENCE if args.reference else None
-    args.results = args.published or args.results
-    return args
-
 
 def main() -> int:
     if sys.argv[1:2] == ["merge"]:
         return merge.main(sys.argv[2:])
-    args = parse()
+    args = options.parse(__doc__.split("\n\n")[0])
     if args.list:
         print(suite_list())
         return cli.FINE
