@@ -224,6 +224,25 @@ def test_rows_of_another_suite_that_cannot_be_compared_are_refused_or_left_out(
     assert str(escape(line)) in (tmp_path / "out" / "index.html").read_text()
 
 
+def test_rows_stand_beside_a_grid_that_still_runs(tmp_path):
+    """Those of an order that has not begun are left out; the others are shown."""
+    folder, other = two_suites(tmp_path)
+
+    def begun(metrics, runs):
+        metrics[:] = [row for row in metrics if row["order_seed"] == 1]
+        for run in runs:
+            if run["order_seed"] == 2:
+                run.update(status="missing")
+
+    write_suite(folder, begun)
+    write_protocol(folder, hlgp={}, other_row={})
+    results = load(folder, if_comparable=[other])
+    assert results.methods == ["hlgp", "other_row", "third"]
+    assert tables.main_table(results).set_index("method")["n"].to_dict()["third"] == 1
+    (line,) = results.notes
+    assert line.endswith(f"orders or seeds than those finished in {folder} are not shown")
+
+
 @pytest.mark.parametrize(
     ("key", "value"), [("train.epochs", 3), ("train.batch_size", 16), ("train.joint", True)]
 )
@@ -258,7 +277,7 @@ def test_what_of_another_suite_is_not_shown_is_said(tmp_path):
     write_protocol(other, **{"hlgp": {"train.prompt_lr": 1}, "third": {}, "third@0.1": {}})
     assert load(folder, [other]).notes == (
         f"{other}: rows NAME@VALUE are settings of a search and shown in its own report",
-        f"{other}: 1 cells on other benchmarks, orders or seeds than those of {folder} "
+        f"{other}: 1 cells on other benchmarks, orders or seeds than those finished in {folder} "
         "are not shown",
     )
     write_protocol(folder, hlgp={"train.prompt_lr": 2}, other_row={})

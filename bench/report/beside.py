@@ -19,9 +19,10 @@ TRAINED_ALIKE = [*checks.STREAM_KEYS, "precision"]
 def joined(folder: Path, ours: Tables, other: Path, theirs: Tables) -> tuple[Tables, list[str]]:
     """Our tables with the other suite's rows of new names, and a note for what is not shown.
 
-    Rows are taken on our benchmarks, orders and seeds. Each finished cell of theirs needs one of
-    ours with the same training length and precision, and then the same digests of images, weights
-    and batches. Raises UsageError if a cell has none, or if nothing of theirs can be shown.
+    Rows are taken on benchmarks, orders and seeds of which we have finished cells. Each finished
+    cell of theirs needs one of ours with the same training length and precision, and then the same
+    digests of images, weights and batches. Raises UsageError if a cell has none, or if nothing of
+    theirs can be shown.
     """
     where = f"rows of {other} beside those of {folder}"
     for source, tables in ((folder, ours), (other, theirs)):
@@ -45,7 +46,9 @@ def _chosen(
     """Their cells that can stand beside ours, and a note for each kind that cannot."""
     new = theirs[~theirs["method"].isin(ours["method"])]
     settings = new["method"].str.contains("@")
-    chosen = new[~settings].merge(ours[PAIR_KEYS].drop_duplicates(), on=PAIR_KEYS)
+    # While a grid runs, an order of ours may not be finished: it is left out and not refused.
+    finished = ours.loc[ours["status"] == "done", PAIR_KEYS].drop_duplicates()
+    chosen = new[~settings].merge(finished, on=PAIR_KEYS)
     if not (chosen["status"] == "done").any():
         raise UsageError(
             f"{where}: {other} has no finished cell of another row "
@@ -59,8 +62,8 @@ def _chosen(
     elsewhere = int((~settings).sum()) - len(chosen)
     if elsewhere:
         notes.append(
-            f"{other}: {elsewhere} cells on other benchmarks, orders or seeds than those of "
-            f"{folder} are not shown"
+            f"{other}: {elsewhere} cells on other benchmarks, orders or seeds than those "
+            f"finished in {folder} are not shown"
         )
     return chosen, notes
 
