@@ -207,7 +207,10 @@ def wrong_command(line: str) -> str:
     source = source / "__main__.py" if source.is_dir() else source
     if not source.is_file():
         return f"no command {words[2]}"
-    known = source.read_text() + (PROJECT / "bench" / "config" / "arguments.py").read_text()
+    files = [source, PROJECT / "bench" / "config" / "arguments.py"]
+    if words[2] == "bench.grid":
+        files.append(PROJECT / "bench" / "launch" / "options.py")
+    known = "".join(file.read_text() for file in files)
     for word in words[3:]:
         if word.startswith("--") and " " not in word and f'"{word.partition("=")[0]}"' not in known:
             return f"no option {word}"
