@@ -20,7 +20,7 @@ import pandas as pd
 
 from bench import cli
 from bench.paths import PROJECT, REFERENCE
-from bench.report.figures import DrawnFigure, save, style
+from bench.report.figures import PlannedFigure, save, style
 from bench.report.frames import Results, load
 from bench.report.plots import accuracy_curves
 from bench.report.rows import kind_of, label
@@ -227,8 +227,8 @@ def main() -> int:
     args = parser.parse_args()
     if not args.check:
         style()
-        figure = accuracy_curves(published("orders"), FRONT_ROWS[:4])
-        save(DrawnFigure("front", "", figure, pd.DataFrame()), PROJECT / "docs", tracked=True)
+        draw = functools.partial(accuracy_curves, published("orders"), FRONT_ROWS[:4])
+        save(PlannedFigure("front", "", draw, pd.DataFrame()), PROJECT / "docs", tracked=True)
     said: list[str] = []
     for file in [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md"))]:
         text = file.read_text(encoding="utf-8")

@@ -51,12 +51,12 @@ def no_figures(monkeypatch):
     monkeypatch.setattr("bench.report.figures.all_figures", lambda results: iter(()))
 
 
-def named_only(drawn, folder, tracked):
+def named_only(planned, folder, tracked):
     assert tracked
     folder.mkdir(exist_ok=True)
-    (folder / f"{drawn.name}.png").touch()
-    plt.close(drawn.figure)
-    return {folder / f"{drawn.name}.png": b""}
+    (folder / f"{planned.name}.png").touch()
+    plt.close(planned.draw())
+    return {folder / f"{planned.name}.png": b""}
 
 
 def test_the_committed_mini_is_whole():
@@ -374,7 +374,9 @@ def test_a_figure_of_selection(tmp_path):
     write_csv(folder / "selection.csv", SELECTION, rows)
     build(load(folder), tmp_path / "out")
     assert (tmp_path / "out" / "figures" / "selection.csv").read_text().count("\n") == 9
-    assert "largest share 0.50" in (tmp_path / "out" / "index.html").read_text()
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "task 2, prompt 3: 0.500" in page
+    assert "prompt 2: " not in page, "of a prompt never chosen"
 
 
 def test_latex_escapes_every_special_character():

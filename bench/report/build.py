@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 
 from bench.report import alignment, answer, details, figures, pairs, sections, table_files, tables
@@ -43,12 +44,12 @@ def build(results: Results, out: Path, tracked: bool = False) -> str:
     shown: dict[str, list[HtmlFigure]] = {
         name: [] for name in (figures.CURVES, figures.COSTS, figures.PROMPTS, figures.WHOM)
     }
-    for drawn in figures.all_figures(results):
-        files = figures.save(drawn, out / "figures", tracked)
+    save = partial(figures.save, folder=out / "figures", tracked=tracked)
+    for one, files in figures.side_by_side(save, figures.all_figures(results)):
         written += files
         if not tracked:
-            svg = files[out / "figures" / f"{drawn.name}.svg"]
-            shown[drawn.section].append(html_figure(svg, drawn.name, drawn.caption))
+            svg = files[out / "figures" / f"{one.name}.svg"]
+            shown[one.section].append(html_figure(svg, one.name, one.caption))
     _remove_others(out / "figures", FIGURE_FILE, written)
     if not tracked:
         said = verdict(results)
@@ -63,8 +64,9 @@ def build(results: Results, out: Path, tracked: bool = False) -> str:
 
 def build_figures(results: Results, out: Path, paper: Paper) -> list[Path]:
     """Write the figures alone, as PDF for a paper; return the files."""
-    drawn = figures.all_figures(results, paper)
-    return [figures.save_for_paper(one, out / "figures", paper) for one in drawn]
+    save = partial(figures.save_for_paper, folder=out / "figures", paper=paper)
+    saved = figures.side_by_side(save, figures.all_figures(results, paper))
+    return [file for _, file in saved]
 
 
 def all_tables(

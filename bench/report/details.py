@@ -89,7 +89,10 @@ def _shaded(value: float) -> Markup:
 
 def pages(results: Results) -> Iterator[tuple[str, str]]:
     """(file in the report's folder, text) of every page."""
-    losses = dict(list(results.losses.groupby("run_id", sort=False)))
+    per_task = results.losses.groupby(["run_id", "task"], sort=False)["epoch"]
+    last = results.losses[results.losses["epoch"] == per_task.transform("max")]
+    shown = last[["run_id", "task", "epoch", "part", "value"]].astype({"task": str, "epoch": str})
+    losses = dict(list(shown.groupby("run_id", sort=False)))
     for method in results.methods:
         yield f"{ROWS}/{file_name(method)}.html", _row(results, method)
     for run in results.runs.to_dict("records"):
@@ -135,12 +138,11 @@ def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) ->
             table = matrix_table(100 * results.matrices[run_id, scenario])
             sections.append(Section(said, [Text("Percent, on each task after each task."), table]))
     if losses is not None:
-        last = losses[losses["epoch"] == losses.groupby("task")["epoch"].transform("max")]
-        table = last[["task", "epoch", "part", "value"]].astype({"task": str, "epoch": str})
         text = Text(
             "Mean of each part of the loss in the last epoch of each task; losses.csv has all."
         )
-        sections.append(Section("Losses", [text, html_table(table)]))
+        table = html_table(losses.drop(columns="run_id"))
+        sections.append(Section("Losses", [text, table]))
     facts = [(name, str(run[name])) for name in FACTS if str(run[name])]
     sections.append(Section("The run", [HtmlTable(["fact", "value"], facts, frozenset())]))
     folder = results.folders.get(run["suite"], Path())

@@ -3,17 +3,23 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+import multiprocessing
+import sys
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
 from fnmatch import fnmatchcase
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.transforms import Bbox
 from PIL import Image
 
+from bench.hardware import cores
 from bench.report import alignment, plots
 from bench.report.frames import Results
 from bench.report.look import Paper, plt, style, with_tips
@@ -57,17 +63,20 @@ SELECTION = (
 CURVES, COSTS, PROMPTS, WHOM = "curves", "cost", "prompts", "whom"  # sections that figures stand in
 
 
-class DrawnFigure(NamedTuple):
-    """A figure, the name of its files, its caption, what it shows (CSV), and its section."""
+Made = TypeVar("Made")
+
+
+class PlannedFigure(NamedTuple):
+    """The name of a figure's files, its caption, its function, its data (CSV), and its section."""
 
     name: str
     caption: str
-    figure: Figure
+    draw: Callable[[], Figure]
     data: pd.DataFrame
     section: str = CURVES
 
 
-def all_figures(results: Results, paper: Paper | None = None) -> Iterator[DrawnFigure]:
+def all_figures(results: Results, paper: Paper | None = None) -> Iterator[PlannedFigure]:
     """The figures in the order of the report; rows NAME@VALUE of a search get one per name."""
     if not len(results.cells):
         return
@@ -79,7 +88,7 @@ def all_figures(results: Results, paper: Paper | None = None) -> Iterator[DrawnF
             f"{label(name)}: final average accuracy by value. "
             "Dashed, with one standard deviation: the reference row."
         )
-        yield DrawnFigure(f"setting-{name}", caption, plots.settings(results, name), faa)
+        yield PlannedFigure(f"setting-{name}", caption, partial(plots.settings, results, name), faa)
     few = len(results.methods) <= MAX_ROWS and not names
     shown = results if few else _chosen_rows(results)
     if shown is not None and names:
@@ -92,28 +101,30 @@ def all_figures(results: Results, paper: Paper | None = None) -> Iterator[DrawnF
     ):
         data = getattr(results, name)
         if 0 < data["method"].nunique() <= MAX_PANELS:
-            yield DrawnFigure(name, caption, draw(results), data, PROMPTS)
+            yield PlannedFigure(name, caption, partial(draw, results), data, PROMPTS)
 
 
 def _of_cells(results: Results, frame: pd.DataFrame, *columns: str) -> pd.DataFrame:
     return frame[["run_id", "benchmark", "method", "order_seed", "seed", *columns]]
 
 
-def _of_all_rows(results: Results, faa: pd.DataFrame) -> Iterator[DrawnFigure]:
+def _of_all_rows(results: Results, faa: pd.DataFrame) -> Iterator[PlannedFigure]:
     curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
     data = _of_cells(results, curve, "after_task", "accuracy")
-    yield DrawnFigure("accuracy", ACCURACY, plots.accuracy_curves(results), data)
-    yield DrawnFigure("orders", ORDERS, plots.orders(results), faa)
+    yield PlannedFigure("accuracy", ACCURACY, partial(plots.accuracy_curves, results), data)
+    yield PlannedFigure("orders", ORDERS, partial(plots.orders, results), faa)
     data = plots.forgetting_data(results)
     if len(data):
-        yield DrawnFigure("forgetting", FORGETTING, plots.forgetting_per_task(results), data)
+        yield PlannedFigure(
+            "forgetting", FORGETTING, partial(plots.forgetting_per_task, results), data
+        )
     if any(kind_of(results.protocol, method) != "joint" for method in results.methods):
         data = matrix_data(results)
-        yield DrawnFigure("matrices", MATRICES, plots.accuracy_matrices(results), data)
+        yield PlannedFigure("matrices", MATRICES, partial(plots.accuracy_matrices, results), data)
     table = scores(results)
     if results.reference and not why_no_ranks(table):
         data = table.rename_axis("benchmark").reset_index()
-        yield DrawnFigure("ranks", RANKS, plots.ranks(results, table), data, WHOM)
+        yield PlannedFigure("ranks", RANKS, partial(plots.ranks, results, table), data, WHOM)
     yield from _cost_and_drift(results)
 
 
@@ -156,18 +167,19 @@ def _chosen_rows(results: Results) -> Results | None:
     return replace(results, **frames)
 
 
-def _cost_and_drift(results: Results, which: str = "") -> Iterator[DrawnFigure]:
+def _cost_and_drift(results: Results, which: str = "") -> Iterator[PlannedFigure]:
     data = cost_of_rows(results)
     if len(data):
-        figure = plots.accuracy_against_cost(results)
-        yield DrawnFigure("cost", which + COST, figure, data, COSTS)
+        draw = partial(plots.accuracy_against_cost, results)
+        yield PlannedFigure("cost", which + COST, draw, data, COSTS)
     if results.movement["feature_drift"].notna().any():
         data = results.movement.dropna(subset=["feature_drift"])
-        yield DrawnFigure("drift", which + DRIFT, plots.feature_drift(results), data, PROMPTS)
+        draw = partial(plots.feature_drift, results)
+        yield PlannedFigure("drift", which + DRIFT, draw, data, PROMPTS)
     data = alignment.gains(results)
     if len(data):
-        figure = alignment.gain_against_drift(results, data)
-        yield DrawnFigure("gain", which + alignment.CAPTION, figure, data, PROMPTS)
+        draw = partial(alignment.gain_against_drift, results, data)
+        yield PlannedFigure("gain", which + alignment.CAPTION, draw, data, PROMPTS)
 
 
 def what_is_left_out(results: Results) -> str:
@@ -180,40 +192,73 @@ def what_is_left_out(results: Results) -> str:
     return f"{len(results.methods)} rows cannot be told apart in one figure: {which}."
 
 
-def save(drawn: DrawnFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:
-    """Write folder/NAME.svg, .png and .csv, or a small PNG alone; return the SVG by its file."""
-    written = {folder / f"{drawn.name}.png": ""}
-    box = _laid_out(drawn.figure)
-    png = _bytes_of(drawn.figure, "png", box)
-    write_bytes(folder / f"{drawn.name}.png", _of_few_colours(png) if tracked else png)
+def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:
+    """Draw a figure; write folder/NAME.svg, .png and .csv, or a small PNG alone.
+
+    Returns the files, and the text of the SVG.
+    """
+    figure, name = planned.draw(), planned.name
+    written = {folder / f"{name}.png": ""}
+    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])  # once for all formats
+    png = _bytes_of(figure, "png", box)
+    write_bytes(folder / f"{name}.png", _of_few_colours(png) if tracked else png)
     if not tracked:
-        file = folder / f"{drawn.name}.svg"
-        written[file] = with_tips(_bytes_of(drawn.figure, "svg", box).decode())
+        file = folder / f"{name}.svg"
+        written[file] = with_tips(_bytes_of(figure, "svg", box).decode())
         write_text(file, written[file])
-        write_text(folder / f"{drawn.name}.csv", csv_text(drawn.data))
-        written[folder / f"{drawn.name}.csv"] = ""
-    plt.close(drawn.figure)
+        write_text(folder / f"{name}.csv", csv_text(planned.data))
+        written[folder / f"{name}.csv"] = ""
+    plt.close(figure)
     return written
 
 
-def save_for_paper(drawn: DrawnFigure, folder: Path, paper: Paper) -> Path:
-    """Write folder/NAME.pdf, as wide as the paper's columns."""
-    figure = drawn.figure
+def save_for_paper(planned: PlannedFigure, folder: Path, paper: Paper) -> Path:
+    """Draw a figure as wide as the paper's columns; write folder/NAME.pdf."""
+    figure = planned.draw()
     for _ in range(3):  # what stands beside the panels keeps its size
         box = figure.get_tightbbox()
         margin = 2 * plt.rcParams["savefig.pad_inches"]
         figure.set_figwidth(max(figure.get_figwidth() + paper.width - margin - box.width, 1.0))
-    file = folder / f"{drawn.name}.pdf"
-    write_bytes(file, _bytes_of(drawn.figure, "pdf"))
-    plt.close(drawn.figure)
+    file = folder / f"{planned.name}.pdf"
+    write_bytes(file, _bytes_of(figure, "pdf"))
+    plt.close(figure)
     return file
 
 
-def _laid_out(figure: Figure) -> Bbox:
-    """Lay a figure out, once for all formats; the box of what is drawn, in inches."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine(None)  # nothing is left to lay out
-    return figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+def side_by_side(
+    work: Callable[[PlannedFigure], Made], figures: Iterable[PlannedFigure]
+) -> list[tuple[PlannedFigure, Made]]:
+    """Each figure and what `work` makes of it, in order; on all cores where processes can fork.
+
+    Elsewhere one after the other: another kind of process would import everything anew, which
+    takes longer than a figure. macOS can fork, but its libraries do not survive it.
+    """
+    planned = list(figures)
+    processes = min(cores(), len(planned)) if sys.platform.startswith("linux") else 1
+    if processes < 2:
+        return [(one, work(one)) for one in planned]
+    with warnings.catch_warnings():
+        # Python 3.12 warns of the threads of linear algebra: no figure uses them.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context = multiprocessing.get_context("fork")
+        with ProcessPoolExecutor(
+            processes, context, initializer=_inherit, initargs=(work, planned)
+        ) as pool:
+            made: Iterator[Made] = pool.map(_made, range(len(planned)))
+            return list(zip(planned, made, strict=True))
+
+
+_inherited: tuple[Callable, list[PlannedFigure]]  # of a forked process: nothing is pickled
+
+
+def _inherit(work: Callable, planned: list[PlannedFigure]) -> None:
+    global _inherited
+    _inherited = work, planned
+
+
+def _made(place: int) -> Any:
+    work, planned = _inherited
+    return work(planned[place])
 
 
 def _bytes_of(figure: Figure, kind: str, box: Bbox | None = None) -> bytes:

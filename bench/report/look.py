@@ -24,6 +24,9 @@ MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 MAX_TICKS = 6  # more labels than that run into each other
 NARROWEST = 1.6  # inches of a panel on paper
 TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^"]*)">')
+CELLS = re.compile(
+    r' id="cells\|(\d+)\|([^"]*)"[^>]* x="(.+?)" y="-(.+?)" width="(.+?)" height="(.+?)"/>'
+)
 
 
 @dataclass(frozen=True)
@@ -164,11 +167,21 @@ def draw_matrix(
     names: tuple[Iterable[Any], Iterable[Any]],
     colours: str,
     limits: tuple[float, float],
+    said: str,
 ) -> None:
     """A matrix as colours; names of its rows, of its columns. (seaborn's heatmap draws the whole
     figure anew per panel.)
+
+    said: what a cell says on hover, with places for its row, column and value. A zero and a cell
+    without a value say nothing.
     """
-    axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
+    names = list(names[0]), list(names[1])
+    image = axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
+    texts = [
+        said.format(names[0][row], names[1][column], value) if abs(value) > 0 else ""
+        for (row, column), value in np.ndenumerate(values)
+    ]
+    image.set_gid(f"cells|{len(names[1])}|{'|'.join(texts)}")
     for set_ticks, some in zip((axis.set_yticks, axis.set_xticks), names, strict=True):
         named = list(enumerate(map(str, some)))
         set_ticks(*zip(*named[:: max(1, round(len(named) / MAX_TICKS))], strict=True))
@@ -182,4 +195,22 @@ def tip(artist: Artist, method: str, text: str) -> None:
 
 def with_tips(svg: str) -> str:
     """An SVG whose marked groups have a <title>, which browsers show on hover."""
-    return TIP.sub(r'<g data-row="\1"><title>\2</title>', svg)
+    return CELLS.sub(_with_cells, TIP.sub(r'<g data-row="\1"><title>\2</title>', svg))
+
+
+def _with_cells(image: re.Match[str]) -> str:
+    """The end of a matrix's image, and over it a rectangle that is not seen for each cell.
+
+    matplotlib writes images upside down, turned back about their own height, so -y is their top.
+    """
+    columns, texts = int(image[1]), image[2].split("|")
+    left, top, width, height = map(float, image.group(3, 4, 5, 6))
+    scale = f"scale({width / columns:.4f} {height * columns / len(texts):.4f})"
+    cells = "".join(
+        f'<rect x="{place % columns}" y="{place // columns}" width="1" height="1">'
+        f"<title>{text}</title></rect>"
+        for place, text in enumerate(texts)
+        if text
+    )
+    end = image[0].replace(f' id="cells|{image[1]}|{image[2]}"', "")
+    return f'{end}<g transform="translate({left} {top}) {scale}" fill-opacity="0">{cells}</g>'

@@ -176,11 +176,11 @@ def accuracy_matrices(results: Results) -> Figure:
             axis.set_visible(False)
             continue
         tasks = range(1, len(mean) + 1)
-        draw_matrix(axis, mean, (tasks, tasks), "viridis", (0, 100))
+        said = "after task {}, task {}: {:.1f}"
+        draw_matrix(axis, mean, (tasks, tasks), "viridis", (0, 100), said)
         if len(mean) <= MAX_TASKS_WITH_NUMBERS and len(pairs) <= MAX_PANELS_WITH_NUMBERS:
             _write_numbers(axis, mean)
         axis.set_title(f"{row_of(method).short}, {benchmark}", size="small")
-        tip(axis.images[0], method, f"{benchmark}: the numbers are on the row's page")
     for axis in axes[-len(methods) :]:
         axis.set_xlabel("task tested")
     for axis in axes[:: len(methods)]:
@@ -306,7 +306,8 @@ def prompt_similarity(results: Results) -> Figure:
         layers = sorted(set(half.index) | set(half.columns))
         square = half.reindex(index=layers, columns=layers)
         square = square.combine_first(square.T)
-        draw_matrix(axis, square.to_numpy(), (layers, layers), "vlag", (-1, 1))
+        said = "layers {} and {}: {:.2f}"
+        draw_matrix(axis, square.to_numpy(), (layers, layers), "vlag", (-1, 1), said)
         axis.set(title=row_of(method).short, xlabel="layer", ylabel="layer")
     figure.tight_layout()
     figure.colorbar(axes[0].images[0], ax=list(axes), label="cosine", shrink=0.8)
@@ -333,9 +334,10 @@ def prompt_selection(results: Results) -> Figure:
         )
         table = table.reindex(columns=range(1, table.columns.max() + 1), fill_value=0) / cells
         values = table.to_numpy()
-        draw_matrix(axis, values, (table.index, table.columns), "mako_r", (0, values.max()))
+        said = "task {}, prompt {}: {:.3f}"
+        names = (table.index, table.columns)
+        draw_matrix(axis, values, names, "mako_r", (0, values.max()), said)
         axis.set_title(f"{row_of(pair[0]).short}, {pair[1]}", size="small")
-        tip(axis.images[0], pair[0], f"{pair[1]}: largest share {values.max():.2f}")
     for axis in axes[-columns:]:
         axis.set_xlabel("prompt")
     for axis in axes[::columns]:
