@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import re
 import subprocess
 import sys
@@ -31,15 +32,19 @@ from bench.launch.display import make_display
 from bench.launch.pool import Pool, Worker, check_cells, rounds_of, run_local
 from bench.launch.status import status
 from bench.launch.track import require_tracker
-from bench.paths import EXPECTED, PROJECT, REFERENCE, reference_folders
+from bench.paths import EXPECTED, PROJECT, REFERENCE, cache_dir, reference_folders
 from bench.store import merge
+from bench.store.archive import pack, packed
 from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, write_facts
-from bench.store.files import write_text
+from bench.store.files import file_time
 from bench.store.locks import locked
 from bench.store.rundir import RunDir
 from bench.store.tables import NOT_RECORDED, PUBLISHED, TABLES, read_csv, read_runs
+
+WORK_PER_REPORT = 5  # seconds of cells between two reports of a running grid, per second of report
+CLOCK_SECONDS = 60  # by which the clocks of two machines may differ without a word
 
 
 def main() -> int:
@@ -64,9 +69,11 @@ def main() -> int:
         print(status(args.results, suite.name, chosen))
         return cli.FINE
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done_as(cell)]
-    kept: dict[str, TableRows] = {}
-    for folder in _kept_from(args, suite):
-        kept = rows_of_done(folder, left) | kept
+    folder = args.results / suite.name
+    in_archive = packed(folder)
+    kept = rows_of_done(folder, [cell for cell in left if cell.run_id in in_archive])
+    for source in _kept_from(args, suite):
+        kept = rows_of_done(source, left) | kept
     stale = [] if args.keep_stale else _stale(args.results, chosen, kept)
     kept = {run_id: rows for run_id, rows in kept.items() if run_id not in stale}
     left = [cell for cell in chosen if cell.run_id in stale or cell in left]
@@ -87,8 +94,11 @@ def main() -> int:
         )
     if args.track:
         require_tracker(args.track)
-    folder = args.results / suite.name
-    _check_writable(_folders_written(args, folder))
+    written = _folders_written(args, folder)
+    if args.scratch and args.launcher == "local":
+        os.environ["BENCH_CACHE"] = args.scratch  # the workers inherit it
+        written.append(cache_dir())
+    _check_writable(written)
     if args.launcher == "slurm" and left and not args.collect:
         _submit(args, left, folder)
         return cli.FINE
@@ -203,10 +213,15 @@ def _folders_written(args: argparse.Namespace, folder: Path) -> list[Path]:
 
 
 def _check_writable(folders: Iterable[Path]) -> None:
-    """Raises UsageError now for a folder that cannot be written, and not after the first cell."""
+    """Raises UsageError now for a folder that cannot be written, and not after the first cell.
+
+    Says so where the file server has another time: no number depends on it, but people read it.
+    """
     for folder in folders:
-        write_text(folder / ".writable", "")
-        (folder / ".writable").unlink(missing_ok=True)  # another grid may have removed it
+        apart = file_time(folder) - time.time()
+        if abs(apart) > CLOCK_SECONDS:
+            said = f"{folder}: its file server's clock and this machine's are {apart:+.0f} s apart"
+            print(said, file=sys.stderr)
 
 
 @dataclass
@@ -225,12 +240,13 @@ class Grid:
         kind = "json" if self.args.json else "quiet" if self.args.quiet else "auto"
         self.display = make_display(kind)
         self.folder = self.args.results / self.suite.name
+        self.not_before = 0.0  # the time at which a report of the running grid is worth its time
         self.listed = self._cells_of_the_tables()
         self._say_what_leaves()
 
     def run_share(self) -> int:
         """Run what is left of an element's share; the tables are left to a job of their own."""
-        args, began = self.args, time.time()
+        args, began = self.args, file_time(self.folder)
         pool = Pool(args.results, self.left, self.display, limit=args.time_limit, track=args.track)
         try:
             failed = run_local(pool, args.jobs, args.device)
@@ -246,7 +262,7 @@ class Grid:
         counts = self.collect()
         self._compare_with_papers()
         drawn = self.draw(sys.stderr if self.args.json else None) if self.args.report else cli.FINE
-        self.display.end(counts, f"{self.folder}/metrics.csv", "")
+        self.end(counts, "")
         return cli.UNFINISHED if self.left else drawn
 
     def run(self) -> int:
@@ -272,7 +288,7 @@ class Grid:
         self._compare_with_papers()
         drawn = self.draw(sys.stderr if args.json else None) if args.report else cli.FINE
         page = str(self.report / "index.html") if args.report and not args.published else ""
-        self.display.end(counts, f"{self.folder}/metrics.csv", page)
+        self.end(counts, page)
         checked = cli.FINE if args.published else self.check()
         return cli.UNFINISHED if failed else drawn or checked
 
@@ -292,7 +308,10 @@ class Grid:
         if not gone:
             return
         what = f"{self.folder}: {len(gone)} finished cell(s) of other settings, e.g. {gone[0]}"
-        if not all((self.folder / "runs" / run_id / "DONE").is_file() for run_id in gone):
+        kept = packed(self.folder)
+        if not all(
+            run_id in kept or (self.folder / "runs" / run_id / "DONE").is_file() for run_id in gone
+        ):
             raise UsageError(f"{what}, would be lost: give another --name")
         self.display.warn(f"{what}, are not in the tables any more; their runs stay")
 
@@ -315,13 +334,26 @@ class Grid:
         write_facts(self.folder, SuiteFacts(suite.reference, suite.beside, suite.figure_rows))
         return counts
 
+    def end(self, counts: dict[str, int], page: str) -> None:
+        """After the tables are written: pack the runs where that is asked for, and say the end."""
+        if self.args.archive:
+            self.display.say(pack(self.args.results, self.listed))
+        self.display.end(counts, f"{self.folder}/metrics.csv", page)
+
     def renew(self, number: int, count: int) -> None:
-        """Write the tables and the report after one of several rounds."""
+        """Write the tables and the report after one of several rounds, unless the last time was
+        just before: of a thousand class orders that takes longer than the cells.
+        """
+        began = time.monotonic()
+        if began < self.not_before:
+            return
         self.collect()
         said = f"class order {number} of {count} has finished: {self.folder}/metrics.csv"
         if self.args.report and self.draw(subprocess.DEVNULL) == cli.FINE:
             said += f", {self.report}"
         self.display.say(said)
+        ended = time.monotonic()
+        self.not_before = ended + WORK_PER_REPORT * (ended - began)
 
     def check(self) -> int:
         """Say whether the suite reproduced its published results, where it has some."""

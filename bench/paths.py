@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import tempfile
 from pathlib import Path
 
@@ -127,10 +128,15 @@ def dataset_folder(name: str) -> Path:
 def cache_dir() -> Path:
     """Decoded images and query features of all runs: $BENCH_CACHE, else ~/.cache/hlgp-bench.
 
-    Entries are sealed with digests, so what others leave in a shared folder is not misread.
+    Entries are sealed with digests, so what others leave in a shared folder is not misread. $NAME
+    in it is read here, so a cluster's node can have a folder of its own. Raises UsageError for one
+    that is not set.
     """
     if chosen := os.environ.get("BENCH_CACHE"):
-        return Path(chosen)
+        path = os.path.expandvars(chosen)
+        if unset := re.findall(r"\$(\w+|{\w+})", path):
+            raise UsageError(f"BENCH_CACHE={chosen}: ${unset[0]} is not set on this machine")
+        return Path(path)
     if chosen := os.environ.get("XDG_CACHE_HOME"):
         return Path(chosen) / "hlgp-bench"
     try:

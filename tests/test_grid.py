@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import threading
+import time
 from dataclasses import replace
 
 import pytest
@@ -15,6 +16,7 @@ import torch
 from conftest import ROOT, TINY, table
 
 from bench import hardware
+from bench.grid import _check_writable
 from bench.launch import pool
 from bench.launch.display import make_display
 from bench.store.collect import collect
@@ -139,6 +141,55 @@ def test_a_report_folder_that_cannot_be_written_is_found_before_training(command
     done = command("bench.grid", str(TINY), "--report", "r", check=2)
     assert "cannot be written" in done.stderr.splitlines()[-1]
     assert not list(tmp_path.glob("results/*/runs/*"))
+
+
+def test_decoded_images_go_to_the_scratch_disk(command, tmp_path):
+    (tmp_path / "full").touch()
+    done = command("bench.grid", str(TINY), "--scratch", "full/x", check=2)
+    assert "full/x: cannot be written" in done.stderr
+    assert done.stderr.count("\n") == 1
+    command(*("bench.grid", str(TINY), "--methods", "linear", "--scratch", "disk"), check=0)
+    assert list((tmp_path / "disk").rglob("*.npy"))
+
+
+def test_packed_runs_stay_finished(command, tmp_path):
+    """Tables and page as before, a few files, nothing trained again; unpacked it is as it was."""
+    words = ("bench.grid", str(TINY), "--methods", "linear", "--report", "reports")
+    command(*words, check=0)
+    folder = tmp_path / "results" / "tiny_suite"
+    before = {file: (folder / file).read_bytes() for file in ("metrics.csv", "runs.csv")}
+    runs = {file: file.read_bytes() for file in folder.glob("runs/*/*.*") if file.suffix}
+    page = next((tmp_path / "reports" / "tiny_suite" / "cells").iterdir())
+    text = page.read_text()
+    assert "End of its log" in text
+    said = command(*words, "--collect", "--archive", check=0).stderr
+    assert "archive/1.zip: 4 finished runs are packed" in said
+    assert not list((folder / "runs").iterdir())
+    assert "4 done before" in command(*words, check=0).stderr
+    assert page.read_text() == text
+    assert {file: (folder / file).read_bytes() for file in before} == before
+    assert "4 done" in command("bench.grid", str(TINY), "--methods", "linear", "--status").stdout
+    refused = command("bench.grid", "merge", str(folder), "--results", "other", check=2).stderr
+    assert f"unpack it first: python -m zipfile -e {folder}/archive/1.zip {folder}/runs" in refused
+    command(*("zipfile", "-e", str(folder / "archive" / "1.zip"), str(folder / "runs")), check=0)
+    assert {file: file.read_bytes() for file in runs} == runs
+    assert "nothing to pack" not in command(*words, "--archive", check=0).stderr
+    assert sorted(file.name for file in folder.glob("archive/*")) == ["1.zip", "2.zip"]
+    (folder / "archive" / "2.zip").write_bytes(b"torn")
+    assert "archive/2.zip: cannot be read" in command(*words, check=2).stderr
+
+
+def test_clocks_apart_are_said(tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr("bench.grid.file_time", lambda folder: time.time() - 312)
+    _check_writable([tmp_path])
+    assert (
+        f"{tmp_path}: its file server's clock and this machine's are -312 s"
+        in capsys.readouterr().err
+    )
+    monkeypatch.undo()
+    _check_writable([tmp_path])
+    assert not capsys.readouterr().err
+    assert not list(tmp_path.iterdir())
 
 
 def test_a_python_that_is_not_there_is_named(tmp_path):

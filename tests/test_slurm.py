@@ -14,6 +14,7 @@ from bench.config.suite import load_suite
 from bench.errors import UsageError
 from bench.launch import slurm
 from bench.launch.status import status
+from bench.paths import cache_dir
 
 ANSWERS = {
     "scontrol": "MaxArraySize            = 1001",
@@ -41,7 +42,8 @@ def commands(tmp_path, monkeypatch):
 def arguments(tmp_path: Path, **given) -> argparse.Namespace:
     usual = {"suite": str(TINY), "results": tmp_path / "re sults 100%", "published": None}
     usual |= {"device": "auto", "overrides": {}, "sbatch": "", "slurm_jobs": None, "jobs": None}
-    return argparse.Namespace(**{**usual, "time_limit": None, "report": None, **given})
+    usual |= {"time_limit": None, "report": None, "scratch": "", "archive": False}
+    return argparse.Namespace(**{**usual, **given})
 
 
 @pytest.fixture
@@ -94,6 +96,19 @@ def test_options_come_before_ours_and_a_gpu_names_the_device(commands, tmp_path,
     assert "--gpus=1" not in called[array:], "to collect needs none"
     assert "--device cuda" in script
     assert "--cpus-per-task=2" in script
+
+
+def test_a_disk_of_the_node_is_named_on_the_node(commands, tmp_path, cells, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", "/shared")
+    args = arguments(tmp_path, scratch="$SLURM_TMPDIR/cache")
+    _, _, script = submit(cells, args)
+    assert "export BENCH_CACHE='$SLURM_TMPDIR/cache'\n" in script
+    assert "'BENCH_CACHE=$SLURM_TMPDIR/cache'" in slurm.command_of(cells[0], args)
+    monkeypatch.setenv("BENCH_CACHE", "$SLURM_TMPDIR/cache")
+    with pytest.raises(UsageError, match=r"BENCH_CACHE=\S+: \$SLURM_TMPDIR is not"):
+        cache_dir()
+    monkeypatch.setenv("SLURM_TMPDIR", "/node/7")
+    assert cache_dir() == Path("/node/7/cache")
 
 
 def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):

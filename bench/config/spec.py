@@ -8,6 +8,7 @@ no part of the canonical JSON: the run directory holds the digests of their cont
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import typing
@@ -157,11 +158,11 @@ class RunSpec:
         """The described settings as JSON with sorted keys: the same text on every machine."""
         return json.dumps(self.described(), sort_keys=True, separators=(",", ":"))
 
-    @property
+    @functools.cached_property
     def sha(self) -> str:
         return hashlib.sha256(self.canonical().encode()).hexdigest()
 
-    @property
+    @functools.cached_property
     def run_id(self) -> str:
         """Method, benchmark, order, seed and twelve digits of the spec's digest."""
         return f"{self.method}--{self.benchmark}--o{self.order_seed}--s{self.seed}--{self.sha[:12]}"

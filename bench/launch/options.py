@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+from pathlib import Path
 
 from bench import cli
 from bench.config.arguments import add_suite_arguments
@@ -101,6 +102,11 @@ def _where(parser: argparse.ArgumentParser) -> None:
         help="Draw the report there, after each class order.",
     )
     where.add_argument(
+        "--archive",
+        action="store_true",
+        help="Pack the finished runs into one file when the tables are written.",
+    )
+    where.add_argument(
         "--reference",
         action="store_true",
         help="Write what the project publishes: results/reference/SUITE.",
@@ -136,6 +142,13 @@ def _how(parser: argparse.ArgumentParser) -> None:
     )
     # One element of a Slurm array: the file of what was submitted, and its number.
     how.add_argument("--share", nargs=2, metavar=("FILE", "INDEX"), help=argparse.SUPPRESS)
+    how.add_argument(
+        "--scratch",
+        default="",
+        metavar="DIR",
+        help="Keep decoded images and query features there: a disk of the node's own. $NAME in it "
+        "is read on the node.",
+    )
     how.add_argument(
         "--time-limit",
         type=cli.above_zero,
@@ -175,4 +188,6 @@ def parse(description: str) -> argparse.Namespace:
         parser.error("--slurm-jobs, --sbatch: for --launcher slurm")
     args.published = args.results / REFERENCE if args.reference else None
     args.results = args.published or args.results
+    if args.scratch and not args.scratch.startswith("$"):
+        args.scratch = str(Path(args.scratch).absolute())
     return args

@@ -39,6 +39,8 @@ class Worker:
     say: what to do with a line that it writes to stderr.
     """
 
+    command = (sys.executable, "-m", "bench.launch.worker")
+
     def __init__(
         self, results: Path, device: str, say: Callable[[str], None] = lambda line: None
     ) -> None:
@@ -86,7 +88,7 @@ class Worker:
         if self.process is None or self.process.poll() is not None:
             self.close()
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "bench.launch.worker"],
+                self.command,
                 stdin=subprocess.PIPE,
                 stdout=subprocess.PIPE,
                 stderr=subprocess.PIPE,

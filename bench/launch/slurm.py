@@ -94,7 +94,7 @@ def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
     }
     words = [sys.executable, "-m", "bench.run", args.suite]
     words += [str(word) for option in options.items() for word in option]
-    variables = [f"{name}={value}" for name, value in _environment().items()]
+    variables = [f"{name}={value}" for name, value in _environment(args.scratch).items()]
     place = shlex.join(["cd", str(Path.cwd())])
     return f"{place} && {shlex.join(['env', *variables, *words, *_settings(args)])}"
 
@@ -295,7 +295,7 @@ def _script(
     return SCRIPT.format(
         seconds=SAVE_SECONDS,
         defaults="\n".join(f"#SBATCH {word}" for word in defaults),
-        exports=_exports(),
+        exports=_exports(args.scratch),
         folder=shlex.quote(str(Path.cwd())),
         command=shlex.join([*words, "--share", str(file)]),
     )
@@ -304,8 +304,9 @@ def _script(
 def _collect_script(args: argparse.Namespace, suite: str) -> str:
     words = [*_grid(args, suite), "--collect"]
     words += ["--report", str(args.report.absolute())] if args.report else []
+    words += ["--archive"] if args.archive else []
     folder = shlex.quote(str(Path.cwd()))
-    return f"#!/bin/bash\n{_exports()}\ncd {folder} || exit 2\nexec {shlex.join(words)}\n"
+    return f"#!/bin/bash\n{_exports('')}\ncd {folder} || exit 2\nexec {shlex.join(words)}\n"
 
 
 def _grid(args: argparse.Namespace, name: str) -> list[str]:
@@ -319,15 +320,17 @@ def _grid(args: argparse.Namespace, name: str) -> list[str]:
     return words + _settings(args)
 
 
-def _environment() -> dict[str, str]:
+def _environment(scratch: str) -> dict[str, str]:
     """What a grid reads, written down: a site may pass nothing on (--export=NONE)."""
     path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", ""))))
     names = (*INHERITED, "SLURM_CONF")
-    return {"PYTHONPATH": path, **{name: os.environ[name] for name in names if name in os.environ}}
+    found = {"PYTHONPATH": path} | {name: os.environ[name] for name in names if name in os.environ}
+    return found | ({"BENCH_CACHE": scratch} if scratch else {})
 
 
-def _exports() -> str:
-    return "\n".join(f"export {n}={shlex.quote(value)}" for n, value in _environment().items())
+def _exports(scratch: str) -> str:
+    found = _environment(scratch)
+    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())
 
 
 def _peak_mib(suite: str) -> float:

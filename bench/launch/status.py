@@ -11,6 +11,7 @@ from tabulate import tabulate
 from bench.config.spec import RunSpec
 from bench.errors import Busy, UsageError
 from bench.launch.slurm import Element, in_queue
+from bench.store.archive import packed
 from bench.store.locks import locked
 from bench.store.rundir import LOCK, RunDir
 
@@ -25,9 +26,12 @@ def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
     except UsageError as error:  # the state files say most of it
         queued, note = {}, f"\n{error}"
     rows, counts = [], Counter[str]()
+    in_archive = packed(results / suite)
     for cell in cells:
         run = RunDir.of(results, cell)
         state, why = _state(run, queued.get(cell.run_id))
+        if state == "missing" and cell.run_id in in_archive:
+            state = "done"
         counts[state] += 1
         if state not in ("done", "missing"):
             element = queued.get(cell.run_id)

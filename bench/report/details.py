@@ -25,6 +25,7 @@ from bench.report.page import (
 from bench.report.plots import mean_matrix
 from bench.report.rows import label, row_of
 from bench.report.tables import METRIC_TITLES
+from bench.store.archive import text_of
 
 ROWS, CELLS = "rows", "cells"  # folders of the pages
 LOG_LINES = 20
@@ -145,15 +146,9 @@ def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) ->
         sections.append(Section("Losses", [text, table]))
     facts = [(name, str(run[name])) for name in FACTS if str(run[name])]
     sections.append(Section("The run", [HtmlTable(["fact", "value"], facts, frozenset())]))
-    folder = results.folders.get(run["suite"], Path())
-    if log := _end_of(folder / "runs" / run_id / "log.txt"):
-        sections.append(Section("End of its log", [Code(log)]))
+    log = text_of(results.folders.get(run["suite"], Path()), run_id, "log.txt")
+    if log:
+        shown = Code("\n".join(log.splitlines()[-LOG_LINES:]))
+        sections.append(Section("End of its log", [shown]))
     lead = [Text("This command runs it again:"), Code(command)]
     return page(run_id, sections, lead, (address, label(run["method"])))
-
-
-def _end_of(file: Path) -> str:
-    try:
-        return "\n".join(file.read_text("utf-8", "replace").splitlines()[-LOG_LINES:])
-    except OSError:
-        return ""

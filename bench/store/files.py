@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -157,3 +158,13 @@ def load_array(path: Path) -> np.ndarray | None:
     except (OSError, ValueError) as error:
         print(f"{path}: not used, made again: {error}", file=sys.stderr)
         return None
+
+
+def file_time(folder: Path) -> float:
+    """Seconds, by the clock that dates the files of a folder. Raises as writing there does."""
+    file = folder / f".writable-{uuid.uuid4().hex}"
+    write_text(file, "")
+    try:
+        return file.stat().st_mtime
+    finally:
+        file.unlink()

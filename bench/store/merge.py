@@ -9,6 +9,7 @@ from pathlib import Path
 
 from bench import cli
 from bench.errors import UsageError
+from bench.store.archive import archives
 from bench.store.rundir import RunDir
 from bench.store.tables import TABLES
 
@@ -26,6 +27,9 @@ def merge(folders: list[Path], results: Path) -> str:
     unfinished = 0
     for folder in folders:
         runs = sorted((folder / "runs").glob("*/spec.json"))
+        for file in archives(folder):
+            cure = f"unpack it first: python -m zipfile -e {file} {folder / 'runs'}; rm {file}"
+            raise UsageError(f"{file}: holds packed runs; {cure}")
         if not runs:
             raise UsageError(
                 f"{folder}: no runs here (results/SUITE of another machine is expected)"
