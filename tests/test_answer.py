@@ -60,8 +60,11 @@ def test_the_sentences_say_what_the_table_says(mini):
     for line, benchmark in zip(lines, mini.benchmarks, strict=True):
         level = [m for m in found.rows["method"] if found.standings[benchmark, m].rank == "level"]
         assert line.startswith(f"{benchmark}: ")
-        assert line.endswith("(3 cells a row).")
-        assert (" and " in line) == (len(level) > 1)
+        others = len(found.rows["method"]) - 1
+        assert f"{benchmark}: of {others + 1} methods " in line
+        assert "; 3 cells a row). It cannot be told from " in line
+        assert line.endswith(" any other.") == (len(level) == others)
+        assert (" and " in line) == (1 < len(level) < others)
 
 
 def test_one_order_decides_nothing(mini):

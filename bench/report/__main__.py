@@ -46,7 +46,7 @@ def find_sources(args: argparse.Namespace) -> Sources:
 def published(folders: Iterable[Path]) -> list[str]:
     """A line for each folder that holds published results, not the user's own."""
     return [
-        f"'{folder.name}': the published results ({folder}), since there are none of your own"
+        f"'{folder.name}': the results that the repository holds ({folder}), no run of your own"
         for folder in folders
         if folder.parent.name == REFERENCE
     ]

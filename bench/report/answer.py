@@ -183,12 +183,13 @@ def _sentence(found: Answer, benchmark: str) -> str:
     best = next(method for method, standing in known.items() if standing.rank == "best")
     level = [method for method, standing in known.items() if standing.rank == "level"]
     runs = f"{known[best].n} cell{'s' if known[best].n > 1 else ''} a row"
-    name = row_of(best).short
-    top = f"{name} has the highest mean ({known[best].mean:.1f})"
+    top = f"of {len(known)} methods {row_of(best).short} has the highest mean"
+    top = f"{benchmark}: {top} ({known[best].mean:.1f}; {runs})"
     if not level:
-        return f"{benchmark}: {top}, and every other method is below it at 5% ({runs})."
+        return f"{top}. Every other method is below it at 5%."
     others = _listed([row_of(method).short for method in level])
-    return f"{benchmark}: {top}; no difference from {others} can be told ({runs})."
+    others = "any other" if len(level) == len(known) - 1 else others
+    return f"{top}. It cannot be told from {others}."
 
 
 def _listed(names: list[str]) -> str:

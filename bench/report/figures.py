@@ -23,7 +23,7 @@ from bench.hardware import cores
 from bench.report import alignment, plots
 from bench.report.frames import Results
 from bench.report.look import Paper, plt, style, with_tips
-from bench.report.rows import kind_of, label
+from bench.report.rows import kind_of, label, row_of
 from bench.report.table_files import csv_text
 from bench.report.tables import cost_of_rows, scores
 from bench.store.files import write_bytes, write_text
@@ -41,10 +41,13 @@ FORGETTING = (
     "Forgetting of each task: its best accuracy so far minus its final one, mean over cells. Low "
     "forgetting alone is no merit: a method that learns nothing forgets nothing."
 )
-MATRICES = "Accuracy on each task after each task in percent, mean over cells."
+MATRICES = (
+    "Accuracy on each task after each task, mean over cells, of the rows in front: dark is 0%, "
+    "bright 100%. Those of every row are on its page."
+)
 COST = (
-    "Final average accuracy against five costs, each the mean over the benchmarks. Grey line: "
-    "Pareto front, the rows than which no other is as accurate for less; joint rows take no part."
+    "Final average accuracy against five costs, each the mean over the benchmarks. Grey line: the "
+    "Pareto front, rows of this figure that no other beats in both; joint rows take no part."
 )
 RANKS = (
     "Mean ranks of the methods over the benchmarks. A bar joins those that Nemenyi's test at 5% "
@@ -52,9 +55,12 @@ RANKS = (
 )
 DRIFT = (
     "How far the features of earlier tasks' test images drift while a later task is learned, by "
-    "block (mean over tasks). The last point is what the head reads."
+    "layer (mean over tasks). The last point is what the head reads."
 )
-SIMILARITY = "Cosine between the prompts of every two layers after the last task."
+SIMILARITY = (
+    "Cosine between the prompts of every two layers after the last task, mean over all benchmarks "
+    "and cells. Grey: no value, of a layer with itself and of prompts of two sizes."
+)
 SELECTION = (
     "How often each prompt was chosen for the test images of each task, after the last task: dark "
     "is often, on a scale of each panel. A column that is dark from top to bottom is a prompt that "
@@ -94,7 +100,7 @@ def all_figures(results: Results, paper: Paper | None = None) -> Iterator[Planne
     if shown is not None and names:
         yield from _cost_and_drift(shown, "The rows that the suite names for its figures. ")
     elif shown is not None:
-        yield from _of_all_rows(shown, faa[faa["method"].isin(shown.methods)])
+        yield from _of_all_rows(shown, faa[faa["method"].isin(shown.methods)], results)
     for name, caption, draw in (
         ("similarity", SIMILARITY, plots.prompt_similarity),
         ("selection", SELECTION, plots.prompt_selection),
@@ -108,7 +114,8 @@ def _of_cells(results: Results, frame: pd.DataFrame, *columns: str) -> pd.DataFr
     return frame[["run_id", "benchmark", "method", "order_seed", "seed", *columns]]
 
 
-def _of_all_rows(results: Results, faa: pd.DataFrame) -> Iterator[PlannedFigure]:
+def _of_all_rows(results: Results, faa: pd.DataFrame, whole: Results) -> Iterator[PlannedFigure]:
+    """whole: with the rows that no other figure has place for."""
     curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
     data = _of_cells(results, curve, "after_task", "accuracy")
     yield PlannedFigure("accuracy", ACCURACY, partial(plots.accuracy_curves, results), data)
@@ -121,10 +128,10 @@ def _of_all_rows(results: Results, faa: pd.DataFrame) -> Iterator[PlannedFigure]
     if any(kind_of(results.protocol, method) != "joint" for method in results.methods):
         data = matrix_data(results)
         yield PlannedFigure("matrices", MATRICES, partial(plots.accuracy_matrices, results), data)
-    table = scores(results)
-    if results.reference and not why_no_ranks(table):
+    table = scores(whole)
+    if whole.reference and not why_no_ranks(table):
         data = table.rename_axis("benchmark").reset_index()
-        yield PlannedFigure("ranks", RANKS, partial(plots.ranks, results, table), data, WHOM)
+        yield PlannedFigure("ranks", RANKS, partial(plots.ranks, whole, table), data, WHOM)
     yield from _cost_and_drift(results)
 
 
@@ -186,10 +193,13 @@ def what_is_left_out(results: Results) -> str:
     """Says so if there are too many rows for figures of all of them."""
     if len(results.methods) <= MAX_ROWS or any("@" in method for method in results.methods):
         return ""
-    which = (
-        "the suite names the rows that are shown" if results.figure_rows else "they are left out"
+    chosen = _chosen_rows(results)
+    if chosen is None:
+        return f"{len(results.methods)} rows cannot be told apart in one figure: none is drawn."
+    left = ", ".join(row_of(m).short for m in results.methods if m not in chosen.methods)
+    return (
+        f"The figures hold {len(chosen.methods)} of the {len(results.methods)} rows; not: {left}."
     )
-    return f"{len(results.methods)} rows cannot be told apart in one figure: {which}."
 
 
 def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:

@@ -188,9 +188,12 @@ def draw_matrix(
     axis.grid(visible=False)
 
 
-def tip(artist: Artist, method: str, text: str) -> None:
-    """Say on hover what an artist shows, in the SVG; with the page's choice of rows it goes."""
-    artist.set_gid(f"tip|{method}|{label(method)}: {text}".replace('"', "'"))
+def tip(artist: Artist, method: str, text: str, stays: bool = False) -> None:
+    """Say on hover what an artist shows, in the SVG. With the page's choice of rows it goes, unless
+    it stays.
+    """
+    row = "" if stays else method
+    artist.set_gid(f"tip|{row}|{label(method)}: {text}".replace('"', "'"))
 
 
 def with_tips(svg: str) -> str:

@@ -126,6 +126,7 @@ def explanation(whom: dict[str, Differences]) -> str:
         "Final average accuracy, row minus column, in points, over pairs of one order and seed. "
         "Shaded: the 95% t interval does not hold 0 (blue: the row is above). On hover: interval, "
         "p of the sign-flip test, and how often the row is above (probability of improvement). "
-        "Nothing here is corrected for the number of comparisons. "
+        "Nothing here is corrected for the number of comparisons, so a shaded pair can count as "
+        "level in the answer above. Wide tables scroll sideways. "
         f"With {n} pairs the sign-flip test cannot go below p = {smallest:.4g}."
     )

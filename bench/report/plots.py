@@ -225,7 +225,7 @@ def accuracy_against_cost(results: Results) -> Figure:
                 linestyle="none",
                 label=label(method),
             )
-            tip(dot, method, f"{faa:.1f}% at {cost:.4g} {title}")
+            tip(dot, method, f"{faa:.1f}% at {cost:.4g} {title}", stays=True)
         front = here[here[f"front_{column}"]].sort_values(column)
         costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
         axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
@@ -255,9 +255,13 @@ def ranks(results: Results, scores: pd.DataFrame) -> Figure:
         colour = look[method].colour
         axis.plot([mean[place]] * 2, [0, line + 1], color=colour, linewidth=0.8)
         (dot,) = axis.plot(mean[place], line + 1, look[method].marker or "o", color=colour)
-        tip(dot, method, f"mean rank {mean[place]:.2f}")
-        text = f"  {row_of(method).short} ({mean[place]:.1f})"
-        axis.text(mean[place], line + 1, text, va="center", size="small")
+        tip(dot, method, f"mean rank {mean[place]:.2f}", stays=True)
+        text = f"{row_of(method).short} ({mean[place]:.1f})"
+        named = axis.annotate(
+            text, (mean[place], line + 1), (6, 0), textcoords="offset points", va="center"
+        )
+        named.set(size="small", zorder=4)
+        named.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})
     ordered = mean[places]
     groups = [(low, ordered[ordered <= low + difference].max()) for low in ordered]
     widest = [g for i, g in enumerate(groups) if i == 0 or g[1] > groups[i - 1][1]]
@@ -272,7 +276,7 @@ def ranks(results: Results, scores: pd.DataFrame) -> Figure:
 
 
 def feature_drift(results: Results) -> Figure:
-    """Drift of earlier tasks' features per block, mean over tasks and cells.
+    """Drift of earlier tasks' features per layer, mean over tasks and cells.
 
     The last point is what the head reads.
     """
@@ -288,8 +292,8 @@ def feature_drift(results: Results) -> Figure:
             (line,) = axis.plot(
                 mean.index, mean, color=one.colour, linestyle=one.dash, linewidth=1.3
             )
-            tip(line, method, f"after block {_listed(mean, digits=3)}")
-        axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine")
+            tip(line, method, f"after layer {_listed(mean, digits=3)}")
+        axis.set(title=benchmark, xlabel="layer", ylabel="feature drift, 1 - cosine")
         axis.set(ylim=(0, None))
     drawn = set(drift["method"])
     legend_of_lines(figure, {m: one._replace(marker="") for m, one in look.items() if m in drawn})
@@ -307,7 +311,9 @@ def prompt_similarity(results: Results) -> Figure:
         square = half.reindex(index=layers, columns=layers)
         square = square.combine_first(square.T)
         said = "layers {} and {}: {:.2f}"
-        draw_matrix(axis, square.to_numpy(), (layers, layers), "vlag", (-1, 1), said)
+        names = [layer + 1 for layer in layers]  # from 1, as in every figure
+        draw_matrix(axis, square.to_numpy(), (names, names), "vlag", (-1, 1), said)
+        axis.set_facecolor(GREY)
         axis.set(title=row_of(method).short, xlabel="layer", ylabel="layer")
     figure.tight_layout()
     figure.colorbar(axes[0].images[0], ax=list(axes), label="cosine", shrink=0.8)

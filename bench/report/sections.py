@@ -37,8 +37,9 @@ SUITES = PROJECT / "bench" / "suites"
 ANSWER_TEXT = (
     "Mean over class orders and seeds with its 95% t interval, in percent. Best method of each "
     "benchmark in bold. Underlined: no difference from it can be told (t test over pairs of the "
-    "same order and seed, Holm's correction, 5%). Rows below the first rule are references and "
-    "take no part; those below the second see all classes at once."
+    "same order and seed, Holm's correction, 5%). Rows below the first rule are reference rows and "
+    "are not compared; those below the second see all classes at once. A cell is one run of one "
+    "row, class order and seed."
 )
 INTERVALS = (
     "All intervals are t intervals. In simulations with three, five and ten cells they cover the "
@@ -47,16 +48,19 @@ INTERVALS = (
 )
 METRICS_TEXT = (
     "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: "
-    "max form. Class-incremental, the task is never known at test."
+    "max form. Class-incremental, the task is never known at test. ± is one standard deviation "
+    "over the cells here, not an interval."
 )
 COST_TEXT = (
     "FLOPs count the query's forward pass although it is shared between methods. Times are of the "
-    "machine that ran the cells, with the query cache as it happened to be."
+    "machines named under Environments, and shorter where an earlier cell had left query features "
+    "in the cache: they are no fair comparison of rows."
 )
 MOVEMENT_TEXT = (
-    "What training did: size of the prompts after the last task, how much a task changes them "
-    "relative to it, and drift (1 - cosine) of earlier tasks' features as the head reads them. A "
-    "row flagged HARDLY MOVED is in effect a linear head."
+    "What training did: the size of the prompts after the last task (prompt_rms), their change by "
+    "a task as a share of it (relative_change), and the drift of earlier tasks' features as the "
+    "head reads them (feature_drift, 1 - cosine). HARDLY MOVED: relative_change is below "
+    f"{tables.MIN_RELATIVE_CHANGE:g}, so the prompts learned next to nothing."
 )
 NO_SELECTION = (
     "Which prompts were chosen: not recorded in these runs (no selection.csv), or no row selects."
@@ -240,8 +244,8 @@ def _curves(results: Results, drawn: dict[str, list[HtmlFigure]]) -> Section:
         if f'data-row="{escape(m, QUOTE)}"' in in_figures
     ]
     left_out = figures.what_is_left_out(results)
-    blocks = [*([Rows(chosen)] if chosen else []), *drawn[figures.CURVES]]
-    return Section("Curves", [*blocks, *([Text(left_out)] if left_out else [])])
+    blocks = [*([Text(left_out)] if left_out else []), *([Rows(chosen)] if chosen else [])]
+    return Section("Curves", [*blocks, *drawn[figures.CURVES]])
 
 
 def _css(colour: Any) -> str:

@@ -13,7 +13,7 @@ def verdict(results: Results) -> str:
     """In a sentence; "" where nothing is published to compare with, or no cell is of its recipe."""
     folder = results.folders.get(results.suite)
     if folder is None or folder.parent.name == REFERENCE:
-        return "These are the published results" if folder else ""
+        return "These are the results that this repository holds" if folder else ""
     found = reference_folders(folder.parent, results.suite)
     file = EXPECTED / f"{results.suite}.csv"
     if not found or not file.is_file():

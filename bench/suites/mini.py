@@ -11,8 +11,8 @@ beside = ["references"]
 
 # With the rows of references there are more than one figure can show.
 figure_rows = [
-    *("hlgp", "l2p", "l2p++", "deep-l2p++", "dualprompt", "coda-prompt", "oneprompt"),
-    *("linear", "ncm", "linear-ncm", "finetune++", "finetune", "joint-linear", "joint-prompt"),
+    *("hlgp", "l2p", "l2p++", "dualprompt", "coda-prompt", "caprompt", "vq-prompt", "nsp", "ovor"),
+    *("ranpac", "slca", "oneprompt", "linear", "ncm", "joint-linear", "joint-prompt"),
 ]
 
 rows = _base_.methods
