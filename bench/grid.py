@@ -19,20 +19,18 @@ from pathlib import Path
 from typing import IO
 from zlib import crc32
 
-from tabulate import tabulate
-
 from bench import cli
 from bench.code import code_sha
 from bench.config.spec import RunSpec
-from bench.config.suite import REGRESSION, SUITES, Suite, load_suite, suite_names
+from bench.config.suite import REGRESSION, Suite, load_suite
 from bench.data.missing import require_files
 from bench.errors import Busy, UsageError
-from bench.launch import options, slurm
+from bench.launch import listing, options, slurm
 from bench.launch.display import make_display
 from bench.launch.pool import Pool, Worker, check_cells, rounds_of, run_local
 from bench.launch.status import status
 from bench.launch.track import require_tracker
-from bench.paths import EXPECTED, PROJECT, REFERENCE, cache_dir, reference_folders
+from bench.paths import EXPECTED, REFERENCE, cache_dir, reference_folders
 from bench.store import merge
 from bench.store.archive import pack, packed
 from bench.store.codes import Codes
@@ -41,7 +39,7 @@ from bench.store.facts import SuiteFacts, write_facts
 from bench.store.files import file_time
 from bench.store.locks import locked
 from bench.store.rundir import RunDir
-from bench.store.tables import NOT_RECORDED, PUBLISHED, TABLES, read_csv, read_runs
+from bench.store.tables import NOT_RECORDED, PUBLISHED, read_csv, read_runs
 
 WORK_PER_REPORT = 5  # seconds of cells between two reports of a running grid, per second of report
 CLOCK_SECONDS = 60  # by which the clocks of two machines may differ without a word
@@ -52,7 +50,7 @@ def main() -> int:
         return merge.main(sys.argv[2:])
     args = options.parse(__doc__.split("\n\n")[0])
     if args.list:
-        print(suite_list())
+        print(listing.suite_list())
         return cli.FINE
     suite = load_suite(args.suite, args.overrides, args.name)
     if args.rate and not args.dry_run:
@@ -79,7 +77,7 @@ def main() -> int:
     left = [cell for cell in chosen if cell.run_id in stale or cell in left]
     left = [cell for cell in left if cell.run_id not in kept]
     if args.dry_run:
-        print(_plan(chosen, left, stale, args))
+        print(listing.plan(chosen, left, stale, args))
         return cli.FINE
     if args.launcher == "print":
         for cell in left:
@@ -164,44 +162,6 @@ def _stale(results: Path, cells: list[RunSpec], kept: dict[str, TableRows]) -> l
         if code and not codes.same(cell.suite, cell.type, code, today):
             stale.append(cell.run_id)
     return stale
-
-
-def suite_list() -> str:
-    """The suites, each with its first sentence, its number of cells and its time."""
-    rows = []
-    for name in suite_names():
-        suite = load_suite(name)
-        rows.append([name, len(suite.cells), _time_of(name), suite.doc])
-    note = "minutes: of the published cells, on two cores; PFLOP: what it costs, not run yet"
-    return f"{tabulate(rows, ['suite', 'cells', 'time', ''], disable_numparse=True)}\n{note}"
-
-
-def _time_of(suite: str) -> str:
-    """Measured minutes of a published suite on two cores, else the cost in its docstring."""
-    file = PROJECT / "results" / REFERENCE / suite / "timing.csv"
-    if file.is_file():
-        rows = read_csv(file, TABLES["timing"])
-        seconds = sum(float(row["train_seconds"]) + float(row["eval_seconds"]) for row in rows)
-        return f"{seconds / 60 / 2:.0f} min"
-    found = re.search(r"^Cost: ([^,]|,(?=[0-9]))*PFLOP", (SUITES / f"{suite}.py").read_text(), re.M)
-    return found[0].removeprefix("Cost: ").replace("at least", ">=") if found else ""
-
-
-def _plan(
-    chosen: list[RunSpec], left: list[RunSpec], stale: list[str], args: argparse.Namespace
-) -> str:
-    """Each cell with its state, and the cost of those that are left."""
-    lines = []
-    for cell in chosen:
-        state = RunDir.of(args.results, cell).state()["status"] if cell in left else "done"
-        state = "stale" if cell.run_id in stale else state
-        lines.append(f"{state:12} {cell.run_id}")
-    if left:
-        from bench.cost import suite as cost  # imports torch, which nothing else here needs
-
-        lines += ["", f"left to run: {len(left)} of {len(chosen)} cells"]
-        lines.append(cost.table(left, args.rate, args.jobs or 1))
-    return "\n".join(lines)
 
 
 def _folders_written(args: argparse.Namespace, folder: Path) -> list[Path]:

@@ -13,6 +13,7 @@ from bench.config.arguments import add_suite_arguments
 from bench.config.spec import BackboneSpec, DataSpec, TrainSpec, make
 from bench.config.suite import load_suite, suite_names
 from bench.errors import UsageError
+from bench.launch.listing import suite_list
 from bench.method import method_class
 
 anything = st.one_of(
@@ -159,6 +160,14 @@ def test_every_suite_begins_with_a_sentence():
     assert all(doc.endswith((".", "?")) and len(doc) < 200 for doc in docs.values())
     assert docs["mini"].startswith("The embedded benchmarks")
     assert docs["imagenet_r_pilot"].startswith("Split ImageNet-R (Hendrycks et al. 2021), 10 tasks")
+
+
+def test_the_list_has_every_suite_with_its_time():
+    lines = suite_list().splitlines()
+    assert {line.split()[0] for line in lines[2:-1]} == set(suite_names())
+    times = {line.split()[0]: line.split()[2:4] for line in lines[2:-1]}
+    assert times["mini"][1] == times["ablation"][1] == "min"
+    assert times["cub200_pilot"][1] == "PFLOP"
 
 
 def test_what_the_report_of_a_suite_shows(tmp_path):

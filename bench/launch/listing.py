@@ -1,0 +1,52 @@
+"""What `bench.grid` says without running anything: the suites, and a suite's cells and cost."""
+
+from __future__ import annotations
+
+import argparse
+import re
+
+from tabulate import tabulate
+
+from bench.config.spec import RunSpec
+from bench.config.suite import SUITES, load_suite, suite_names
+from bench.paths import PROJECT, REFERENCE
+from bench.store.rundir import RunDir
+from bench.store.tables import LATER_COLUMNS, TABLES, read_csv
+
+
+def suite_list() -> str:
+    """The suites, each with its first sentence, its number of cells and its time."""
+    rows = []
+    for name in suite_names():
+        suite = load_suite(name)
+        rows.append([name, len(suite.cells), _time_of(name), suite.doc])
+    note = "minutes: of the published cells, on two cores; PFLOP: what it costs, not run yet"
+    return f"{tabulate(rows, ['suite', 'cells', 'time', ''], disable_numparse=True)}\n{note}"
+
+
+def _time_of(suite: str) -> str:
+    """Measured minutes of a published suite on two cores, else the cost in its docstring."""
+    file = PROJECT / "results" / REFERENCE / suite / "timing.csv"
+    if file.is_file():
+        rows = read_csv(file, TABLES["timing"], LATER_COLUMNS["timing"])
+        seconds = sum(float(row["train_seconds"]) + float(row["eval_seconds"]) for row in rows)
+        return f"{seconds / 60 / 2:.0f} min"
+    found = re.search(r"^Cost: ([^,]|,(?=[0-9]))*PFLOP", (SUITES / f"{suite}.py").read_text(), re.M)
+    return found[0].removeprefix("Cost: ").replace("at least", ">=") if found else ""
+
+
+def plan(
+    chosen: list[RunSpec], left: list[RunSpec], stale: list[str], args: argparse.Namespace
+) -> str:
+    """Each cell with its state, and the cost of those that are left."""
+    lines = []
+    for cell in chosen:
+        state = RunDir.of(args.results, cell).state()["status"] if cell in left else "done"
+        state = "stale" if cell.run_id in stale else state
+        lines.append(f"{state:12} {cell.run_id}")
+    if left:
+        from bench.cost import suite as cost  # imports torch, which nothing else here needs
+
+        lines += ["", f"left to run: {len(left)} of {len(chosen)} cells"]
+        lines.append(cost.table(left, args.rate, args.jobs or 1))
+    return "\n".join(lines)
