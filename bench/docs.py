@@ -36,7 +36,7 @@ SHELL = re.compile(r"```(?:bash|sh)\n(.*?)```", re.S)
 FRONT_ROWS = ("hlgp", "l2p", "dualprompt", "coda-prompt", "linear", "joint-linear")
 COMPARED = (
     *("hlgp-matched", "hlgp-independent", "l2p", "l2p++", "dualprompt", "coda-prompt"),
-    *("oneprompt", "linear"),
+    *("oneprompt", "caprompt", "vq-prompt", "nsp", "ovor", "slca", "linear"),
 )
 LEVEL = 0.05
 NONE = "–"  # what a table says of a row without cells
