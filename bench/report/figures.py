@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import io
 import multiprocessing
 import sys
@@ -244,6 +245,7 @@ def side_by_side(
     takes longer than a figure. macOS can fork, but its libraries do not survive it.
     """
     planned = list(figures)
+    gc.freeze()  # what is there by now is no garbage: it is neither searched again nor copied
     processes = min(cores(), len(planned)) if sys.platform.startswith("linux") else 1
     if processes < 2:
         return [(one, work(one)) for one in planned]

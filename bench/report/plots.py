@@ -10,6 +10,7 @@ import pandas as pd
 import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.report.frames import Results
 from bench.report.look import Look, draw_matrix, legend, legend_of_lines, looks, panels, plt, tip
@@ -231,13 +232,22 @@ def accuracy_against_cost(results: Results) -> Figure:
         axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
         axis.set(xlabel=title, ylabel="FAA (%)")
         if here[column].max() > WIDE * max(here[column].min(), 0):
-            axis.set_xscale("log")
+            _log_scale(axis)
     handles: dict[str, Any] = {}
     for axis in axes:
         found, names = axis.get_legend_handles_labels()
         handles |= dict(zip(names, found, strict=True))
     legend(figure, list(handles.values()))
     return figure
+
+
+def _log_scale(axis: Axes) -> None:
+    """A log axis with plain numbers: powers of ten take long to typeset."""
+    axis.set_xscale("log")
+    low, high = axis.get_xlim()
+    axis.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 30 * low else (1, 2, 5)))
+    axis.xaxis.set_major_formatter(lambda value, place: f"{value:,.10g}")
+    axis.xaxis.set_minor_formatter(NullFormatter())
 
 
 def ranks(results: Results, scores: pd.DataFrame) -> Figure:
