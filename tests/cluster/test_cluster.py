@@ -190,13 +190,18 @@ class Site:
         self.cluster.until(lambda: any(any(self.folder.glob(place)) for place in places))
 
     def ended(self) -> None:
-        """Wait until nothing is queued. A requeued element need not wait its two minutes."""
+        """Wait until nothing is queued. A requeued element need not wait its two minutes, but some
+        seconds: a node refuses the credential that has just been revoked there.
+        """
+        seen: dict[str, float] = {}
 
         def nothing_is_queued() -> bool:
             lines = self.cluster.slurm("squeue", "-h", "-r", "-o", "%i %r").splitlines()
             for job, reason in (line.split(maxsplit=1) for line in lines):
-                if reason.strip("()") == "BeginTime":
+                waits = reason.strip("()") == "BeginTime"
+                if waits and time.monotonic() - seen.setdefault(job, time.monotonic()) > 5:
                     self.cluster.slurm("scontrol", "update", f"jobid={job}", "StartTime=now")
+                    del seen[job]
             return not lines
 
         self.cluster.until(nothing_is_queued)
