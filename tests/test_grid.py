@@ -20,6 +20,7 @@ from bench import hardware
 from bench.grid import _check_writable
 from bench.launch import pool
 from bench.launch.display import make_display
+from bench.store.archive import pack
 from bench.store.collect import collect
 from bench.store.rundir import FIXED_COLUMNS
 
@@ -181,6 +182,22 @@ def test_packed_runs_stay_finished(command, tmp_path):
     assert "archive/2.zip: 2" in command(*words, "--collect", "--archive", check=0).stderr
     (folder / "archive" / "2.zip").write_bytes(b"torn")
     assert "archive/2.zip: cannot be read" in command(*words, "--status", check=2).stderr
+
+
+def test_runs_are_packed_beside_another_grid(tiny_spec, run, tmp_path):
+    """What another grid finished since the tables were written stays; what it ran is not lost."""
+    results, other = tmp_path / "results", replace(tiny_spec, order_seed=2)
+    run(tiny_spec)
+    collect(results, [tiny_spec, other])
+    run(other)
+    folder = results / tiny_spec.suite
+    assert "1 finished runs" in pack(results, [tiny_spec, other])
+    assert [one.name for one in folder.glob("runs/*")] == [other.run_id]
+    assert not list(folder.glob("archive/.*")), "nothing half removed"
+    counts = collect(results, [tiny_spec, other], [folder], rerun=[tiny_spec.run_id, other.run_id])
+    assert counts == {"done": 2}
+    assert "2.zip: 1 finished runs" in pack(results, [tiny_spec, other])
+    assert collect(results, [tiny_spec, other], [folder]) == {"done": 2}
 
 
 def test_clocks_apart_are_said(tmp_path, monkeypatch, capsys):

@@ -10,6 +10,7 @@ import pandas as pd
 from markupsafe import Markup
 
 from bench.report.frames import Results
+from bench.report.matrices import mean_matrix
 from bench.report.page import (
     Code,
     Files,
@@ -22,7 +23,6 @@ from bench.report.page import (
     link,
     page,
 )
-from bench.report.plots import mean_matrix
 from bench.report.rows import label, row_of
 from bench.report.tables import METRIC_TITLES
 from bench.store.archive import text_of

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import io
 import multiprocessing
 import sys
@@ -21,7 +20,7 @@ from matplotlib.transforms import Bbox
 from PIL import Image
 
 from bench.hardware import cores
-from bench.report import alignment, plots
+from bench.report import alignment, matrices, plots
 from bench.report.frames import Results
 from bench.report.look import Paper, plt, style, with_tips
 from bench.report.rows import kind_of, label, row_of
@@ -103,8 +102,8 @@ def all_figures(results: Results, paper: Paper | None = None) -> Iterator[Planne
     elif shown is not None:
         yield from _of_all_rows(shown, faa[faa["method"].isin(shown.methods)], results)
     for name, caption, draw in (
-        ("similarity", SIMILARITY, plots.prompt_similarity),
-        ("selection", SELECTION, plots.prompt_selection),
+        ("similarity", SIMILARITY, matrices.prompt_similarity),
+        ("selection", SELECTION, matrices.prompt_selection),
     ):
         data = getattr(results, name)
         if 0 < data["method"].nunique() <= MAX_PANELS:
@@ -128,7 +127,9 @@ def _of_all_rows(results: Results, faa: pd.DataFrame, whole: Results) -> Iterato
         )
     if any(kind_of(results.protocol, method) != "joint" for method in results.methods):
         data = matrix_data(results)
-        yield PlannedFigure("matrices", MATRICES, partial(plots.accuracy_matrices, results), data)
+        yield PlannedFigure(
+            "matrices", MATRICES, partial(matrices.accuracy_matrices, results), data
+        )
     table = scores(whole)
     if whole.reference and not why_no_ranks(table):
         data = table.rename_axis("benchmark").reset_index()
@@ -153,7 +154,7 @@ def matrix_data(results: Results) -> pd.DataFrame:
     rows = []
     for benchmark in results.benchmarks:
         for method in results.methods:
-            mean = plots.mean_matrix(results, benchmark, method)
+            mean = matrices.mean_matrix(results, benchmark, method)
             for after in range(0 if mean is None else len(mean)):
                 for task in range(after + 1):
                     if mean[after, task] == mean[after, task]:  # type: ignore[index]
@@ -245,7 +246,6 @@ def side_by_side(
     takes longer than a figure. macOS can fork, but its libraries do not survive it.
     """
     planned = list(figures)
-    gc.freeze()  # what is there by now is no garbage: it is neither searched again nor copied
     processes = min(cores(), len(planned)) if sys.platform.startswith("linux") else 1
     if processes < 2:
         return [(one, work(one)) for one in planned]

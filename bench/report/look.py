@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -11,7 +10,6 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
-import numpy as np
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
@@ -21,7 +19,6 @@ from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, kind_of, label, row_of
 
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
-MAX_TICKS = 6  # more labels than that run into each other
 NARROWEST = 1.6  # inches of a panel on paper
 TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^"]*)">')
 CELLS = re.compile(
@@ -159,33 +156,6 @@ def legend(figure: Figure, handles: list[Any], small: bool = False) -> None:
     elif empty and small:
         where = {"bbox_to_anchor": empty[0].get_position().get_points()[0], "loc": "lower left"}
     figure.legend(handles=handles, frameon=False, handlelength=3, **where)
-
-
-def draw_matrix(
-    axis: Axes,
-    values: np.ndarray,
-    names: tuple[Iterable[Any], Iterable[Any]],
-    colours: str,
-    limits: tuple[float, float],
-    said: str,
-) -> None:
-    """A matrix as colours; names of its rows, of its columns. (seaborn's heatmap draws the whole
-    figure anew per panel.)
-
-    said: what a cell says on hover, with places for its row, column and value. A zero and a cell
-    without a value say nothing.
-    """
-    names = list(names[0]), list(names[1])
-    image = axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
-    texts = [
-        said.format(names[0][row], names[1][column], value) if abs(value) > 0 else ""
-        for (row, column), value in np.ndenumerate(values)
-    ]
-    image.set_gid(f"cells|{len(names[1])}|{'|'.join(texts)}")
-    for set_ticks, some in zip((axis.set_yticks, axis.set_xticks), names, strict=True):
-        named = list(enumerate(map(str, some)))
-        set_ticks(*zip(*named[:: max(1, round(len(named) / MAX_TICKS))], strict=True))
-    axis.grid(visible=False)
 
 
 def tip(artist: Artist, method: str, text: str, stays: bool = False) -> None:

@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.report.frames import Results
-from bench.report.look import Look, draw_matrix, legend, legend_of_lines, looks, panels, plt, tip
+from bench.report.look import Look, legend, legend_of_lines, looks, panels, plt, tip
 from bench.report.rows import label, row_of
 from bench.report.tables import cost_of_rows, select
 from bench.stats import critical_difference, half_width
@@ -21,9 +21,6 @@ from bench.stats import critical_difference, half_width
 GREY = "#c4c4c4"  # of rows in the background
 MARKERS = {"method": "o", "reference": "s", "joint": "^"}
 MIN_PARAMETERS = 300.0  # left edge of a log axis, for rows that train nothing
-MAX_TASKS_WITH_NUMBERS, MAX_PANELS_WITH_NUMBERS = 10, 12  # of accuracy matrices that say values
-MAX_MATRICES = 4  # of a benchmark
-DARK_CELL = 65  # accuracy below which a cell is so dark that its number is white
 MAX_CHARACTERS = 24  # of one axis' labels; more of them are rotated
 WIDE = 3  # costs that differ by more than this are on a log scale
 COSTS = {  # columns of tables.cost_of_rows
@@ -162,48 +159,6 @@ def forgetting_data(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run_id", "benchmark", "method", "task", "forgetting"])
 
 
-def accuracy_matrices(results: Results) -> Figure:
-    """Accuracy on each task after each task, mean over cells: a line of panels a benchmark.
-
-    Of the rows in front alone; those of every row are on its page.
-    """
-    look = {m: one for m, one in looks(results).items() if one.kind != "joint"}
-    methods = ([m for m, one in look.items() if one.front] or [*look])[:MAX_MATRICES]
-    figure, axes = panels(len(results.benchmarks) * len(methods), 2.5, 2.2, len(methods))
-    pairs = [(benchmark, method) for benchmark in results.benchmarks for method in methods]
-    for axis, (benchmark, method) in zip(axes, pairs, strict=False):
-        mean = mean_matrix(results, benchmark, method)
-        if mean is None:
-            axis.set_visible(False)
-            continue
-        tasks = range(1, len(mean) + 1)
-        said = "after task {}, task {}: {:.1f}"
-        draw_matrix(axis, mean, (tasks, tasks), "viridis", (0, 100), said)
-        if len(mean) <= MAX_TASKS_WITH_NUMBERS and len(pairs) <= MAX_PANELS_WITH_NUMBERS:
-            _write_numbers(axis, mean)
-        axis.set_title(f"{row_of(method).short}, {benchmark}", size="small")
-    for axis in axes[-len(methods) :]:
-        axis.set_xlabel("task tested")
-    for axis in axes[:: len(methods)]:
-        axis.set_ylabel("after task")
-    figure.tight_layout()
-    return figure
-
-
-def mean_matrix(results: Results, benchmark: str, method: str) -> np.ndarray | None:
-    """(tasks, tasks) in percent, mean over the cells of a row; None without any."""
-    cells = select(results, benchmark, method, "class")
-    matrices = [results.matrices[run, "class"] for run in cells["run_id"]] if len(cells) else []
-    return 100 * np.mean(matrices, axis=0) if matrices else None
-
-
-def _write_numbers(axis: Axes, matrix: np.ndarray) -> None:
-    for (after, task), value in np.ndenumerate(matrix):
-        if not np.isnan(value):
-            colour = "w" if value < DARK_CELL else "k"
-            axis.text(task, after, f"{value:.0f}", ha="center", va="center", size=6, color=colour)
-
-
 def accuracy_against_cost(results: Results) -> Figure:
     """Final average accuracy against each cost, both the mean over benchmarks.
 
@@ -307,58 +262,6 @@ def feature_drift(results: Results) -> Figure:
         axis.set(ylim=(0, None))
     drawn = set(drift["method"])
     legend_of_lines(figure, {m: one._replace(marker="") for m, one in look.items() if m in drawn})
-    return figure
-
-
-def prompt_similarity(results: Results) -> Figure:
-    """Cosine between the prompts of every two layers after the last task, mean over all cells."""
-    methods = [m for m in results.methods if m in set(results.similarity["method"])]
-    figure, axes = panels(len(methods), 2.6, 2.3, 4)
-    for axis, method in zip(axes, methods, strict=False):
-        rows = results.similarity[results.similarity["method"] == method]
-        half = rows.pivot_table(index="layer", columns="other", values="cosine")
-        layers = sorted(set(half.index) | set(half.columns))
-        square = half.reindex(index=layers, columns=layers)
-        square = square.combine_first(square.T)
-        said = "layers {} and {}: {:.2f}"
-        names = [layer + 1 for layer in layers]  # from 1, as in every figure
-        draw_matrix(axis, square.to_numpy(), (names, names), "vlag", (-1, 1), said)
-        axis.set_facecolor(GREY)
-        axis.set(title=row_of(method).short, xlabel="layer", ylabel="layer")
-    figure.tight_layout()
-    figure.colorbar(axes[0].images[0], ax=list(axes), label="cosine", shrink=0.8)
-    return figure
-
-
-def prompt_selection(results: Results) -> Figure:
-    """How often each prompt was chosen for each task's test images after the last task.
-
-    Mean over cells: a line of panels a row, a panel a benchmark.
-    """
-    methods = [m for m in results.methods if m in set(results.selection["method"])]
-    columns = len(results.benchmarks)
-    figure, axes = panels(len(methods) * columns, 2.3, 2.0, columns)
-    pairs = [(method, benchmark) for method in methods for benchmark in results.benchmarks]
-    groups = dict(list(results.selection.groupby(["method", "benchmark"], sort=False)))
-    for axis, pair in zip(axes, pairs, strict=False):
-        if (group := groups.get(pair)) is None:
-            axis.set_visible(False)
-            continue
-        cells = group["run_id"].nunique()
-        table = group.pivot_table(
-            index="eval_task", columns="prompt", values="share", aggfunc="sum", fill_value=0
-        )
-        table = table.reindex(columns=range(1, table.columns.max() + 1), fill_value=0) / cells
-        values = table.to_numpy()
-        said = "task {}, prompt {}: {:.3f}"
-        names = (table.index, table.columns)
-        draw_matrix(axis, values, names, "mako_r", (0, values.max()), said)
-        axis.set_title(f"{row_of(pair[0]).short}, {pair[1]}", size="small")
-    for axis in axes[-columns:]:
-        axis.set_xlabel("prompt")
-    for axis in axes[::columns]:
-        axis.set_ylabel("task tested")
-    figure.tight_layout()
     return figure
 
 

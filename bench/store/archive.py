@@ -17,7 +17,9 @@ from typing import BinaryIO
 
 from bench.config.spec import RunSpec
 from bench.errors import Busy, UsageError
+from bench.store.collect import rows_of_done
 from bench.store.files import write_atomic
+from bench.store.locks import locked
 from bench.store.rundir import LOCK, RunDir
 
 FOLDER = "archive"
@@ -43,22 +45,31 @@ def packed(folder: Path) -> dict[str, Path]:
 def pack(results: Path, cells: Iterable[RunSpec]) -> str:
     """Move the finished runs of cells of one suite into a new archive; returns what to say.
 
-    To be called after their tables were written. A run goes when the archive is on disk; one that
-    another process holds stays.
+    Only those whose rows are in the suite's tables: another grid may have finished one since they
+    were written. A run goes when the archive is on disk; one that another process holds stays.
     """
-    runs = [run for cell in cells if (run := RunDir.of(results, cell)).done()]
-    if not runs:
-        return "nothing to pack"
-    before = archives(runs[0].path.parent.parent)
-    number = int(before[-1].stem) + 1 if before else 1
-    file = runs[0].path.parent.parent / FOLDER / f"{number}.zip"
-    seals = [(run.path / "DONE").read_bytes() for run in runs]
-    write_atomic(file, lambda stream: _write(stream, runs))
-    for run, seal in zip(runs, seals, strict=True):
-        with contextlib.suppress(Busy), run.lock():
-            if run.done() and (run.path / "DONE").read_bytes() == seal:
-                shutil.rmtree(run.path)
+    cells = list(cells)
+    folder = results / cells[0].suite
+    with locked(folder / ".lock"):  # nobody collects meanwhile
+        in_tables = rows_of_done(folder, cells)
+        runs = [RunDir.of(results, cell) for cell in cells if cell.run_id in in_tables]
+        runs = [run for run in runs if run.done()]
+        if not runs:
+            return "nothing to pack"
+        before = archives(folder)
+        file = folder / FOLDER / f"{int(before[-1].stem) + 1 if before else 1}.zip"
+        write_atomic(file, lambda stream: _write(stream, runs))
+        for run in runs:
+            with contextlib.suppress(Busy), run.lock():
+                _remove(run, file.parent / f".{run.path.name}")
     return f"{file}: {len(runs)} finished runs are packed"
+
+
+def _remove(run: RunDir, aside: Path) -> None:
+    """Out of the way at once: a grid that starts meanwhile must not see half of a run."""
+    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed here
+    run.path.rename(aside)
+    shutil.rmtree(aside)
 
 
 def _write(stream: BinaryIO, runs: Iterable[RunDir]) -> None:

@@ -135,7 +135,7 @@ def collect(
     A cell that is not done has a row in runs.csv, with its status and reason, and no other row.
     keep: folders with tables of this suite; a cell that is done there, and has no run of its own
     here, keeps its rows. Where several have it the first one counts. rerun: the run_id of each cell
-    that was run now, so that older rows of it do not count.
+    that was run now, so that older rows of it do not count, unless its run was packed meanwhile.
     """
     cells = list(cells)
     folder = results / cells[0].suite
@@ -145,7 +145,8 @@ def collect(
         kept: dict[str, TableRows] = {}
         for source in keep:
             kept = rows_of_done(source, cells) | kept
-        kept = {run_id: rows for run_id, rows in kept.items() if run_id not in rerun}
+        again = {run_id for run_id in rerun if (folder / "runs" / run_id).is_dir()}
+        kept = {run_id: rows for run_id, rows in kept.items() if run_id not in again}
         found = [rows_of_run(RunDir.of(results, spec), kept.get(spec.run_id)) for spec in cells]
         runs = [
             identity(spec)
