@@ -19,7 +19,7 @@ from dataset_files import CONTENT, serving, write
 from fault_cell import files_of
 from hypothesis import settings
 
-from bench.backbone.vit import FrozenViT, load_backbone
+from bench.backbone.vit import FrozenViT, build_vit, load_backbone
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
 from bench.engine import run as engine
 
@@ -47,6 +47,19 @@ def photographs(name: str) -> Path:
 def table(path: Path) -> list[dict[str, str]]:
     """The rows of a CSV file."""
     return list(csv.DictReader(path.read_text().splitlines()))
+
+
+SMALL = BackboneSpec(
+    name="vit", checkpoint="random", image_size=16, patch=8, width=24, depth=2, heads=2
+)
+
+
+def random_model(name: str, size: int):
+    torch.manual_seed(3)
+    vit = build_vit(BackboneSpec(name=name, image_size=size)).eval()
+    for parameter in vit.parameters():
+        torch.nn.init.normal_(parameter, std=0.05)
+    return vit
 
 
 @pytest.fixture(scope="session", autouse=True)
