@@ -18,6 +18,7 @@ seeds = [1]
 data = dict(test_per_class=10)
 backbone = dict(image_size=70)
 train = dict(epochs=2)
+align = dict(covariance="full", lr=0.1, temperature=0.3)
 
 rows = _base_.methods
 head = 0.01
@@ -32,9 +33,9 @@ methods = dict(
     },
     **{name: rows[name] for name in ("l2p++", "dualprompt", "coda-prompt", "oneprompt")},
     **{
-        "caprompt": dict(type="caprompt", train=dict(prompt_lr=0.03, head_lr=head)),
+        "caprompt": dict(type="caprompt", train=dict(prompt_lr=0.1, head_lr=head)),
         "nsp": dict(
-            type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.03, head_lr=head)
+            type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.01, head_lr=head)
         ),
         "ranpac": dict(type="ranpac", model=dict(projection=2000)),
     },

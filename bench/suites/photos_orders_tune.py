@@ -26,7 +26,7 @@ for name, rates in {
 for name in ("linear", "hlgp"):
     for covariance in ("full", "shared"):
         for rate in (0.01, 0.1):
-            for temperature in (0.1, 0.3):
+            for temperature in (0.1, 0.3, 1.0):
                 searched[f"{name}@{covariance}+{rate}+{temperature}"] = dict(
                     rows[name], align=dict(covariance=covariance, lr=rate, temperature=temperature)
                 )
