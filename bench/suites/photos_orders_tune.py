@@ -11,6 +11,7 @@ _base_ = ["./photos_orders.py"]
 order_seeds = [11]
 seeds = [11]
 data = dict(classes=18, tasks=2, evaluate="validation")
+align = dict(lr=0.01, temperature=0.1)  # the defaults, SLCA's own, where none is searched
 
 rows = _base_.methods
 searched = {"hlgp": rows["hlgp"]}
