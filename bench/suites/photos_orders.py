@@ -20,25 +20,24 @@ backbone = dict(image_size=70)
 train = dict(epochs=2)
 align = dict(covariance="full", lr=0.1, temperature=0.3)
 
-rows = _base_.methods
 head = 0.01
+rows = dict(_base_.methods) | {
+    "hlgp-matched": dict(
+        type="hlgp", model=dict(generator=False), train=dict(prompt_lr=0.15, head_lr=head)
+    ),
+    "caprompt": dict(type="caprompt", train=dict(prompt_lr=0.1, head_lr=head)),
+    "nsp": dict(type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.01, head_lr=head)),
+    "ranpac": dict(type="ranpac", model=dict(projection=2000)),
+}
 methods = dict(
     _delete_=True,
     **{
-        "hlgp": rows["hlgp"],
-        "hlgp-independent": rows["hlgp-independent"],
-        "hlgp-matched": dict(
-            type="hlgp", model=dict(generator=False), train=dict(prompt_lr=0.15, head_lr=head)
-        ),
+        name: rows[name]
+        for name in (
+            *("hlgp", "hlgp-independent", "hlgp-matched", "l2p++", "dualprompt", "coda-prompt"),
+            *("oneprompt", "caprompt", "nsp", "ranpac"),
+            *("linear", "ncm", "joint-linear", "joint-prompt"),
+        )
     },
-    **{name: rows[name] for name in ("l2p++", "dualprompt", "coda-prompt", "oneprompt")},
-    **{
-        "caprompt": dict(type="caprompt", train=dict(prompt_lr=0.1, head_lr=head)),
-        "nsp": dict(
-            type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.01, head_lr=head)
-        ),
-        "ranpac": dict(type="ranpac", model=dict(projection=2000)),
-    },
-    **{name: rows[name] for name in ("linear", "ncm", "joint-linear", "joint-prompt")},
 )
-del rows, head
+del head, rows
