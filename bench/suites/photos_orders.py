@@ -23,7 +23,7 @@ align = dict(covariance="full", lr=0.1, temperature=0.3)
 head = 0.01
 rows = dict(_base_.methods) | {
     "hlgp-matched": dict(
-        type="hlgp", model=dict(generator=False), train=dict(prompt_lr=0.3, head_lr=head)
+        type="hlgp", model=dict(generator=False), train=dict(prompt_lr=0.25, head_lr=head)
     ),
     "caprompt": dict(type="caprompt", train=dict(prompt_lr=0.1, head_lr=head)),
     "nsp": dict(type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.01, head_lr=head)),
