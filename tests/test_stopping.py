@@ -170,13 +170,13 @@ def test_killed_at_twenty_random_instants(name, tiny_spec, tmp_path, undisturbed
     )
 
 
-def failing_io(kind, spec, folder, expected, stride=1):
-    """Fail the first step of writing, then the second, ... until a run has fewer steps.
+def failing_io(kind, spec, folder, expected, first=1, stride=1):
+    """Fail one step of writing, then one that is `stride` later, ... until a run has fewer steps.
 
     Returns how many failures were tried.
     """
     tried = 0
-    for number in range(1, 10_000, stride):
+    for number in range(first, 10_000, stride):
         results = folder / f"{kind}{number}"
         faults.restart()
         os.environ["BENCH_FAIL_IO"] = f"{number}:{kind}"
@@ -205,12 +205,15 @@ def test_a_failing_disk_at_some_steps_of_writing(tiny_spec, tmp_path, undisturbe
 
 @every
 @pytest.mark.parametrize(
-    ("name", "kind"),
-    [("linear", "ENOSPC"), ("linear", "EIO"), ("linear", "SHORT"), ("hlgp", "EIO")],
+    ("name", "kind", "first", "stride"),
+    [("linear", kind, 1, 1) for kind in ("ENOSPC", "EIO", "SHORT")]
+    + [("hlgp", "EIO", first, 4) for first in (1, 2, 3, 4)],  # side by side: it takes minutes
 )
-def test_a_failing_disk_at_every_step_of_writing(name, kind, tiny_spec, tmp_path, undisturbed):
+def test_a_failing_disk_at_every_step_of_writing(
+    name, kind, first, stride, tiny_spec, tmp_path, undisturbed
+):
     spec = cell_of(tiny_spec, name)
-    assert failing_io(kind, spec, tmp_path, undisturbed(spec)) >= 60
+    assert failing_io(kind, spec, tmp_path, undisturbed(spec), first, stride) >= 60 / stride
 
 
 def test_a_disk_that_is_full_is_named(command, tmp_path):
