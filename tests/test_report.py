@@ -328,6 +328,17 @@ def test_rows_on_the_pareto_front():
     assert tables.pareto_front(cost, accuracy).tolist() == [True, True, False, True, False]
 
 
+def test_seconds_of_another_machine_are_not_compared(tmp_path):
+    def ran_on(metrics, runs):
+        for run in runs:
+            run["env_sha"] = "there" if run["method"] == "other_row" else "here"
+
+    table = tables.cost_of_rows(load(write_suite(tmp_path / "s", ran_on))).set_index("method")
+    assert table.loc["hlgp", "train_seconds"] == 2.0
+    assert np.isnan(table.loc["other_row", "train_seconds"])
+    assert table["parameters"].notna().all()
+
+
 def test_the_overview_lists_every_report(tmp_path, no_figures):
     for name in ("a", "b<i>"):
         build(load(write_suite(tmp_path / name)), tmp_path / "out" / name)

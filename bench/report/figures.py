@@ -47,7 +47,8 @@ MATRICES = (
 )
 COST = (
     "Final average accuracy against five costs, each the mean over the benchmarks. Grey line: the "
-    "Pareto front, rows of this figure that no other beats in both; joint rows take no part."
+    "Pareto front, rows of this figure that no other beats in both; joint rows take no part. "
+    "Seconds and memory are of the environment that most cells share; a row without is left out."
 )
 RANKS = (
     "Mean ranks of the methods over the benchmarks. A bar joins those that Nemenyi's test at 5% "

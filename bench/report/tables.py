@@ -236,6 +236,8 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
 
     faa (percent), parameters, gflops_train, gflops_infer, train_seconds (of a cell) and
     peak_memory_mib; front_COST: on the Pareto front of accuracy and this cost (never a joint row).
+    What was measured, seconds and memory, is NaN for rows with a benchmark on which no cell ran in
+    the environment that most cells share: machines differ by more than rows.
     """
     cells = results.cells[results.cells["scenario"] == "class"] if len(results.cells) else None
     costs = ["parameters", "gflops_train", "gflops_infer", "train_seconds", "peak_memory_mib"]
@@ -245,11 +247,13 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
         train_seconds=("train_seconds", "sum"), peak_memory_mib=("peak_memory_mib", "max")
     )
     runs = results.runs.set_index("run_id").join(timing)
+    shared = runs["env_sha"] == runs["env_sha"].mode().iloc[0]
+    runs[list(timing.columns)] = runs[list(timing.columns)].where(shared)
     runs = runs.rename(columns={"params_trainable": "parameters"})[costs]
     runs = runs.apply(pd.to_numeric, errors="coerce")
     means = cells.join(runs, on="run_id").groupby(ROW_KEYS, sort=False)[["faa", *costs]].mean()
     whole = means.groupby("method", sort=False)["faa"].size() == len(results.benchmarks)
-    table = means.groupby("method", sort=False).mean()[whole]
+    table = means.groupby("method", sort=False).agg(pd.Series.mean, skipna=False)[whole]
     table = table.reindex([method for method in results.methods if method in table.index])
     takes_part = [kind_of(results.protocol, method) != "joint" for method in table.index]
     for cost in costs:
