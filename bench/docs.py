@@ -23,7 +23,7 @@ from bench.paths import PROJECT, REFERENCE
 from bench.report.figures import PlannedFigure, save, style
 from bench.report.frames import Results, load
 from bench.report.plots import accuracy_curves
-from bench.report.rows import kind_of, label
+from bench.report.rows import label
 from bench.report.table_files import markdown
 from bench.report.tables import cell_text, select
 from bench.stats import half_width, holm, paired_t, summarise
@@ -61,7 +61,7 @@ def both_heads(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
             for benchmark in results.benchmarks
         ]
         # Of one task, or without a head: nothing is aligned.
-        one = kind_of(results.protocol, method) == "joint" or all(b == NONE for _, b in of_heads)
+        one = results.kinds[method] == "joint" or all(b == NONE for _, b in of_heads)
         lines.append([label(method), *(a if one else f"{a} / {b}" for a, b in of_heads)])
     return pd.DataFrame(lines, columns=["", *results.benchmarks])
 

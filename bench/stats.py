@@ -102,7 +102,13 @@ def half_width(values: Array) -> Array:
     n = values.shape[-1]
     if n < 2:
         return np.full(values.shape[:-1], np.nan)[()]
-    return stats.t.ppf(0.975, n - 1) * values.std(axis=-1, ddof=1) / np.sqrt(n)
+    return _quantile(n - 1) * values.std(axis=-1, ddof=1) / np.sqrt(n)
+
+
+@functools.cache
+def _quantile(freedom: int) -> float:
+    """97.5% of Student's t are below it."""
+    return float(stats.t.ppf(0.975, freedom))
 
 
 def bca_intervals(samples: Sequence[Array], resamples: int = 9999, seed: int = 0) -> Array:

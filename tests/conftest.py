@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm
 from dataset_files import CONTENT, serving, write
 from fault_cell import files_of
 from hypothesis import settings
@@ -22,6 +24,7 @@ from hypothesis import settings
 from bench.backbone.vit import FrozenViT, build_vit, load_backbone
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
 from bench.engine import run as engine
+from bench.launch import pool
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_suite.py"
@@ -33,6 +36,7 @@ torch.set_num_threads(1)
 settings.register_profile("no deadline", deadline=None)  # a busy machine is no failure
 settings.load_profile("no deadline")
 
+READ_AT_START = re.compile("PYTHON|LC_|HF_|BENCH_OFFLINE")
 Command = Callable[..., subprocess.CompletedProcess]
 
 
@@ -66,6 +70,12 @@ def random_model(name: str, size: int):
 def _own_cache(tmp_path_factory):
     """Nothing is read from or left in the user's cache."""
     os.environ["BENCH_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _warm_workers():
+    """Workers of a grid that a test runs in this process."""
+    pool.subprocess = warm  # type: ignore[attr-defined]
 
 
 @pytest.fixture(scope="session")
@@ -108,10 +118,15 @@ def run(tmp_path) -> Callable[..., tuple[dict, Path]]:
 
 @pytest.fixture
 def command(tmp_path) -> Command:
-    """`python -m ...` in a folder of its own, as a user runs it."""
+    """`python -m ...` in a folder of its own, as a user runs it.
+
+    Variables that Python or a library reads when it starts need a Python of their own; others get a
+    process that has imported torch already.
+    """
 
     def go(*words: str, check: int | None = None, **env: str) -> subprocess.CompletedProcess:
-        done = subprocess.run(
+        start = subprocess.run if any(map(READ_AT_START.match, env)) else warm.run
+        done = start(
             [sys.executable, "-m", *words],
             cwd=tmp_path,
             capture_output=True,

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 from multiprocessing.synchronize import Event
 from pathlib import Path
 from typing import Any
 
 import torch
+import warm
 
 from bench import faults
 from bench.config.spec import RunSpec
@@ -16,9 +16,6 @@ from bench.engine import run as engine
 from bench.errors import UsageError
 from bench.store.rundir import RunDir
 from bench.store.tables import TABLES
-
-forks = multiprocessing.get_context("forkserver")
-forks.set_forkserver_preload(["bench.engine.run"])
 
 
 def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment: str) -> None:
@@ -48,8 +45,7 @@ def run(spec: RunSpec, results: Path, ready: Event | None = None, **environment:
 
 def process(spec: RunSpec, results: Path, **environment: str) -> int | None:
     """Run a cell in a process of its own. Returns its exit code, negative for a signal."""
-    child = forks.Process(target=run, args=(spec, results), kwargs=environment)
-    child.start()
+    child = warm.process(run, spec, results, **environment)
     child.join()
     return child.exitcode
 

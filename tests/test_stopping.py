@@ -17,8 +17,9 @@ import time
 from pathlib import Path
 
 import pytest
+import warm
 from conftest import ROOT, TINY, UNTRAINED, cell_of
-from fault_cell import files_of, forks, process
+from fault_cell import files_of, process
 from fault_cell import run as run_here
 
 from bench import faults
@@ -103,9 +104,8 @@ def test_killed_at_each_point_every_method_continues_to_the_same_bytes(
 
 def at_work(spec, folder):
     """A process with everything loaded, or one that has ended because the cell was already done."""
-    ready = forks.Event()
-    child = forks.Process(target=run_here, args=(spec, folder, ready))
-    child.start()
+    ready = warm.forks.Event()
+    child = warm.process(run_here, spec, folder, ready)
     while child.is_alive() and not ready.wait(0.02):
         pass
     return child

@@ -14,8 +14,8 @@ from matplotlib.figure import Figure
 
 from bench.report.frames import Results
 from bench.report.look import legend, looks, panels, tip
-from bench.report.rows import kind_of, label
-from bench.report.tables import ROW_KEYS, movement_table, select
+from bench.report.rows import label
+from bench.report.tables import ROW_KEYS, in_pairs, select
 from bench.stats import half_width
 
 COLUMNS = [*ROW_KEYS, "faa", "faa_aligned", "gain", "half_width_95", "n", "feature_drift"]
@@ -38,24 +38,26 @@ def gains(results: Results) -> pd.DataFrame:
     half width of its 95% t interval over pairs of one cell; feature_drift: of what the head reads,
     mean over tasks (0 for a row on frozen features).
     """
-    drift = movement_table(results).set_index(ROW_KEYS)["feature_drift"]
+    layer = results.movement.groupby(ROW_KEYS)["layer"]
+    read = results.movement[results.movement["layer"] == layer.transform("max")]
+    drift = read.groupby(ROW_KEYS)["feature_drift"].mean()
     rows = []
     for benchmark in results.benchmarks:
         for method in results.methods:
-            if kind_of(results.protocol, method) == "joint":
+            if results.kinds[method] == "joint":
                 continue  # of one task: nothing was aligned
             both = [select(results, benchmark, method, s) for s in ("class", "class-aligned")]
-            pairs = both[0].merge(both[1], on="run_id", suffixes=("", "_aligned"))
-            if not len(pairs):
+            trained, aligned = in_pairs(both[0], both[1], "faa").T
+            if not len(trained):
                 continue
-            gain = (pairs["faa_aligned"] - pairs["faa"]).to_numpy()
+            gain = aligned - trained
             moved = drift.get((benchmark, method), float("nan"))
             rows.append(
                 {
                     "benchmark": benchmark,
                     "method": method,
-                    "faa": pairs["faa"].mean(),
-                    "faa_aligned": pairs["faa_aligned"].mean(),
+                    "faa": trained.mean(),
+                    "faa_aligned": aligned.mean(),
                     "gain": gain.mean(),
                     "half_width_95": float(half_width(gain)),
                     "n": len(gain),

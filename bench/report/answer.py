@@ -17,9 +17,9 @@ from markupsafe import Markup
 
 from bench.report.frames import Results
 from bench.report.page import HtmlTable
-from bench.report.rows import kind_of, label, row_of
+from bench.report.rows import label, row_of
 from bench.report.table_files import escape_latex
-from bench.report.tables import MARK, select
+from bench.report.tables import MARK, in_pairs, select
 from bench.stats import half_width, holm, paired_t, summarise
 
 LEVEL = 0.05
@@ -54,7 +54,7 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
     sign = -1 if metric == "forgetting" else 1
     rows: dict[str, list[str]] = {kind: [] for kind in KINDS}
     for method in results.methods:
-        rows[kind_of(results.protocol, method)].append(method)
+        rows[results.kinds[method]].append(method)
     standings: dict[tuple[str, str], Standing] = {}
     for benchmark in results.benchmarks:
         cells = {m: select(results, benchmark, m, scenario) for m in results.methods}
@@ -85,9 +85,8 @@ def _ranked(standing: Standing, p: float, rank: str) -> Standing:
 
 
 def _p(best: pd.DataFrame, other: pd.DataFrame, metric: str) -> float:
-    both = best.merge(other, on=["order_seed", "seed"])
-    pairs = both[[f"{metric}_x", f"{metric}_y"]].dropna().to_numpy()
-    return paired_t(pairs[:, 0], pairs[:, 1])
+    pairs = in_pairs(best, other, metric)
+    return paired_t(*pairs[~np.isnan(pairs).any(axis=1)].T)
 
 
 def exact(found: Answer) -> pd.DataFrame:

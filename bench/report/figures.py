@@ -23,7 +23,7 @@ from bench.hardware import cores
 from bench.report import alignment, matrices, plots
 from bench.report.frames import Results
 from bench.report.look import Paper, plt, style, with_tips
-from bench.report.rows import kind_of, label, row_of
+from bench.report.rows import label, row_of
 from bench.report.table_files import csv_text
 from bench.report.tables import cost_of_rows, scores
 from bench.store.files import write_bytes, write_text
@@ -126,7 +126,7 @@ def _of_all_rows(results: Results, faa: pd.DataFrame, whole: Results) -> Iterato
         yield PlannedFigure(
             "forgetting", FORGETTING, partial(plots.forgetting_per_task, results), data
         )
-    if any(kind_of(results.protocol, method) != "joint" for method in results.methods):
+    if any(kind != "joint" for kind in results.kinds.values()):
         data = matrix_data(results)
         yield PlannedFigure(
             "matrices", MATRICES, partial(matrices.accuracy_matrices, results), data
@@ -211,6 +211,7 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
     Returns the files, and the text of the SVG.
     """
     figure, name = planned.draw(), planned.name
+    figure.set_layout_engine(None)  # it is laid out: else all is drawn once more for each format
     written = {folder / f"{name}.png": ""}
     box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])  # once for all formats
     png = _bytes_of(figure, "png", box)

@@ -16,6 +16,7 @@ from bench.errors import UsageError
 from bench.report import checks
 from bench.report.beside import joined
 from bench.report.codes import of_other_code
+from bench.report.rows import row_of
 from bench.store.codes import Codes
 from bench.store.facts import read_facts
 from bench.store.tables import (
@@ -84,6 +85,13 @@ class Results:
             return {}
         cells = self.cells.sort_values(["order_seed", "seed"], kind="stable")
         return dict(list(cells.groupby(["benchmark", "method", "scenario"], sort=False)))
+
+    @cached_property
+    def kinds(self) -> dict[str, str]:
+        """Each row's kind: joint if protocol.csv says so, else as in rows.csv."""
+        joint = self.protocol[self.protocol["key"] == "train.joint"]
+        of_all_classes = set(joint.loc[joint["value"] == "True", "method"])
+        return {m: "joint" if m in of_all_classes else row_of(m).kind for m in self.methods}
 
     def types(self) -> dict[str, str]:
         """The method's file of each row: l2p_plus for l2p++."""

@@ -16,7 +16,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.rows import FRONT, Row, kind_of, label, row_of
+from bench.report.rows import FRONT, Row, label, row_of
 
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 NARROWEST = 1.6  # inches of a panel on paper
@@ -82,7 +82,6 @@ def style(paper: Paper | None = None) -> None:
 def looks(results: Results) -> dict[str, Look]:
     """The look of each row: its own in rows.csv, else a plain line in the palette's next colour."""
     rows = {method: row_of(method) for method in results.methods}
-    kinds = {method: kind_of(results.protocol, method) for method in rows}
     plain = [method for method, row in rows.items() if not row.colour]
     palette = dict(zip(plain, sns.color_palette("husl", len(plain)), strict=True))
     some = len(set(rows) & set(FRONT)) > 1
@@ -90,9 +89,9 @@ def looks(results: Results) -> dict[str, Look]:
         method: Look(
             row.colour or palette[method],
             _linestyle(row),
-            kinds[method],
+            results.kinds[method],
             row.marker or ("" if row.dash else "o"),
-            method in FRONT if some else kinds[method] == "method",
+            method in FRONT if some else results.kinds[method] == "method",
         )
         for method, row in rows.items()
     }

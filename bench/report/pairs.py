@@ -18,7 +18,7 @@ from markupsafe import Markup
 from bench.report.frames import Results
 from bench.report.page import HtmlTable
 from bench.report.rows import row_of
-from bench.report.tables import select
+from bench.report.tables import in_pairs, select
 from bench.stats import Paired, above, bca_intervals, paired
 
 CELL = Markup('<span class="{}" style="--share:{:.2f}" title="{}">{}</span>')
@@ -48,15 +48,11 @@ def all_differences(results: Results) -> dict[str, Differences]:
 def differences(results: Results, benchmark: str) -> Differences:
     """By row and column; rows without finished cells are left out."""
     cells = {m: select(results, benchmark, m, "class") for m in results.methods}
-    by_seeds = {
-        m: rows.set_index(["order_seed", "seed"])["faa"] for m, rows in cells.items() if len(rows)
-    }
     found = {}
-    for first, second in itertools.combinations(by_seeds, 2):
-        common = by_seeds[first].index.intersection(by_seeds[second].index)
-        if not len(common):
+    for first, second in itertools.combinations((m for m in cells if len(cells[m])), 2):
+        ours, theirs = in_pairs(cells[first], cells[second], "faa").T
+        if not len(ours):
             continue
-        ours, theirs = (by_seeds[m].loc[common].to_numpy() for m in (first, second))
         value, share = paired(ours, theirs), above(ours, theirs)
         found[first, second] = Difference(value, share, ours - theirs)
         other = replace(value, difference=-value.difference)

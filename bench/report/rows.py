@@ -10,8 +10,6 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
-import pandas as pd
-
 FRONT = ("hlgp", "l2p", "dualprompt", "coda-prompt")  # what the project is about
 FILE = Path(__file__).parents[1] / "suites" / "rows.csv"
 
@@ -47,13 +45,6 @@ ROWS = _read()
 def row_of(method: str) -> Row:
     """A row by its name in the tables."""
     return ROWS.get(method, Row(method, method, method))
-
-
-def kind_of(protocol: pd.DataFrame, method: str) -> str:
-    """A row's kind: joint if protocol.csv says so, else as in rows.csv."""
-    settings = protocol[protocol["method"] == method]
-    joint = settings.loc[settings["key"] == "train.joint", "value"]
-    return "joint" if (joint == "True").any() else row_of(method).kind
 
 
 def label(method: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -10,7 +11,7 @@ import pandas as pd
 
 from bench.report.checks import ROW_KEYS
 from bench.report.frames import Results
-from bench.report.rows import kind_of, label, row_of
+from bench.report.rows import label, row_of
 from bench.report.table_files import ReportTable
 from bench.stats import Summary, paired, summarise
 
@@ -50,6 +51,15 @@ def _dashed(table: pd.DataFrame) -> pd.DataFrame:
 def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.DataFrame:
     """Finished cells of one row, by order and seed."""
     return results.by_row.get((benchmark, method, scenario), results.cells[:0])
+
+
+def in_pairs(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> np.ndarray:
+    """(pairs, 2): a metric of two rows' cells (as of `select`), over orders and seeds of both."""
+    ours, theirs = (
+        dict(zip(zip(rows["order_seed"], rows["seed"], strict=True), rows[metric], strict=True))
+        for rows in (first, second)
+    )
+    return np.array([(ours[key], theirs[key]) for key in ours if key in theirs]).reshape(-1, 2)
 
 
 # --- accuracies -------------------------------------------------------------------------------
@@ -138,8 +148,7 @@ def paired_table(results: Results, metric: str = "faa") -> pd.DataFrame:
             theirs = select(results, benchmark, method, "class")
             if method == results.reference or not len(ours) or not len(theirs):
                 continue
-            both = ours.merge(theirs, on=["order_seed", "seed"])
-            value = paired(both[f"{metric}_x"].to_numpy(), both[f"{metric}_y"].to_numpy())
+            value = paired(*in_pairs(ours, theirs, metric).T)
             rows.append(
                 {
                     "benchmark": benchmark,
@@ -255,7 +264,7 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
     whole = means.groupby("method", sort=False)["faa"].size() == len(results.benchmarks)
     table = means.groupby("method", sort=False).agg(pd.Series.mean, skipna=False)[whole]
     table = table.reindex([method for method in results.methods if method in table.index])
-    takes_part = [kind_of(results.protocol, method) != "joint" for method in table.index]
+    takes_part = [results.kinds[method] != "joint" for method in table.index]
     for cost in costs:
         own = pareto_front(table.loc[takes_part, cost], table.loc[takes_part, "faa"])
         table[f"front_{cost}"] = own.reindex(table.index, fill_value=False)
@@ -279,7 +288,7 @@ def scores(results: Results) -> pd.DataFrame:
     means = {
         method: [select(results, b, method, "class")["faa"].mean() for b in results.benchmarks]
         for method in results.methods
-        if kind_of(results.protocol, method) == "method" and len(results.cells)
+        if results.kinds[method] == "method" and len(results.cells)
     }
     return pd.DataFrame(means, index=results.benchmarks).dropna(axis=1)
 
@@ -313,8 +322,8 @@ def protocol_table(results: Results) -> pd.DataFrame:
 
 def _unusual(values: pd.Series) -> list[str]:
     """Rows whose value of a setting is not the most frequent one; all rows, if no value is."""
-    counts = values.value_counts()
+    counts = Counter(values.tolist()).most_common(2)
     if len(counts) < 2:
         return []
-    usual = counts.index[0] if counts.iloc[0] > counts.iloc[1] else None
+    usual = counts[0][0] if counts[0][1] > counts[1][1] else None
     return values.index[values != usual].tolist()

@@ -1,0 +1,198 @@
+"""`python -m ...` in a process forked from one that has imported torch and the engine already.
+
+Importing them takes longer than most of what the tests run. Such a process is a real one, with its
+own signals, memory and locks; what it shares with the others is that nothing is imported anew. The
+fault tests, and those that start Python with other options, have a Python of their own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import multiprocessing
+import os
+import runpy
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from multiprocessing import forkserver
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import IO, Any
+from unittest import mock
+
+ROOT = Path(__file__).parent.parent
+forks = multiprocessing.get_context("forkserver")
+forks.set_forkserver_preload(["warm_server"])
+_server: Any = forkserver._forkserver  # type: ignore[attr-defined]
+ADDRESS = ("_forkserver_address", "_forkserver_authkey")  # for what is forked from the server
+_one_at_a_time = threading.Lock()  # multiprocessing reads the exit code of a process only once
+_popen = subprocess.Popen
+PIPE = subprocess.PIPE
+
+
+def _ensure_server() -> None:
+    """Start it where it does not run. Python 3.11 looks for what is to be loaded in PYTHONPATH."""
+    folders = [str(Path(__file__).parent), str(ROOT), os.environ.get("PYTHONPATH", "")]
+    with mock.patch.dict(os.environ, PYTHONPATH=os.pathsep.join(filter(None, folders))):
+        forkserver.ensure_running()
+
+
+def process(target: Callable[..., None], *args: Any, **options: Any) -> forks.Process:  # type: ignore
+    """A process that calls a function, with everything loaded; it has been started."""
+    _ensure_server()
+    child = forks.Process(target=target, args=args, kwargs=options)
+    child.start()
+    return child
+
+
+class Warm:
+    """As subprocess.Popen of [sys.executable, "-m", ...], as far as it is used here."""
+
+    def __init__(
+        self,
+        words: Sequence[str],
+        stdin: Any = None,
+        stdout: Any = None,
+        stderr: Any = None,
+        cwd: Path | str | None = None,
+        env: Mapping[str, str] | None = None,
+        text: bool = False,
+        errors: str | None = None,
+    ) -> None:
+        self.stdin = self.stdout = self.stderr = None
+        ours: list[IO[Any] | None] = []
+        theirs = []
+        for number, given in enumerate((stdin, stdout, stderr)):
+            one, other = None, _descriptor(number, given)
+            if given == subprocess.PIPE:
+                ends = os.pipe()
+                other, one = ends if number == 0 else ends[::-1]
+            mode = ("w" if number == 0 else "r") + ("" if text else "b")
+            ours.append(None if one is None else open(one, mode, errors=errors))  # noqa: SIM115
+            theirs.append(Connection(other, readable=number == 0, writable=number > 0))
+        self.stdin, self.stdout, self.stderr = ours
+        environment = dict(os.environ if env is None else env)
+        _ensure_server()
+        with _one_at_a_time:
+            server = {name: vars(_server)[name] for name in ADDRESS if name in vars(_server)}
+            given_to_it = (list(words[2:]), str(cwd or Path.cwd()), environment, theirs, server)
+            self.process = forks.Process(target=_run, args=given_to_it)
+            self.process.start()
+        for connection in theirs:
+            connection.close()
+
+    @property
+    def pid(self) -> int | None:
+        return self.process.pid
+
+    @property
+    def returncode(self) -> int | None:
+        return self.poll()
+
+    def poll(self) -> int | None:
+        with _one_at_a_time:
+            return self.process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Raises TimeoutExpired."""
+        wait([self.process.sentinel], timeout)
+        code = self.poll()
+        if code is None:
+            raise subprocess.TimeoutExpired(str(self.process.name), timeout or 0)
+        return code
+
+    def send_signal(self, number: int) -> None:
+        if self.poll() is None and self.pid is not None:
+            os.kill(self.pid, number)
+
+    def terminate(self) -> None:
+        self.send_signal(signal.SIGTERM)
+
+    def kill(self) -> None:
+        self.send_signal(signal.SIGKILL)
+
+    def __enter__(self) -> Warm:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for pipe in (self.stdout, self.stderr, self.stdin):
+            if pipe is not None:
+                pipe.close()
+        self.wait()
+
+
+def _descriptor(number: int, given: Any) -> int:
+    """A copy of what a process shall have as its file `number`; -1 for a pipe."""
+    if given == subprocess.PIPE:
+        return -1
+    if given == subprocess.DEVNULL:
+        return os.open(os.devnull, os.O_RDWR)
+    return os.dup(number if given is None else given.fileno())
+
+
+def _run(
+    words: list[str],
+    folder: str,
+    environment: dict[str, str],
+    files: list[Connection],
+    server: dict[str, Any],
+) -> None:
+    """Be `python -m WORDS`: what it starts by `python -m ...` is forked too."""
+    for number, file in enumerate(files):
+        os.dup2(file.fileno(), number)
+        file.close()
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    vars(_server).update(server)
+    _server.ensure_running = forkserver.ensure_running = lambda: None  # it is, but no child of ours
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    sys.stdin = open(0, closefd=False)  # noqa: SIM115
+    sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", buffering=1, closefd=False)  # noqa: SIM115
+    sys.path.insert(0, folder)
+    sys.argv = words
+    subprocess.Popen = Popen  # type: ignore[misc, assignment]
+    try:
+        runpy.run_module(words[0], run_name="__main__", alter_sys=True)
+    finally:
+        with contextlib.suppress(BrokenPipeError):
+            sys.stdout.flush()
+
+
+def Popen(words: Any, *args: Any, **options: Any) -> Any:
+    """subprocess.Popen, or Warm for a command that it understands."""
+    if list(words[:2]) == [sys.executable, "-m"] and not args:
+        with contextlib.suppress(TypeError):  # an option that it has not
+            return Warm(words, **options)
+    return _popen(words, *args, **options)
+
+
+def run(
+    words: Sequence[str], timeout: float, capture_output: bool, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """As subprocess.run, of a command that Warm understands."""
+    assert capture_output
+    said: dict[str, str] = {}
+
+    def read(name: str, pipe: IO[str]) -> None:
+        said[name] = pipe.read()
+
+    pipes = dict.fromkeys(("stdout", "stderr"), PIPE)
+    with Warm(words, stdin=subprocess.DEVNULL, **pipes, **options) as process:
+        readers = [
+            threading.Thread(target=read, args=(name, getattr(process, name))) for name in pipes
+        ]
+        for reader in readers:
+            reader.start()
+        try:
+            code = process.wait(timeout)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise
+        finally:
+            for reader in readers:
+                reader.join()
+    return subprocess.CompletedProcess(list(words), code, **said)
