@@ -145,6 +145,26 @@ def by_order(suite: str) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=heads)
 
 
+def heads_by_order(suite: str) -> pd.DataFrame:
+    """FAA with each class order, both heads, and drift (mean over tasks and orders) of each row."""
+    results = published(suite)
+    (benchmark,) = results.benchmarks
+    read = results.movement[results.movement["layer"] == results.movement["layer"].max()]
+    drifts = read.groupby("method")["feature_drift"].mean()
+    lines = []
+    for method in results.methods:
+        of_heads = (select(results, benchmark, method, s) for s in ("class", "class-aligned"))
+        texts = [", ".join(f"{value:.1f}" for value in cells["faa"]) for cells in of_heads]
+        if results.kinds[method] == "joint":
+            texts[1] = ""
+        moved = drifts.get(method, float("nan"))
+        lines.append(
+            [label(method), *(t or NONE for t in texts), NONE if moved != moved else f"{moved:.3f}"]
+        )
+    heads = ["row", "FAA, head as trained, each class order", "aligned head", "drift"]
+    return pd.DataFrame(lines, columns=heads)
+
+
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "front": functools.partial(both_heads, "orders", FRONT_ROWS),
     "orders": functools.partial(both_heads, "orders"),
@@ -153,6 +173,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "orders-matched": functools.partial(drift, "orders", "hlgp", "hlgp-matched"),
     "orders-own-rate": functools.partial(drift, "orders", "hlgp", "hlgp-independent"),
     "photos": functools.partial(by_order, "photos"),
+    "photos_orders": functools.partial(heads_by_order, "photos_orders"),
     "tiny_imagenet_small": functools.partial(by_order, "tiny_imagenet_small"),
 }
 
