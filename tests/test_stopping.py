@@ -248,7 +248,7 @@ LONG_RUN = ("--set", "data.classes=12", "data.tasks=6", "train.epochs=12")
 
 
 def start(*words, cwd, program=(sys.executable, "-m")):
-    return subprocess.Popen(
+    return warm.Popen(
         [*program, *words],
         cwd=cwd,
         env={**os.environ, "PYTHONPATH": str(ROOT), "PYTHON": sys.executable},

@@ -61,27 +61,32 @@ class Warm:
         text: bool = False,
         errors: str | None = None,
     ) -> None:
-        self.stdin = self.stdout = self.stderr = None
         ours: list[IO[Any] | None] = []
-        theirs = []
+        theirs: list[int] = []
         for number, given in enumerate((stdin, stdout, stderr)):
-            one, other = None, _descriptor(number, given)
-            if given == subprocess.PIPE:
+            one = None
+            if given == PIPE:
                 ends = os.pipe()
-                other, one = ends if number == 0 else ends[::-1]
+                one, other = ends[::-1] if number == 0 else ends
+                theirs.append(other)
+            else:
+                theirs.append(_descriptor(number, given, theirs))
             mode = ("w" if number == 0 else "r") + ("" if text else "b")
             ours.append(None if one is None else open(one, mode, errors=errors))  # noqa: SIM115
-            theirs.append(Connection(other, readable=number == 0, writable=number > 0))
         self.stdin, self.stdout, self.stderr = ours
+        files = [
+            Connection(file, readable=number == 0, writable=number > 0)
+            for number, file in enumerate(theirs)
+        ]
         environment = dict(os.environ if env is None else env)
         _ensure_server()
         with _one_at_a_time:
             server = {name: vars(_server)[name] for name in ADDRESS if name in vars(_server)}
-            given_to_it = (list(words[2:]), str(cwd or Path.cwd()), environment, theirs, server)
+            given_to_it = (list(words[2:]), str(cwd or Path.cwd()), environment, files, server)
             self.process = forks.Process(target=_run, args=given_to_it)
             self.process.start()
-        for connection in theirs:
-            connection.close()
+        for file in files:
+            file.close()
 
     @property
     def pid(self) -> int | None:
@@ -103,6 +108,23 @@ class Warm:
             raise subprocess.TimeoutExpired(str(self.process.name), timeout or 0)
         return code
 
+    def communicate(self, timeout: float | None = None) -> tuple[Any, Any]:
+        """All that it writes to its pipes, and its end. Raises TimeoutExpired."""
+        said: dict[str, Any] = dict.fromkeys(("stdout", "stderr"))
+
+        def read(name: str, pipe: IO[Any]) -> None:
+            with pipe:
+                said[name] = pipe.read()
+
+        pipes = [(name, getattr(self, name)) for name in said if getattr(self, name)]
+        readers = [threading.Thread(target=read, args=pair, daemon=True) for pair in pipes]
+        for reader in readers:
+            reader.start()
+        self.wait(timeout)
+        for reader in readers:
+            reader.join()
+        return said["stdout"], said["stderr"]
+
     def send_signal(self, number: int) -> None:
         if self.poll() is None and self.pid is not None:
             os.kill(self.pid, number)
@@ -123,12 +145,12 @@ class Warm:
         self.wait()
 
 
-def _descriptor(number: int, given: Any) -> int:
-    """A copy of what a process shall have as its file `number`; -1 for a pipe."""
-    if given == subprocess.PIPE:
-        return -1
+def _descriptor(number: int, given: Any, before: list[int]) -> int:
+    """A copy of what a process shall have as its file `number`."""
     if given == subprocess.DEVNULL:
         return os.open(os.devnull, os.O_RDWR)
+    if given == subprocess.STDOUT:
+        return os.dup(before[1])
     return os.dup(number if given is None else given.fileno())
 
 
@@ -175,24 +197,10 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     """As subprocess.run, of a command that Warm understands."""
     assert capture_output
-    said: dict[str, str] = {}
-
-    def read(name: str, pipe: IO[str]) -> None:
-        said[name] = pipe.read()
-
-    pipes = dict.fromkeys(("stdout", "stderr"), PIPE)
-    with Warm(words, stdin=subprocess.DEVNULL, **pipes, **options) as process:
-        readers = [
-            threading.Thread(target=read, args=(name, getattr(process, name))) for name in pipes
-        ]
-        for reader in readers:
-            reader.start()
+    with Warm(words, subprocess.DEVNULL, PIPE, PIPE, **options) as process:
         try:
-            code = process.wait(timeout)
-        except subprocess.TimeoutExpired:
+            said = process.communicate(timeout)
+        except BaseException:  # too late, or the test itself has ended
             process.kill()
             raise
-        finally:
-            for reader in readers:
-                reader.join()
-    return subprocess.CompletedProcess(list(words), code, **said)
+    return subprocess.CompletedProcess(list(words), process.wait(), *said)
