@@ -25,7 +25,7 @@ from bench.report.frames import Results, load
 from bench.report.plots import accuracy_curves
 from bench.report.rows import label
 from bench.report.table_files import markdown
-from bench.report.tables import cell_text, select
+from bench.report.tables import cell_text, in_pairs, select
 from bench.stats import half_width, holm, paired_t, summarise
 from bench.store.facts import read_facts
 from bench.store.files import write_text
@@ -76,8 +76,7 @@ def against(suite: str, row: str, others: tuple[str, ...], scenario: str) -> pd.
     for other in others:
         for benchmark in results.benchmarks:
             cells = [select(results, benchmark, m, scenario) for m in (row, other)]
-            both = cells[0].merge(cells[1], on=["order_seed", "seed"])
-            ours, theirs = (both[f"faa_{side}"].to_numpy() for side in "xy")
+            ours, theirs = in_pairs(cells[0], cells[1], "faa").T
             differences[other, benchmark] = ours - theirs
             ps[other, benchmark] = paired_t(ours, theirs)
     corrected = dict(zip(ps, holm(np.array([*ps.values()])), strict=True))
