@@ -25,7 +25,7 @@ from bench.report.frames import Results, load
 from bench.report.plots import accuracy_curves
 from bench.report.rows import label
 from bench.report.table_files import markdown
-from bench.report.tables import cell_text, in_pairs, select
+from bench.report.tables import cell_text, in_pairs, read_by_head, select
 from bench.stats import half_width, holm, paired_t, summarise
 from bench.store.facts import read_facts
 from bench.store.files import write_text
@@ -148,8 +148,7 @@ def heads_by_order(suite: str) -> pd.DataFrame:
     """FAA with each class order, both heads, and drift (mean over tasks and orders) of each row."""
     results = published(suite)
     (benchmark,) = results.benchmarks
-    read = results.movement[results.movement["layer"] == results.movement["layer"].max()]
-    drifts = read.groupby("method")["feature_drift"].mean()
+    drifts = read_by_head(results).groupby("method")["feature_drift"].mean()
     lines = []
     for method in results.methods:
         of_heads = (select(results, benchmark, method, s) for s in ("class", "class-aligned"))

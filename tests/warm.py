@@ -1,8 +1,8 @@
 """`python -m ...` in a process forked from one that has imported torch and the engine already.
 
 Importing them takes longer than most of what the tests run. Such a process is a real one, with its
-own signals, memory and locks; what it shares with the others is that nothing is imported anew. The
-fault tests, and those that start Python with other options, have a Python of their own.
+own signals, memory and locks; what it shares with the others is that nothing is imported anew.
+Commands whose variables Python or a library reads when it starts have a Python of their own.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ ADDRESS = ("_forkserver_address", "_forkserver_authkey")  # for what is forked f
 _one_at_a_time = threading.Lock()  # multiprocessing reads the exit code of a process only once
 _popen = subprocess.Popen
 PIPE = subprocess.PIPE
+OPTIONS = {"stdin", "stdout", "stderr", "cwd", "env", "text", "errors"}  # that Warm understands
 
 
 def _ensure_server() -> None:
@@ -186,9 +187,8 @@ def _run(
 
 def Popen(words: Any, *args: Any, **options: Any) -> Any:
     """subprocess.Popen, or Warm for a command that it understands."""
-    if list(words[:2]) == [sys.executable, "-m"] and not args:
-        with contextlib.suppress(TypeError):  # an option that it has not
-            return Warm(words, **options)
+    if list(words[:2]) == [sys.executable, "-m"] and not args and options.keys() <= OPTIONS:
+        return Warm(words, **options)
     return _popen(words, *args, **options)
 
 

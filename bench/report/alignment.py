@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from bench.report.frames import Results
 from bench.report.look import legend, looks, panels, tip
 from bench.report.rows import label
-from bench.report.tables import ROW_KEYS, in_pairs, select
+from bench.report.tables import ROW_KEYS, in_pairs, read_by_head, select
 from bench.stats import half_width
 
 COLUMNS = [*ROW_KEYS, "faa", "faa_aligned", "gain", "half_width_95", "n", "feature_drift"]
@@ -38,9 +38,7 @@ def gains(results: Results) -> pd.DataFrame:
     half width of its 95% t interval over pairs of one cell; feature_drift: of what the head reads,
     mean over tasks (0 for a row on frozen features).
     """
-    layer = results.movement.groupby(ROW_KEYS)["layer"]
-    read = results.movement[results.movement["layer"] == layer.transform("max")]
-    drift = read.groupby(ROW_KEYS)["feature_drift"].mean()
+    drift = read_by_head(results).groupby(ROW_KEYS)["feature_drift"].mean()
     rows = []
     for benchmark in results.benchmarks:
         for method in results.methods:

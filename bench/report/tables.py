@@ -190,6 +190,12 @@ def _interval_text(difference: float, half_width: float, latex: bool) -> str:
 # --- what training did and cost ---------------------------------------------------------------
 
 
+def read_by_head(results: Results) -> pd.DataFrame:
+    """The rows of movement of what the head reads: each row's last layer."""
+    layers = results.movement.groupby(ROW_KEYS)["layer"]
+    return results.movement[results.movement["layer"] == layers.transform("max")]
+
+
 def movement_table(results: Results) -> pd.DataFrame:
     """Per benchmark and method, how far prompts and features moved.
 
@@ -198,20 +204,20 @@ def movement_table(results: Results) -> pd.DataFrame:
     head reads (mean over tasks). flag: the number of runs in which the prompts hardly moved.
     """
     rows = []
+    drifts = read_by_head(results).groupby(ROW_KEYS)["feature_drift"].mean()
     for (benchmark, method), group in results.movement.groupby(ROW_KEYS, sort=False):
         prompts = group.dropna(subset=["prompt_rms"])
         last = prompts[prompts["task"] == prompts["task"].max()]
         change = prompts["prompt_change"] / prompts["prompt_rms"]
         of_run = change.groupby(prompts["run_id"]).mean()
         still = int((of_run < MIN_RELATIVE_CHANGE).sum())
-        read = group[group["layer"] == group["layer"].max()]
         rows.append(
             {
                 "benchmark": benchmark,
                 "method": method,
                 "prompt_rms": last["prompt_rms"].mean(),
                 "relative_change": change.mean(),
-                "feature_drift": read["feature_drift"].mean(),
+                "feature_drift": drifts[benchmark, method],
                 "flag": f"HARDLY MOVED ({still} of {len(of_run)} runs)" if still else "",
             }
         )
