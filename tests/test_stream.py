@@ -3,6 +3,8 @@
 import os
 import subprocess
 import sys
+import threading
+import time
 from dataclasses import replace
 
 import numpy as np
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from bench.config.spec import DataSpec
+from bench.data.ahead import ahead
 from bench.data.datasets import load_dataset
 from bench.data.orders import class_order, task_sizes
 from bench.data.stream import TaskStream
@@ -253,6 +256,59 @@ def test_a_gpu_is_served_the_same_pixels(room, monkeypatch):
     for ours, theirs in zip(here.batches(here.tasks[1], 0), served, strict=True):
         assert torch.equal(ours.images, theirs.images)
     assert here.digest == there.digest
+
+
+def test_whole_photographs_are_cut_ahead_for_a_gpu(monkeypatch):
+    """In threads; the pixels and the digest are those of the host. The arithmetic is the same."""
+    from bench.data import stream as module
+
+    names: set[str] = set()
+    cut = RaggedImages.cut
+    monkeypatch.setattr(
+        RaggedImages,
+        "cut",
+        lambda *given: names.add(threading.current_thread().name) or cut(*given),
+    )
+    here, there = stream(), stream()
+    whole = replace(here.dataset.train, images=ragged(list(here.dataset.train.images)))
+    here.dataset = there.dataset = replace(here.dataset, train=whole)
+    there.device = torch.device("cuda")
+    monkeypatch.setattr(module, "to_device", lambda values, _: torch.from_numpy(np.array(values)))
+    empty = torch.empty
+    monkeypatch.setattr(
+        torch, "empty", lambda *size, **options: empty(*size, **(options | {"device": "cpu"}))
+    )
+    served = list(there.batches(there.tasks[1], 0, skip=1))
+    for ours, theirs in zip(here.batches(here.tasks[1], 0, skip=1), served, strict=True):
+        assert torch.equal(ours.images, theirs.images)
+    assert here.digest == there.digest
+    assert names
+    assert threading.main_thread().name not in names
+    for ours, theirs in (
+        (here.training_view_chunks(1), there.training_view_chunks(1)),
+        (here.plain_chunks("train"), there.plain_chunks("train")),
+    ):
+        assert torch.equal(torch.cat(list(ours)), torch.cat(list(theirs)))
+
+
+@pytest.mark.parametrize("threads", [0, 1, 3])
+def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place(threads):
+    begun: list[int] = []
+
+    def work(item):
+        begun.append(item)
+        time.sleep(0.002 * (item % 3))
+        return 10 // (4 - item)
+
+    made = ahead(work, range(9), threads)
+    assert [next(made) for _ in range(4)] == [2, 3, 5, 10]
+    with pytest.raises(ZeroDivisionError):
+        next(made)
+    assert max(begun) <= 4 + threads, "no more of them lie ready"
+    left = ahead(work, range(3), threads)
+    next(left)
+    left.close()
+    assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPool")]
 
 
 def ragged(images):

@@ -10,14 +10,17 @@ from __future__ import annotations
 
 import hashlib
 import itertools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from functools import partial
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from bench.config.spec import DataSpec
+from bench.data.ahead import ahead
 from bench.data.datasets import Dataset
 from bench.data.keyed import derive
 from bench.data.orders import class_order, task_sizes
@@ -38,6 +41,7 @@ Array = np.ndarray
 # The share of a GPU's free memory that the images of one part may take. Larger parts stay in the
 # host's memory.
 MAX_GPU_MEMORY_SHARE = 0.25
+THREADS_AHEAD = 2  # cut whole photographs while a GPU trains (docs/speed.md)
 # Images read at once where all images of a part are read. It is fixed, so that cached and fresh
 # features are equal.
 IMAGES_PER_CHUNK = 256
@@ -64,6 +68,14 @@ class TaskSlice:
     start: int
     stop: int
     rows: Array
+
+
+class Cut(NamedTuple):
+    """rows: places in a batch, (n,). squares: their boxes, (n, S, S, 3). views: these, in there."""
+
+    rows: Array
+    squares: Array
+    views: Views
 
 
 class TaskStream:
@@ -129,32 +141,49 @@ class TaskStream:
         """
         shuffle = np.random.default_rng(derive(self.seed, "data", task.index, epoch))
         rows = task.rows[shuffle.permutation(len(task.rows))]
-        for start in range(skip * self.batch, len(rows), self.batch):
-            chosen = rows[start : start + self.batch]
-            views = self._views(chosen, epoch)
+        starts = range(skip * self.batch, len(rows), self.batch)
+        batches = [rows[start : start + self.batch] for start in starts]
+        views_of = partial(self._views, epoch=epoch)
+        for chosen, views, cuts in self._prepared("train", batches, views_of, with_images):
             served = self.digest.encode() + chosen.astype("<i8").tobytes() + views.bytes()
             self.digest = hashlib.sha256(served).hexdigest()
-            images = self._resampled("train", chosen, views) if with_images else None
+            images = self._drawn("train", chosen, views, cuts) if with_images else None
             yield Batch(images, to_device(self.train_labels[chosen], self.device), chosen)
 
     def _views(self, rows: Array, epoch: int) -> Views:
         train, low, flip = self.dataset.train, self.spec.crop_low, self.spec.flip
         return training_views(self.seed, train.numbers[rows], epoch, train.sizes(rows), low, flip)
 
-    def _resampled(self, part: str, rows: Array, views: Views) -> Tensor:
-        """The views (n, size, size, 3) uint8, resampled on the stream's device."""
-        images = getattr(self.dataset, part).images
-        if self.device.type == "cpu":
-            return resample(images, rows, views, self.image_size)
-        if isinstance(images, RaggedImages):
-            return self._resampled_ragged(images, rows, views)
-        return resample_on_device(self._on_device(part, images, rows), views, self.image_size)
+    def _prepared(
+        self,
+        part: str,
+        batches: Iterable[Array],
+        views_of: Callable[[Array], Views],
+        with_images: bool = True,
+    ) -> Iterator[tuple[Array, Views, list[Cut]]]:
+        """Rows of each batch, their views, and the boxes that the host cuts out for a GPU.
 
-    def _resampled_ragged(self, images: RaggedImages, rows: Array, views: Views) -> Tensor:
-        size = self.image_size
+        These are cut in threads, so that the GPU does not wait.
+        """
+        images = getattr(self.dataset, part).images
+        cuts = with_images and self.device.type != "cpu" and isinstance(images, RaggedImages)
+
+        def prepare(rows: Array) -> tuple[Array, Views, list[Cut]]:
+            views = views_of(rows)
+            groups = views.similar_sizes() if cuts else ()
+            return rows, views, [Cut(g, *images.cut(rows[g], views[g])) for g in groups]
+
+        return ahead(prepare, batches, THREADS_AHEAD if cuts else 0)
+
+    def _drawn(self, part: str, rows: Array, views: Views, cuts: list[Cut]) -> Tensor:
+        """The views (n, size, size, 3) uint8, resampled on the stream's device."""
+        images, size = getattr(self.dataset, part).images, self.image_size
+        if self.device.type == "cpu":
+            return resample(images, rows, views, size)
+        if not isinstance(images, RaggedImages):
+            return resample_on_device(self._on_device(part, images, rows), views, size)
         out = torch.empty(len(rows), size, size, 3, dtype=torch.uint8, device=self.device)
-        for group in views.similar_sizes():
-            squares, moved = images.cut(rows[group], views[group])
+        for group, squares, moved in cuts:
             drawn = resample_on_device(to_device(squares, self.device), moved, size)
             out[to_device(group, self.device)] = drawn
         return out
@@ -171,17 +200,20 @@ class TaskStream:
 
     def training_view_chunks(self, epoch: int) -> Iterator[Tensor]:
         """All training images in stored order, each in its view of this epoch, chunk by chunk."""
-        for rows in self._chunks(len(self.train_labels)):
-            yield self._resampled("train", rows, self._views(rows, epoch))
+        chunks, views_of = self._chunks(len(self.train_labels)), partial(self._views, epoch=epoch)
+        for prepared in self._prepared("train", chunks, views_of):
+            yield self._drawn("train", *prepared)
 
     def plain_chunks(self, part: str, rows: Array | None = None) -> Iterator[Tensor]:
         """Images of 'train' or 'test' (all, or these rows) in the test view, chunk by chunk."""
         stored = getattr(self.dataset, part)
         rows = np.arange(len(stored.labels)) if rows is None else rows
         share = min(1.0, self.image_size / self.dataset.side)
-        for chunk in self._chunks(len(rows)):
-            chosen = rows[chunk]
-            yield self._resampled(part, chosen, centre_views(stored.sizes(chosen), share))
+        chunks = (rows[chunk] for chunk in self._chunks(len(rows)))
+        for prepared in self._prepared(
+            part, chunks, lambda chosen: centre_views(stored.sizes(chosen), share)
+        ):
+            yield self._drawn(part, *prepared)
 
     def plain_batches(self, rows: Array, with_images: bool = True) -> Iterator[Batch]:
         """These training images once in the test view, in this order, chunk by chunk."""
