@@ -6,6 +6,7 @@ import sys
 import threading
 import time
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -305,7 +306,7 @@ def test_what_is_made_ahead_comes_in_order_and_fails_in_its_place(threads):
     with pytest.raises(ZeroDivisionError):
         next(made)
     assert max(begun) <= 4 + threads, "no more of them lie ready"
-    left = ahead(work, range(3), threads)
+    left: Any = ahead(work, range(3), threads)
     next(left)
     left.close()
     assert not [one for one in threading.enumerate() if one.name.startswith("ThreadPool")]

@@ -35,6 +35,17 @@ def _time_of(suite: str) -> str:
     return found[0].removeprefix("Cost: ").replace("at least", ">=") if found else ""
 
 
+def _gpu_memory(cells: list[RunSpec]) -> str:
+    """The cell that takes most of a GPU, in a line."""
+    from bench.cost.memory import predicted_bytes
+
+    size, cell = max(((predicted_bytes(cell), cell) for cell in cells), key=lambda pair: pair[0])
+    return (
+        f"a cell takes at most {size / 2**30:.1f} GiB of a GPU, and its images where they stay "
+        f"there (predicted; the largest: {cell.method} on {cell.benchmark})"
+    )
+
+
 def plan(
     chosen: list[RunSpec], left: list[RunSpec], stale: list[str], args: argparse.Namespace
 ) -> str:
@@ -49,4 +60,6 @@ def plan(
 
         lines += ["", f"left to run: {len(left)} of {len(chosen)} cells"]
         lines.append(cost.table(left, args.rate, args.jobs or 1))
+        if args.device.startswith("cuda"):
+            lines.append(_gpu_memory(left))
     return "\n".join(lines)

@@ -6,9 +6,12 @@ the grid: the next cell gets a new worker.
 
 from __future__ import annotations
 
+import bisect
 import contextlib
 import functools
+import itertools
 import json
+import math
 import os
 import queue
 import signal
@@ -289,17 +292,43 @@ def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> li
     """The workers beside the first, dealt to the GPUs in turn.
 
     jobs: how many in all; None = one for each GPU, or for each core (for as many cores as a cell
-    has threads). There are never more than cells.
+    has threads). There are never more than cells. Raises UsageError for cells that do not fit on
+    a GPU side by side.
     """
-    devices = first.ask("devices", cells[0]).get("devices", [first.device])
+    found = first.ask("devices", cells[0])
+    devices = found.get("devices", [first.device])
     threads = max(cell.train.threads for cell in cells)
     usual = max(1, cores() // threads) if devices == ["cpu"] else len(devices)
     count = min(jobs or usual, len(cells))
     first.device = devices[0]
+    if devices != ["cpu"] and count > len(devices):
+        answer = first.ask("memory", *cells)
+        if "bytes" in answer:
+            sizes = list(zip(answer["bytes"], cells, strict=True))
+            _refuse_too_many(count, len(devices), min(found["free"]), sizes)
+        else:  # a method that reads values in its loss, or asks for more than a device has
+            first.say(f"not known whether {count} cells fit on the GPU: {answer['reason']}")
     return [
         Worker(first.results, devices[number % len(devices)], first.say)
         for number in range(1, count)
     ]
+
+
+def _refuse_too_many(count: int, gpus: int, free: int, cells: list[tuple[int, RunSpec]]) -> None:
+    """Raises UsageError where the largest cells do not fit on a GPU side by side.
+
+    count: how many run at once, on all GPUs. free: bytes of each. cells: with their bytes.
+    """
+    cells = sorted(cells, key=lambda pair: pair[0], reverse=True)
+    together = list(itertools.accumulate(size for size, _ in cells))
+    fit = max(1, bisect.bisect_right(together, free))
+    if math.ceil(count / gpus) > fit:
+        (size, cell), gib = cells[0], 2**30
+        raise UsageError(
+            f"--jobs {count}: {cell.method} on {cell.benchmark} takes up to {size / gib:.1f} GiB "
+            f"of a GPU (predicted), {free / gib:.1f} are free (accepted: at most --jobs "
+            f"{fit * gpus})"
+        )
 
 
 def end(workers: list[Worker], threads: list[threading.Thread]) -> None:

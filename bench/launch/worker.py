@@ -1,9 +1,9 @@
 """A process that runs cells for a grid: one JSON request per line in, one JSON answer per line out.
 
 It stays alive from cell to cell, because importing torch takes longer than a small cell. Requests:
-{"do": "devices" | "work" | "check" | "run", "specs": [...], "results": "...", "device": "...",
-"track": "..."}; check and run take one spec. Answers: {"kind": "event" | "usage" | "busy" |
-"state", ...}.
+{"do": "devices" | "work" | "memory" | "check" | "run", "specs": [...], "results": "...",
+"device": "...", "track": "..."}; check and run take one spec. Answers: {"kind": "event" | "usage" |
+"busy" | "state", ...}.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from typing import Any, TextIO
 from bench import stopping
 from bench.config.spec import RunSpec, spec_from_json
 from bench.errors import Busy, UsageError
-from bench.hardware import choose_device, devices
+from bench.hardware import choose_device, devices, free_bytes
 from bench.launch.track import Event, Tracker
 
 Tell = Callable[[Event], None]
@@ -60,20 +60,30 @@ def _send(answers: TextIO, content: dict[str, Any]) -> None:
 
 
 def _serve_one(request: dict[str, Any], answer: Callable[..., None]) -> None:
+    import torch
+
     from bench.cost.suite import cell_work
     from bench.engine import run
     from bench.engine.cell import build_cell
 
     if request["do"] == "devices":
-        answer(kind="state", status="ok", reason="", devices=devices(request["device"]))
+        found = devices(request["device"])
+        free = [free_bytes(torch.device(name)) for name in found if name != "cpu"]
+        answer(kind="state", status="ok", reason="", devices=found, free=free)
         return
     specs = [spec_from_json(json.dumps(spec)) for spec in request["specs"]]
     if request["do"] == "work":
         flops = [cell_work(spec).flops for spec in specs]
         answer(kind="state", status="ok", reason="", flops=flops)
         return
-    (spec,) = specs
     device = choose_device(request["device"])
+    if request["do"] == "memory":
+        from bench.cost.memory import predicted_bytes
+
+        sizes = [predicted_bytes(spec, torch.device(device)) for spec in specs]
+        answer(kind="state", status="ok", reason="", bytes=sizes)
+        return
+    (spec,) = specs
     if request["do"] == "check":
         identity = run.identity_of(build_cell(spec, device))
         answer(kind="state", status="ok", reason="", identity=identity)
