@@ -6,6 +6,7 @@ One thread, a cache of the tests' own, a tiny suite, and the command line as a u
 from __future__ import annotations
 
 import csv
+import math
 import os
 import re
 import subprocess
@@ -20,6 +21,7 @@ import warm
 from dataset_files import CONTENT, serving, write
 from fault_cell import files_of
 from hypothesis import settings
+from safetensors.torch import save_file
 
 from bench.backbone.vit import FrozenViT, build_vit, load_backbone
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
@@ -88,9 +90,29 @@ def small_vit() -> FrozenViT:
     )
 
 
+@pytest.fixture(scope="session")
+def tiny_vit(tmp_path_factory) -> BackboneSpec:
+    """Six blocks, as many as the methods' default layers need, in a file.
+
+    Its matrices keep the size of what they are given, so that each image and each prompt counts.
+    """
+    spec = replace(SMALL, depth=6)
+    vit = build_vit(spec)
+    generator = torch.Generator().manual_seed(4)
+    state = {
+        name: torch.randn(value.shape, generator=generator) / math.sqrt(value.shape[-1])
+        if value.dim() > 1
+        else value
+        for name, value in vit.state_dict().items()
+    }
+    file = tmp_path_factory.mktemp("weights") / "tiny.safetensors"
+    save_file(state, file)
+    return replace(spec, checkpoint=str(file))
+
+
 @pytest.fixture
-def tiny_spec() -> RunSpec:
-    """A cell that takes seconds: 6 glyph classes, 3 tasks, 2 epochs."""
+def tiny_spec(tiny_vit) -> RunSpec:
+    """A cell that takes a second: 6 glyph classes, 3 tasks, 2 epochs."""
     return RunSpec(
         suite="tiny",
         benchmark="glyphs",
@@ -100,7 +122,7 @@ def tiny_spec() -> RunSpec:
         seed=1,
         model={},
         data=DataSpec(name="glyphs", classes=6, tasks=3, train_per_class=4, test_per_class=4),
-        backbone=BackboneSpec(),
+        backbone=tiny_vit,
         train=TrainSpec(epochs=2, batch_size=4, prompt_lr=0.01, head_lr=0.01),
     )
 

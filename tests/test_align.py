@@ -173,7 +173,8 @@ def test_training_knows_nothing_of_it(name, tiny_spec, run):
 
 def test_it_mends_a_head_trained_in_sequence(tiny_spec, run):
     data = replace(tiny_spec.data, train_per_class=0, test_per_class=0)
-    _, folder = run(replace(tiny_spec, data=data, train=replace(tiny_spec.train, epochs=4)))
+    train = replace(tiny_spec.train, epochs=4)
+    _, folder = run(replace(tiny_spec, backbone=BackboneSpec(), data=data, train=train))
     right = {
         aligned: sum(
             int(row["correct"])

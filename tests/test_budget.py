@@ -39,6 +39,12 @@ COSTED = sorted(
 
 
 @pytest.fixture
+def tiny_spec(tiny_spec) -> RunSpec:
+    """On the glyphs' own network, beside which a method's small products cost nothing."""
+    return replace(tiny_spec, backbone=BackboneSpec())
+
+
+@pytest.fixture
 def images(monkeypatch, tmp_path):
     """Images that go through any network in this process, with an empty cache."""
     from timm.layers import PatchEmbed

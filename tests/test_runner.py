@@ -349,7 +349,7 @@ def test_environment_and_digests_are_recorded(tiny_spec, run):
     }
     for key in ("weights_sha", "data_sha", "stream_sha", "env_sha"):
         assert state[key]
-    assert state["params_trainable"] == 6 * 97
+    assert state["params_trainable"] == 6 * (tiny_spec.backbone.width + 1)
     assert json.loads((folder / "spec.json").read_text())["train"]["epochs"] == 2
     assert "task 3 accuracy" in (folder / "log.txt").read_text()
 
