@@ -14,7 +14,7 @@ from conftest import cell_of, table, with_method
 from golden_files import golden
 from torch.nn import functional as F
 
-from bench.config.spec import AlignSpec, spec_from_json
+from bench.config.spec import AlignSpec, BackboneSpec, spec_from_json
 from bench.engine import align, heads
 from bench.engine import run as engine
 from bench.engine.align import TaskStatistics

@@ -29,11 +29,16 @@ from bench.store.tables import MOVEMENT, SELECTION, write_csv
 PUBLISHED = [name for name in suite_names() if (REFERENCE / name / "metrics.csv").is_file()]
 
 
+# One of each kind: all rows, many orders, cells that are missing, rates, photographs.
+DRAWN = ("mini", "orders", "photos_orders", "tune_hlgp", "tiny_imagenet_small")
+
+
 @pytest.mark.parametrize("suite", PUBLISHED)
 def test_the_published_report_comes_from_the_published_tables(suite, tmp_path, monkeypatch):
-    """Tables byte for byte. Every figure is drawn; writing those of one suite is enough."""
+    """Tables byte for byte. Figures of a few suites are drawn, and those of one are written."""
     if suite != "mini":
-        monkeypatch.setattr("bench.report.figures.save", named_only)
+        save = named_only if suite in DRAWN else not_drawn
+        monkeypatch.setattr("bench.report.figures.save", save)
     beside = [REFERENCE / name for name in read_facts(REFERENCE / suite).beside]
     build(load(REFERENCE / suite, beside), tmp_path, tracked=True)
     published = ROOT / "reports" / "reference" / suite
@@ -51,12 +56,16 @@ def no_figures(monkeypatch):
     monkeypatch.setattr("bench.report.figures.all_figures", lambda results: iter(()))
 
 
-def named_only(planned, folder, tracked):
+def not_drawn(planned, folder, tracked):
     assert tracked
     folder.mkdir(exist_ok=True)
     (folder / f"{planned.name}.png").touch()
-    plt.close(planned.draw())
     return {folder / f"{planned.name}.png": b""}
+
+
+def named_only(planned, folder, tracked):
+    plt.close(planned.draw())
+    return not_drawn(planned, folder, tracked)
 
 
 def test_the_committed_mini_is_whole():
