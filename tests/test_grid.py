@@ -115,6 +115,7 @@ def test_cells_are_dealt_to_the_gpus(jobs, expected, tiny_spec, tmp_path, monkey
                 "devices": hardware.devices("auto"),
                 "free": [8, 7],
                 "bytes": [2, 3, 2, 3, 4],
+                "unknown": {},
             }
 
     monkeypatch.setattr(pool, "Worker", Fake)

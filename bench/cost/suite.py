@@ -103,7 +103,7 @@ def cell_work(cell: RunSpec) -> Work:
     each, done, s = counts(cell.data), trace_of(cell), shape(cell.backbone)
     sizes = [each.classes] if cell.train.joint else task_sizes(each.classes, cell.data.tasks)
     work = Work(cells=1, known=each.known)
-    aligned = _is_aligned(cell, done)
+    aligned = is_aligned(cell, done)
     head = 2 * s.width * each.classes
     for index, size in enumerate(sizes):
         later, seen = min(index, 1), sum(sizes[: index + 1])
@@ -127,7 +127,7 @@ def cell_work(cell: RunSpec) -> Work:
     return work
 
 
-def _is_aligned(cell: RunSpec, done: Trace) -> bool:
+def is_aligned(cell: RunSpec, done: Trace) -> bool:
     """True if the cell makes statistics of its classes, for an aligned head."""
     several = not cell.train.joint and cell.data.tasks > 1
     return done.has_head and several and cell.align.covariance != "off"
@@ -150,7 +150,7 @@ def _query_arrays(cell: RunSpec, done: Trace) -> Iterator[tuple[QueryArray, floa
     images = replace(data, tasks=1, order="natural", class_order=(), crop_low=1.0, flip=False)
     of_view = functools.partial(QueryArray, images, cell.backbone, train.precision, train.threads)
     yield of_view(("test",)), each.test * each.classes
-    if done.plain_queries or _is_aligned(cell, done):
+    if done.plain_queries or is_aligned(cell, done):
         yield of_view(("train",)), each.train * each.classes
     for epoch in range(train.epochs * done.trains):
         view = (cell.seed, epoch, data.crop_low, data.flip)

@@ -36,13 +36,15 @@ def _time_of(suite: str) -> str:
 
 
 def _gpu_memory(cells: list[RunSpec]) -> str:
-    """The cell that takes most of a GPU, in a line."""
-    from bench.cost.memory import predicted_bytes
+    """The cell that takes most of a GPU, in a line; and those of which that is not known."""
+    from bench.cost.memory import predictions
 
-    size, cell = max(((predicted_bytes(cell), cell) for cell in cells), key=lambda pair: pair[0])
+    sizes, unknown = predictions(cells)
+    size, cell = max(zip(sizes, cells, strict=True), key=lambda pair: pair[0])
+    left = "".join(f"; not known: {method} ({reason})" for method, reason in unknown.items())
     return (
         f"a cell takes at most {size / 2**30:.1f} GiB of a GPU, and its images where they stay "
-        f"there (predicted; the largest: {cell.method} on {cell.benchmark})"
+        f"there (predicted; the largest: {cell.method} on {cell.benchmark}{left})"
     )
 
 

@@ -303,21 +303,23 @@ def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> li
     first.device = devices[0]
     if devices != ["cpu"] and count > len(devices):
         answer = first.ask("memory", *cells)
-        if "bytes" in answer:
-            sizes = list(zip(answer["bytes"], cells, strict=True))
-            _refuse_too_many(count, len(devices), min(found["free"]), sizes)
-        else:  # a method that reads values in its loss, or asks for more than a device has
-            first.say(f"not known whether {count} cells fit on the GPU: {answer['reason']}")
+        for method, reason in answer["unknown"].items():
+            first.say(f"{method}: what it takes of a GPU cannot be predicted ({reason})")
+        sizes = list(zip(answer["bytes"], cells, strict=True))
+        _refuse_too_many(jobs or count, count, len(devices), min(found["free"]), sizes)
     return [
         Worker(first.results, devices[number % len(devices)], first.say)
         for number in range(1, count)
     ]
 
 
-def _refuse_too_many(count: int, gpus: int, free: int, cells: list[tuple[int, RunSpec]]) -> None:
+def _refuse_too_many(
+    jobs: int, count: int, gpus: int, free: int, cells: list[tuple[int, RunSpec]]
+) -> None:
     """Raises UsageError where the largest cells do not fit on a GPU side by side.
 
-    count: how many run at once, on all GPUs. free: bytes of each. cells: with their bytes.
+    jobs: as asked for. count: how many run at once, on all GPUs. free: bytes of each. cells: with
+    their bytes.
     """
     cells = sorted(cells, key=lambda pair: pair[0], reverse=True)
     together = list(itertools.accumulate(size for size, _ in cells))
@@ -325,7 +327,7 @@ def _refuse_too_many(count: int, gpus: int, free: int, cells: list[tuple[int, Ru
     if math.ceil(count / gpus) > fit:
         (size, cell), gib = cells[0], 2**30
         raise UsageError(
-            f"--jobs {count}: {cell.method} on {cell.benchmark} takes up to {size / gib:.1f} GiB "
+            f"--jobs {jobs}: {cell.method} on {cell.benchmark} takes up to {size / gib:.1f} GiB "
             f"of a GPU (predicted), {free / gib:.1f} are free (accepted: at most --jobs "
             f"{fit * gpus})"
         )

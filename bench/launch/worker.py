@@ -78,10 +78,10 @@ def _serve_one(request: dict[str, Any], answer: Callable[..., None]) -> None:
         return
     device = choose_device(request["device"])
     if request["do"] == "memory":
-        from bench.cost.memory import predicted_bytes
+        from bench.cost.memory import predictions
 
-        sizes = [predicted_bytes(spec, torch.device(device)) for spec in specs]
-        answer(kind="state", status="ok", reason="", bytes=sizes)
+        sizes, unknown = predictions(specs, torch.device(device))
+        answer(kind="state", status="ok", reason="", bytes=sizes, unknown=unknown)
         return
     (spec,) = specs
     if request["do"] == "check":
