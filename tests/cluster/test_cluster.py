@@ -17,7 +17,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests" / "tiny_suite.py"
-LONG = ("train.epochs=12",)  # some seconds a cell
+LONG = ("train.epochs=60",)  # some seconds a cell
 PORT = 17300
 CONF = """
 ClusterName=bench
