@@ -171,9 +171,7 @@ def _of_method(
             trained = [p for group in method.param_groups() for p in group["params"]]
             work = max(work, _step(method, task, trained, batch))
             start += size
-        modules = (method, method.network, backbone, backbone.network)
-        kept = {t for module in modules for t in (*module.parameters(), *module.buffers())}
-        fixed = sum(t.nbytes for t in kept) + (1 + states) * sum(t.nbytes for t in trained)
+        fixed = sum(t.nbytes for t in _kept(method)) + (1 + states) * sum(t.nbytes for t in trained)
         work = max(work, _test(method), _end(method, task))
     return Found(fixed, work, backbone.width)
 
@@ -203,17 +201,21 @@ def _given(method: Any, count: int) -> tuple[Tensor | None, Tensor | None]:
     return images, torch.zeros(count, method.width) if method.needs_query else None
 
 
+def _kept(method: Any) -> set[Tensor]:
+    """The parameters and buffers of a method and its networks."""
+    modules = (method, method.network, method.backbone, method.backbone.network)
+    return {t for module in modules for t in (*module.parameters(), *module.buffers())}
+
+
 @contextlib.contextmanager
 def _faked(method: Any) -> Iterator[Living]:
     """Tensors without contents, and attention as on a GPU."""
-    modules = (method, method.network, method.backbone, method.backbone.network)
     fused = functools.partial(_fused, vit.attend)
     with (
         FakeTensorMode(allow_non_fake_inputs=True) as mode,
         mock.patch.object(vit, "attend", fused),
     ):
-        known = [t for module in modules for t in (*module.parameters(), *module.buffers())]
-        kept = [mode.from_tensor(t) for t in known] if mode else known
+        kept = [mode.from_tensor(t) if mode else t for t in _kept(method)]
         with Living(kept) as living:
             yield living
 
