@@ -13,7 +13,7 @@ from bench.engine import run as engine
 from bench.engine.cell import _backbone
 from bench.paths import EXPECTED
 
-ROWS = ("hlgp", "linear", "ncm")
+ROWS = ("hlgp", "coda-prompt", "linear", "ncm", "linear-ncm")
 
 
 @pytest.fixture
@@ -53,7 +53,7 @@ def test_a_broken_backbone_is_caught(in_this_process, monkeypatch, capsys):
     assert check.main() == CHECK_FAILED
     table = capsys.readouterr().out
     failed = {line.split("|")[2].strip() for line in table.splitlines() if "DIFFERS" in line}
-    assert failed == {"hlgp"}, "what was broken, and nothing else"
+    assert failed == {"hlgp", "coda-prompt"}, "what was broken, and nothing else"
 
 
 def test_margins_come_from_the_spread():
