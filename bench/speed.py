@@ -62,15 +62,24 @@ def learner(name: str, backbone: FrozenViT, finished: bool, tasks: int) -> tuple
     size = CLASSES // tasks
     for index in range(tasks):
         start = index * size
-        labels = torch.arange(start, start + size, device=backbone.device)
-        queries = torch.randn(size, backbone.width, device=backbone.device)
-        pair = (queries, labels)
-        task = Task(index, start, start + size, start, lambda pair=pair: pair)  # type: ignore[misc]
+        task = _made_up_task(backbone, index, start, start + size)
         method.train()
         method.begin_task(task)
         if index < tasks - 1 or finished:
             method.end_task(task)
     return method, task
+
+
+def _made_up_task(backbone: FrozenViT, index: int, start: int, stop: int) -> Task:
+    """With an image of noise for each class."""
+    side, device = backbone.image_size, backbone.device
+    labels = torch.arange(start, stop, device=device)
+    queries = torch.randn(len(labels), backbone.width, device=device)
+
+    def images() -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+        yield torch.randn(len(labels), 3, side, side, device=device), queries, labels
+
+    return Task(index, start, stop, start, lambda: (queries, labels), images)
 
 
 def train(

@@ -4,9 +4,12 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 
 from bench import speed
+from bench.backbone.vit import load_backbone
 from bench.errors import UsageError
+from bench.method import method_names
 
 
 def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
@@ -62,6 +65,18 @@ def test_every_step_is_in_the_table(tmp_path, monkeypatch, capsys):
     )  # of a batch of two; 10^9 a millisecond are 10^12 a second
     assert table.loc["plain forward", "tflops"] == pytest.approx(rate, rel=0.05, abs=1e-4)
     assert "peak memory" in capsys.readouterr().out
+
+
+@pytest.mark.contract
+@pytest.mark.parametrize("name", method_names())
+def test_every_method_has_steps_that_run(name, tiny_vit):
+    images = torch.randn(2, 3, tiny_vit.image_size, tiny_vit.image_size)
+    words = f"{name}@projection=50" if name == "ranpac" else name  # 10,000 take minutes
+    steps = list(speed.method_steps(load_backbone(tiny_vit), words, 2, images))
+    for step in steps:
+        step.run()
+    assert {step.name.split()[1] for step in steps} <= {"train", "eval"}
+    assert any("eval" in step.name for step in steps)
 
 
 def test_settings_of_a_method(monkeypatch, capsys):
