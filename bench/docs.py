@@ -25,7 +25,7 @@ from bench.report.frames import Results, load
 from bench.report.plots import accuracy_curves
 from bench.report.rows import label
 from bench.report.table_files import markdown
-from bench.report.tables import cell_text, in_pairs, read_by_head, select
+from bench.report.tables import ROW_KEYS, cell_text, in_pairs, read_by_head, select
 from bench.stats import half_width, holm, paired_t, summarise
 from bench.store.facts import read_facts
 from bench.store.files import write_text
@@ -98,18 +98,17 @@ def drift(suite: str, row: str, other: str) -> pd.DataFrame:
     with 95% t intervals over pairs of cells, not corrected for their number.
     """
     results = published(suite)
-    moved = results.movement.merge(results.runs[["run_id", "order_seed", "seed"]], on="run_id")
-    last = moved[moved["layer"] == moved["layer"].max()]
-    keys = ["benchmark", "method", "order_seed", "seed"]
-    drifts = last.groupby(keys)["feature_drift"].mean()
-    moves = moved.groupby(["benchmark", "method"])["prompt_change"].mean()
+    seeds = ["order_seed", "seed"]
+    of_cells = read_by_head(results).merge(results.runs[["run_id", *seeds]], on="run_id")
+    drifts = of_cells.groupby([*ROW_KEYS, *seeds])["feature_drift"].mean()
+    moves = results.movement.groupby(ROW_KEYS)["prompt_change"].mean()
     columns: dict[str, list[str]] = {}
     for benchmark in results.benchmarks:
         ours, theirs = (drifts[benchmark, method] for method in (row, other))
         of_heads = {}
         for scenario in ("class", "class-aligned"):
             cells = [select(results, benchmark, method, scenario) for method in (row, other)]
-            of_heads[scenario] = cells[0].merge(cells[1], on=["order_seed", "seed"])
+            of_heads[scenario] = cells[0].merge(cells[1], on=seeds)
         trained, aligned = of_heads["class"], of_heads["class-aligned"]
         faas = [both["faa_x"] - both["faa_y"] for both in (trained, aligned)]
         columns[benchmark] = [
@@ -173,6 +172,7 @@ TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "photos": functools.partial(by_order, "photos"),
     "photos_orders": functools.partial(heads_by_order, "photos_orders"),
     "tiny_imagenet_small": functools.partial(by_order, "tiny_imagenet_small"),
+    "tiny_imagenet_orders": functools.partial(heads_by_order, "tiny_imagenet_orders"),
 }
 
 
