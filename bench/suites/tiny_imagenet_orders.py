@@ -18,7 +18,7 @@ train = dict(precision="bf16")
 head = 0.01
 rows = dict(_base_.methods) | {
     "caprompt": dict(type="caprompt", train=dict(prompt_lr=0.03, head_lr=head)),
-    "nsp": dict(type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.03, head_lr=head)),
+    "nsp": dict(type="nsp", model=dict(temperature=1.0), train=dict(prompt_lr=0.006, head_lr=head)),
     "ranpac": dict(type="ranpac", model=dict(projection=2000)),
 }
 methods = dict(
