@@ -91,6 +91,13 @@ def against(suite: str, row: str, others: tuple[str, ...], scenario: str) -> pd.
     return pd.DataFrame(lines, columns=[label(row), *results.benchmarks])
 
 
+def against_by_head(suite: str, row: str, others: tuple[str, ...]) -> pd.DataFrame:
+    """As `against`, on the one benchmark of a suite: a column for each head, corrected alone."""
+    trained, aligned = (against(suite, row, others, s) for s in ("class", "class-aligned"))
+    trained.columns = [label(row), "head as trained"]
+    return trained.assign(**{"aligned head": aligned.iloc[:, 1]})
+
+
 def drift(suite: str, row: str, other: str) -> pd.DataFrame:
     """How far prompts and old features move, and what alignment brings: a row against another.
 

@@ -5,8 +5,9 @@ below .05. Images, network, steps and rates are those of `tiny_imagenet_small`. 
 move their prompts alike there at their own rates (0.30 and 0.27 a task, RMS), so that no further
 control of like movement is needed. CAPrompt, VPT-NSP2 and the aligned head have the best of their
 settings on validation images (suite `tiny_imagenet_orders_tune`); RanPAC's projection was not
-searched. bf16 alone: a processor without it refuses. The grid goes order by order, so a part of it
-is already a comparison.
+searched. bf16 on every machine, so that cells of several belong to one table: a processor without
+such instructions takes ten times as long and more. The grid goes order by order, so a part of it is
+already a comparison.
 """
 
 _base_ = ["./tiny_imagenet_small.py"]
