@@ -15,6 +15,7 @@ _base_ = ["./tiny_imagenet_small.py"]
 order_seeds = [1, 2, 3, 4, 5, 6]
 
 train = dict(precision="bf16")
+align = dict(covariance="shared", lr=0.1, temperature=0.3)
 
 head = 0.01
 rows = dict(_base_.methods) | {
