@@ -15,6 +15,7 @@ from scipy import special, stats
 
 Array = np.ndarray
 MAX_EXACT_PAIRS = 16  # all 2^n sign flips are tried up to this many pairs
+ROUNDING = 1e-9  # differences of percentages that are smaller are those of their last digits
 MIN_EQUAL_VALUES = 3  # so many equal values are no accident: their spread is 0
 MAX_NEEDED = 1000  # nobody makes an experiment with more values
 
@@ -79,13 +80,15 @@ def _signs(n: int) -> Array:
 def paired_t(first: Array, second: Array) -> float:
     """Two-sided p of the t test over pairs; NaN for fewer than two.
 
-    Differences that are all equal have no spread: p is 1 where they are 0, else 0.
+    Differences that are all equal have no spread that a t test could go by: p is then that of the
+    exact sign flips, 2^(1-n), and 1 where they are 0. Three orders that differ by the same one
+    test image are no finding.
     """
     d = np.asarray(first, dtype=np.float64) - np.asarray(second, dtype=np.float64)
     if len(d) < 2:
         return float("nan")
-    if np.ptp(d) == 0:
-        return float(d[0] == 0)
+    if np.ptp(d) <= ROUNDING:
+        return float(2.0 ** (1 - len(d))) if abs(d.mean()) > ROUNDING else 1.0
     t = d.mean() / (d.std(ddof=1) / np.sqrt(len(d)))
     return float(2 * special.stdtr(len(d) - 1, -abs(t)))
 
@@ -162,7 +165,8 @@ def critical_difference(scores: Array, level: float = 0.05) -> tuple[Array, floa
 def holm(p: Array) -> Array:
     """p values adjusted for their number (Holm 1979): at 5% one false finding in 20 tables.
 
-    NaN, of pairs that cannot be tested, does not count.
+    That holds for a table whose comparisons were chosen before its numbers were seen. NaN, of pairs
+    that cannot be tested, does not count.
     """
     p = np.asarray(p, dtype=np.float64)
     order = np.argsort(p)  # NaN last

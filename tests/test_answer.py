@@ -1,6 +1,9 @@
 """The answer: who is best, from whom it cannot be told apart, and what is said of it."""
 
+from dataclasses import replace
+
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import REFERENCE
 from hypothesis import given
@@ -9,6 +12,7 @@ from scipy import stats
 
 from bench.report import answer, pairs
 from bench.report.frames import load
+from bench.report.rows import row_of
 from bench.report.tables import paired_table
 from bench.stats import holm, paired_t
 
@@ -62,14 +66,18 @@ def test_the_sentences_say_what_the_table_says(mini):
         assert line.startswith(f"{benchmark}: ")
         others = len(found.rows["method"]) - 1
         assert f"{benchmark}: of {others + 1} methods " in line
-        assert "; 3 cells a row). It cannot be told from " in line
-        assert line.endswith(" any other.") == (len(level) == others)
-        assert (" and " in line) == (1 < len(level) < others)
+        assert "%; 3 cells a row). It cannot be told from " in line
+        told, _, higher = line.partition(" Reference rows with a higher mean: ")
+        assert told.endswith(" any other.") == (len(level) == others)
+        assert (" and " in told) == (1 < len(level) < others)
+        best = max(found.standings[benchmark, m].mean for m in found.rows["method"])
+        references = found.rows["reference"]
+        assert (higher.rstrip(".").replace(" and ", ", ").split(", ") if higher else []) == [
+            row_of(m).short for m in references if found.standings[benchmark, m].mean > best
+        ]
 
 
 def test_one_order_decides_nothing(mini):
-    from dataclasses import replace
-
     one = replace(mini, cells=mini.cells[mini.cells["order_seed"] == 1])
     found = answer.answer(one)
     ranks = {found.standings["glyphs", m].rank for m in found.rows["method"]}
@@ -103,7 +111,9 @@ def test_holm_never_lowers_and_keeps_the_order(values):
 
 def test_equal_differences_have_no_spread():
     assert paired_t(np.ones(3), np.ones(3)) == 1
-    assert paired_t(np.ones(3) + 1, np.ones(3)) == 0
+    assert paired_t(np.ones(3) + 1, np.ones(3)) == 0.25, "the exact sign flips"
+    one_image = np.array([70.73333333333333, 70.93333333333334, 70.66666666666667])
+    assert paired_t(one_image, one_image - 1 / 15) == 0.25, "equal but for rounding"
     assert np.isnan(paired_t(np.ones(1), np.ones(1)))
 
 
@@ -118,6 +128,27 @@ def test_intervals_cover_and_tests_keep_their_level(n):
     others = draws + random.normal(0, 1, size=draws.shape)
     found = [paired_t(a, b) < 0.05 for a, b in zip(draws, others, strict=True)]
     assert 0.03 <= np.mean(found) <= 0.07
+
+
+@pytest.mark.parametrize("n", [3, 10])
+def test_the_best_of_equal_methods_is_not_found_better(mini, n):
+    """Of 100 simulated tables at most 5% may say so, though the best is chosen by its numbers."""
+    random = np.random.default_rng(n)
+    rows = [m for m in mini.methods if mini.kinds[m] == "method"]
+    cells = {m: pd.DataFrame({"order_seed": range(n), "seed": 1}) for m in rows}
+    wrong = 0
+    for _ in range(100):
+        drawn = {m: of.assign(faa=random.normal(30, 2, n)) for m, of in cells.items()}
+        best = max(rows, key=lambda m: drawn[m]["faa"].mean())
+        ps = answer._of_pairs(drawn, "faa")
+        wrong += any(p < answer.LEVEL for pair, p in ps.items() if best in pair)
+    assert wrong <= 0.05 * 100
+
+
+def test_a_row_with_fewer_cells_is_said(mini):
+    fewer = mini.cells.drop(mini.cells[mini.cells["method"] == "l2p"].index[:1])
+    (line, *_) = answer.sentences(answer.answer(replace(mini, cells=fewer)), mini.benchmarks)
+    assert "; 2 to 3 cells a row)" in line
 
 
 # --- who is better than whom ---

@@ -5,6 +5,7 @@ import json
 import re
 import shutil
 import subprocess
+from dataclasses import replace
 from importlib.resources import files
 from urllib.parse import unquote
 
@@ -12,9 +13,10 @@ import pandas as pd
 import pytest
 from conftest import REFERENCE
 
-from bench.report import figures
+from bench.report import figures, plots, sections
 from bench.report.build import build
 from bench.report.frames import load
+from bench.report.look import plt
 
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
@@ -55,6 +57,11 @@ frame.onload = async () => {{
   heads[4].querySelector("button").click();
   found.rising = names();
   found.sorted = heads[4].getAttribute("aria-sort");
+  const second = all("#the-answer table")[1];  // joint rows have no cumulative average
+  found.last = [1, 2].map(() => {{
+    second.tHead.rows[0].cells[1].querySelector("button").click();
+    return [...second.tBodies[0].rows].at(-1).cells[1].textContent;
+  }});
   const choices = () => all("#the-answer .choice").map(seen);
   found.before = choices();
   page.querySelectorAll("#the-answer input")[2].click();
@@ -123,6 +130,26 @@ def test_it_starts_with_the_answer(page):
     assert page.index("<b>34.4 ± 5.2</b>") < page.index("Who is better than whom</h2>")
 
 
+def test_what_is_missing_has_the_command_of_its_suite(mini):
+    runs = mini.runs.copy()
+    of_each = runs.drop_duplicates("suite").index
+    runs.loc[of_each, "status"] = "missing"
+    text, commands, _ = sections._missing(replace(mini, runs=runs)).blocks
+    assert text.text.startswith("2 cells without a result")
+    assert commands.text == "python -m bench.grid mini\npython -m bench.grid references"
+
+
+def test_a_setting_says_its_value_on_hover():
+    ablation = load(REFERENCE / "ablation")
+    figure = plots.settings(ablation, "bottleneck")
+    said = [artist.get_gid() for artist in figure.findobj() if artist.get_gid()]
+    cells = ablation.cells[ablation.cells["scenario"] == "class"]
+    row = cells[(cells["method"] == "bottleneck@64") & (cells["benchmark"] == "digits")]
+    assert f"mean {row['faa'].mean():.1f}, standard deviation {row['faa'].std():.1f}" in said[-1]
+    assert len(said) == 2 * len(ablation.benchmarks), "two values"
+    plt.close(figure)
+
+
 def test_a_cell_has_its_page(mini, report):
     cell = mini.cells.iloc[0]
     text = (report / "cells" / f"{cell['run_id']}.html").read_text()
@@ -162,6 +189,7 @@ def test_in_a_browser(mini, report, page, tmp_path, width, dark):
     assert shown.idxmax() == "ranpac"
     assert found["rising"] == found["falling"][::-1]
     assert found["sorted"] == "ascending"
+    assert found["last"] == ["–", "–"], "no value: last, whichever way"
     assert found["before"] == [True, False, False, False, False, False], "the last two: aligned"
     assert found["after"] == [False, False, True, False, False, False]
     # Hover says the value that is in the figure's CSV, and a row can be left out.

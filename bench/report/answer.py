@@ -1,14 +1,15 @@
 """The answer as a paper prints it: methods as rows, benchmarks as columns, and a sentence for each.
 
 On each benchmark the methods are compared with the best of them, over the class orders and seeds
-that both have: t test over pairs, corrected for the number of comparisons (Holm) at 5%. Reference
-and joint rows stand below a rule and take no part.
+that both have: t test over pairs, corrected at 5% (Holm) for all pairs of methods, since the same
+numbers say which is the best. Reference and joint rows stand below a rule and take no part.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import NamedTuple
 
 import numpy as np
@@ -19,7 +20,7 @@ from bench.report.frames import Results
 from bench.report.page import HtmlTable
 from bench.report.rows import label, row_of
 from bench.report.table_files import escape_latex
-from bench.report.tables import MARK, in_pairs, select
+from bench.report.tables import MARK, select
 from bench.stats import half_width, holm, paired_t, summarise
 
 LEVEL = 0.05
@@ -63,12 +64,11 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
         methods = [m for m in rows["method"] if m in known]
         if len(methods) > 1:
             best = max(methods, key=lambda m: sign * known[m].mean)
-            others = [m for m in methods if m != best]
-            ps = holm(np.array([_p(cells[best], cells[m], metric) for m in others]))
-            known[best] = _ranked(known[best], float("nan"), "best")
-            for method, p in zip(others, ps, strict=True):
-                rank = "below" if p < LEVEL else "level"
-                known[method] = _ranked(known[method], float(p), rank)
+            ps = _of_pairs({m: cells[m] for m in methods}, metric)
+            for method in methods:
+                p = ps.get(frozenset((best, method)), float("nan"))
+                rank = "best" if method == best else "below" if p < LEVEL else "level"
+                known[method] = replace(known[method], p=p, rank=rank)
         standings |= {(benchmark, m): standing for m, standing in known.items()}
     marked = {method for _, method in results.of_other_code}
     names = {m: label(m) + (MARK if m in marked else "") for m in results.methods}
@@ -80,13 +80,17 @@ def _standing(values: np.ndarray) -> Standing:
     return Standing(mean, float(half_width(values[~np.isnan(values)])), n)
 
 
-def _ranked(standing: Standing, p: float, rank: str) -> Standing:
-    return Standing(standing.mean, standing.half_width, standing.n, p, rank)
-
-
-def _p(best: pd.DataFrame, other: pd.DataFrame, metric: str) -> float:
-    pairs = in_pairs(best, other, metric)
-    return paired_t(*pairs[~np.isnan(pairs).any(axis=1)].T)
+def _of_pairs(cells: dict[str, pd.DataFrame], metric: str) -> dict[frozenset[str], float]:
+    """p of each two rows over the orders and seeds of both, corrected for the number of pairs."""
+    keyed = {m: of.set_index(["order_seed", "seed"])[metric] for m, of in cells.items()}
+    values = {m: column.to_numpy() for m, column in pd.concat(keyed, axis=1).items()}
+    pairs = list(itertools.combinations(values, 2))
+    known = [~np.isnan(values[first] + values[second]) for first, second in pairs]
+    ps = [
+        paired_t(values[first][both], values[second][both])
+        for (first, second), both in zip(pairs, known, strict=True)
+    ]
+    return dict(zip(map(frozenset, pairs), holm(np.array(ps)).tolist(), strict=True))
 
 
 def exact(found: Answer) -> pd.DataFrame:
@@ -181,15 +185,23 @@ def _sentence(found: Answer, benchmark: str) -> str:
         return f"{benchmark}: fewer than two methods have finished cells."
     best = next(method for method, standing in known.items() if standing.rank == "best")
     level = [method for method, standing in known.items() if standing.rank == "level"]
-    runs = f"{known[best].n} cell{'s' if known[best].n > 1 else ''} a row"
+    runs = f"{_range([standing.n for standing in known.values()])} a row"
     top = f"of {len(known)} methods {row_of(best).short} has the highest mean"
-    top = f"{benchmark}: {top} ({known[best].mean:.1f}; {runs})"
-    if not level:
-        return f"{top}. Every other method is below it at 5%."
+    top = f"{benchmark}: {top} ({known[best].mean:.1f}%; {runs})"
     others = _listed([row_of(method).short for method in level])
     others = "any other" if len(level) == len(known) - 1 else others
-    return f"{top}. It cannot be told from {others}."
+    told = f"It cannot be told from {others}" if level else "Every other method is below it at 5%"
+    references = {m: found.standings.get((benchmark, m)) for m in found.rows["reference"]}
+    higher = [row_of(m).short for m, s in references.items() if s and s.mean > known[best].mean]
+    rows = f" Reference rows with a higher mean: {_listed(higher)}." if higher else ""
+    return f"{top}. {told}.{rows}"
+
+
+def _range(counts: Sequence[int]) -> str:
+    """3 cells; 2 to 3 cells."""
+    low, high = min(counts), max(counts)
+    return f"{high if low == high else f'{low} to {high}'} cell{'s' if high > 1 else ''}"
 
 
 def _listed(names: list[str]) -> str:
-    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+    return " and ".join(filter(None, (", ".join(names[:-1]), *names[-1:])))

@@ -147,8 +147,8 @@ def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) ->
     facts = [(name, str(run[name])) for name in FACTS if str(run[name])]
     sections.append(Section("The run", [HtmlTable(["fact", "value"], facts, frozenset())]))
     log = text_of(results.folders.get(run["suite"], Path()), run_id, "log.txt")
-    if log:
-        shown = Code("\n".join(log.splitlines()[-LOG_LINES:]))
-        sections.append(Section("End of its log", [shown]))
+    lines = log.splitlines()[-LOG_LINES:] if log else []
+    shown = Code("\n".join(lines)) if lines else Text("Not kept with these tables.")
+    sections.append(Section("End of its log", [shown]))
     lead = [Text("This command runs it again:"), Code(command)]
     return page(run_id, sections, lead, (address, label(run["method"])))

@@ -47,13 +47,15 @@ MATRICES = (
 )
 COST = (
     "Final average accuracy against five costs, each the mean over the benchmarks. Grey line: the "
-    "Pareto front, rows of this figure that no other beats in both; joint rows take no part. "
-    "Seconds and memory are of the environment that most cells share; a row without is left out."
+    "Pareto front, rows of this figure that no other beats in both; joint rows take no part. A row "
+    f"that trains nothing stands at {plots.MIN_PARAMETERS:g} parameters. Seconds and memory are of "
+    "the environment that most cells share; a row without is left out."
 )
 RANKS = (
-    "Mean ranks of the methods over the benchmarks. A bar joins those that Nemenyi's test at 5% "
-    "cannot tell apart."
+    "Mean ranks of the methods over the benchmarks, without those that miss one. A bar joins those "
+    "that Nemenyi's test at 5% cannot tell apart."
 )
+NO_RANKS = "No critical-difference diagram: the rows are settings, or too many for one figure."
 DRIFT = (
     "How far the features of earlier tasks' test images drift while a later task is learned, by "
     "layer (mean over tasks). The last point is what the head reads."
@@ -201,7 +203,8 @@ def what_is_left_out(results: Results) -> str:
         return f"{len(results.methods)} rows cannot be told apart in one figure: none is drawn."
     left = ", ".join(row_of(m).short for m in results.methods if m not in chosen.methods)
     return (
-        f"The figures hold {len(chosen.methods)} of the {len(results.methods)} rows; not: {left}."
+        f"Curves, costs and drift hold {len(chosen.methods)} of the {len(results.methods)} rows; "
+        f"not: {left}."
     )
 
 

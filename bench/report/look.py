@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -120,6 +121,16 @@ def panels(
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, list(axes.flat)
+
+
+def outer_labels(axes: Iterable[Axes], x: str, y: str) -> None:
+    """Name the axes once: below the last line of panels, and left of the first ones."""
+    for axis in axes:
+        place: Any = axis.get_subplotspec()
+        if place.is_last_row():
+            axis.set_xlabel(x)
+        if place.is_first_col():
+            axis.set_ylabel(y)
 
 
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:

@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import looks, panels
+from bench.report.look import looks, outer_labels, panels
 from bench.report.rows import row_of
 from bench.report.tables import select
 
@@ -41,10 +41,7 @@ def accuracy_matrices(results: Results) -> Figure:
         if len(mean) <= MAX_TASKS_WITH_NUMBERS and len(pairs) <= MAX_PANELS_WITH_NUMBERS:
             _write_numbers(axis, mean)
         axis.set_title(f"{row_of(method).short}, {benchmark}", size="small")
-    for axis in axes[-len(methods) :]:
-        axis.set_xlabel("task tested")
-    for axis in axes[:: len(methods)]:
-        axis.set_ylabel("after task")
+    outer_labels(axes, "task tested", "after task")
     figure.tight_layout()
     return figure
 
@@ -107,10 +104,7 @@ def prompt_selection(results: Results) -> Figure:
         names = (table.index, table.columns)
         _draw_matrix(axis, values, names, "mako_r", (0, values.max()), said)
         axis.set_title(f"{row_of(pair[0]).short}, {pair[1]}", size="small")
-    for axis in axes[-columns:]:
-        axis.set_xlabel("prompt")
-    for axis in axes[::columns]:
-        axis.set_ylabel("task tested")
+    outer_labels(axes, "prompt", "task tested")
     figure.tight_layout()
     return figure
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
@@ -16,8 +15,9 @@ from bench.report.frames import Results
 from bench.report.look import Look, legend, legend_of_lines, looks, panels, plt, tip
 from bench.report.rows import label, row_of
 from bench.report.tables import cost_of_rows, select
-from bench.stats import critical_difference, half_width
+from bench.stats import critical_difference, half_width, summarise
 
+POINT = "#0173b2"  # of a setting
 GREY = "#c4c4c4"  # of rows in the background
 MARKERS = {"method": "o", "reference": "s", "joint": "^"}
 MIN_PARAMETERS = 300.0  # left edge of a log axis, for rows that train nothing
@@ -255,13 +255,20 @@ def feature_drift(results: Results) -> Figure:
                 continue
             mean = means[benchmark, method].rename(lambda layer: layer + 1)
             (line,) = axis.plot(
-                mean.index, mean, color=one.colour, linestyle=one.dash, linewidth=1.3
+                mean.index,
+                mean,
+                color=one.colour,
+                linestyle=one.dash,
+                linewidth=1.3,
+                marker=one.marker or None,
+                markersize=4,
+                markevery=3,
             )
             tip(line, method, f"after layer {_listed(mean, digits=3)}")
         axis.set(title=benchmark, xlabel="layer", ylabel="feature drift, 1 - cosine")
         axis.set(ylim=(0, None))
     drawn = set(drift["method"])
-    legend_of_lines(figure, {m: one._replace(marker="") for m, one in look.items() if m in drawn})
+    legend_of_lines(figure, {m: one for m, one in look.items() if m in drawn})
     return figure
 
 
@@ -276,17 +283,14 @@ def settings(results: Results, name: str) -> Figure:
     figure, axes = panels(len(results.benchmarks), 1.6 + 0.5 * len(rows), 2.8)
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
         here = cells[cells["benchmark"] == benchmark]
-        shown = here[here["method"].isin(rows)]
-        sns.pointplot(
-            shown.assign(value=shown["method"].str.split("@").str[1]),
-            x="value",
-            y="faa",
-            order=values,
-            errorbar="sd",
-            linestyle="none",
-            ax=axis,
-            err_kws={"linewidth": 1},
-        )
+        for place, row in enumerate(rows):
+            mean, std, n = summarise(here.loc[here["method"] == row, "faa"].to_numpy())
+            if n > 1:
+                axis.plot([place] * 2, [mean - std, mean + std], color=POINT, linewidth=1)
+            (dot,) = axis.plot(place, mean, "o", color=POINT, markersize=5)
+            tip(dot, row, f"mean {mean:.1f}, standard deviation {std:.1f}, {n} cells", stays=True)
+        axis.set_xticks(range(len(rows)), values)
+        axis.set_xlim(-0.5, len(rows) - 0.5)
         _reference_level(axis, here.loc[here["method"] == results.reference, "faa"])
         axis.set(title=benchmark, xlabel=name, ylabel="final average accuracy (%)")
         crowded = len(rows) * max(map(len, values)) > MAX_CHARACTERS

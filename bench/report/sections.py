@@ -37,9 +37,9 @@ SUITES = PROJECT / "bench" / "suites"
 ANSWER_TEXT = (
     "Mean over class orders and seeds with its 95% t interval, in percent. Best method of each "
     "benchmark in bold. Underlined: no difference from it can be told (t test over pairs of the "
-    "same order and seed, Holm's correction, 5%). Rows below the first rule are reference rows and "
-    "are not compared; those below the second see all classes at once. A cell is one run of one "
-    "row, class order and seed."
+    "same order and seed, 5%, Holm's correction over all pairs of methods). Rows below the first "
+    "rule are reference rows and are not compared; those below the second see all classes at once. "
+    "A cell is one run of one row, class order and seed; ± 0.0: the class order does not matter."
 )
 INTERVALS = (
     "All intervals are t intervals. In simulations with three, five and ten cells they cover the "
@@ -70,9 +70,13 @@ DEFINITIONS = (
     "Final average accuracy, FAA = (1/N) Σᵢ a[N, i].",
     "Cumulative average accuracy, CAA = (1/N) Σₜ Aₜ with Aₜ = (1/t) Σᵢ≤ₜ a[t, i].",
     "Forgetting (max form, Chaudhry et al. 2018) = (1/(N−1)) Σᵢ<N (maxₜ<N a[t, i] − a[N, i]).",
-    "Task known: FAA of the same logits, restricted to the classes of the image's own task.",
-    "Aligned: FAA with a copy of the head that is trained after each task on samples of all "
-    "classes seen (bench/engine/align.py).",
+    "Task known: FAA where a[t, i] counts the highest of the logits of task i's own classes alone.",
+    "Aligned: FAA where a[t, i] is of a copy of the head that is trained after each task on "
+    "samples of all classes seen (bench/engine/align.py). Gain by alignment = aligned FAA − FAA.",
+    "Drift = mean over the images x of earlier tasks of 1 − cos(f(x) before, f(x) after a task).",
+    "Change of prompts in a task = root mean square of p after − p before; relative_change: as a "
+    "share of that of p (bench/engine/movement.py).",
+    "Probability of improvement = share of pairs in which the row is above; a tie counts half.",
     "a[t, i]: share of correct answers on the test images of task i after task t, of N tasks.",
 )
 METRICS = (  # of the switch: name, column of cells, scenario
@@ -89,13 +93,22 @@ TRACKED = ("Final average", "Aligned heads")  # under version control, as Markdo
 def lead(results: Results, verdict: str) -> list[Any]:
     """Above the first section: scale, hardware, code and command in a line, then the verdict."""
     done = results.runs[results.runs["status"] == "done"]
-    versions = sorted({str(value) for value in done["version"]} - {NOT_RECORDED, ""})
-    code = f"Version {', '.join(versions)}" if versions else "Version not recorded"
-    facts = (scale(results), hardware(results), code, finished(results), verdict)
+    facts = (scale(results), hardware(results), _code(done), finished(results), verdict)
     line = ". ".join(filter(None, facts))
-    command = f"./run_all.sh {results.suite}"
-    made = Markup(". Made by <code>{}</code>.").format(command) if is_suite(results.suite) else "."
-    return [Text(Markup("{}{}").format(line, made))]
+    commands = [f"./run_all.sh {suite}" for suite in results.runs["suite"].unique()]
+    made = Markup(" and ").join(Markup("<code>{}</code>").format(one) for one in commands)
+    by = Markup(". Made by {}.").format(made) if is_suite(results.suite) else "."
+    return [Text(Markup("{}{}").format(line, by))]
+
+
+def _code(done: pd.DataFrame) -> str:
+    """Which versions of this project ran the cells, as far as that is recorded."""
+    versions = sorted({str(value) for value in done["version"]} - {NOT_RECORDED, ""})
+    unknown = int((~done["version"].isin(versions)).sum())
+    if not versions:
+        return "Version not recorded"
+    rest = f" (not recorded: {_count(unknown, 'cell')})" if unknown else ""
+    return f"Version {', '.join(versions)}{rest}"
 
 
 def finished(results: Results) -> str:
@@ -222,7 +235,7 @@ def headline(results: Results, answers: dict[str, Answer]) -> str:
 
 
 def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[HtmlFigure]) -> Section:
-    why = figures.why_no_ranks(tables.scores(results))
+    why = figures.why_no_ranks(tables.scores(results)) or ("" if drawn else figures.NO_RANKS)
     files = Files("tables", "pairs", ("csv",))
     matrices = [
         (benchmark, pairs.html(results.methods, found)._replace(files=files))
@@ -373,6 +386,7 @@ def _missing(results: Results) -> Section:
     if not len(left):
         return Section("Missing cells", [Text("None: every cell has a result.")])
     shown = html_table(left, Files("tables", "missing"))
-    text = f"{len(left)} cell(s) without a result. This command runs them:"
-    blocks = [Text(text), Code(f"python -m bench.grid {results.suite}"), shown]
-    return Section("Missing cells", blocks)
+    suites = results.runs.loc[left.index, "suite"].unique()
+    commands = "\n".join(f"python -m bench.grid {suite}" for suite in suites)
+    text = f"{_count(len(left), 'cell')} without a result. To run what is missing:"
+    return Section("Missing cells", [Text(text), Code(commands), shown])

@@ -7,19 +7,18 @@ const number = (text) => {
   return found ? Number(found[0].replaceAll(",", "")) : NaN;
 };
 
-const compare = (a, b) => {
+const compare = (a, b, way) => {
   const [x, y] = [number(a), number(b)];
-  if (Number.isNaN(x) || Number.isNaN(y)) {
-    return Number.isNaN(x) - Number.isNaN(y) || a.localeCompare(b);
-  }
-  return x - y;
+  const [none, other] = [x, y].map(Number.isNaN);
+  if (none !== other) return none - other;  // what is no number stands last, whichever way
+  return way * (none ? a.localeCompare(b) : x - y);
 };
 
 function sort(head, column) {
   const up = head.getAttribute("aria-sort") === "descending";
   const body = head.closest("table").tBodies[0];
   const text = (row) => row.cells[column].textContent.trim();
-  const rows = [...body.rows].sort((a, b) => (up ? 1 : -1) * compare(text(a), text(b)));
+  const rows = [...body.rows].sort((a, b) => compare(text(a), text(b), up ? 1 : -1));
   for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
   for (const row of rows) row.classList.remove("first");
