@@ -97,11 +97,11 @@ def main() -> int:
         os.environ["BENCH_CACHE"] = args.scratch  # the workers inherit it
         written.append(cache_dir())
     _check_writable(written)
+    done = [cell for cell in chosen if cell not in left]
+    grid = Grid(args, suite, asked, left, done, kept, rounds)
     if args.launcher == "slurm" and left and not args.collect:
         _submit(args, left, folder)
         return cli.FINE
-    done = [cell for cell in chosen if cell not in left]
-    grid = Grid(args, suite, asked, left, done, kept, rounds)
     if args.share:
         return grid.run_share()
     return grid.only_collect() if args.collect or args.launcher == "slurm" else grid.run()
@@ -129,6 +129,9 @@ def _submit(args: argparse.Namespace, left: list[RunSpec], folder: Path) -> None
         new = [cell for cell in left if cell.run_id not in queued]
         if len(new) < len(left):
             print(f"{len(left) - len(new)} cell(s) are in Slurm's queue already")
+        for launch in slurm.without_collector(folder, queued.values()):
+            slurm.collect_after(launch, args, folder)
+            print(f"job {launch.job}: its tables follow when it has ended")
         if not new:
             return
         slurm.check_options(new, args)
@@ -168,7 +171,7 @@ def _folders_written(args: argparse.Namespace, folder: Path) -> list[Path]:
     """Everywhere that this grid will write."""
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     report = args.report / REFERENCE if args.report and args.published else args.report
-    drawn = [report / folder.name] if report and args.launcher == "local" else []
+    drawn = [report / folder.name] if report else []
     return [folder, runs, *drawn]
 
 

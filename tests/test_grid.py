@@ -22,7 +22,8 @@ from bench.launch import pool
 from bench.launch.display import make_display
 from bench.store.archive import pack
 from bench.store.collect import collect
-from bench.store.rundir import FIXED_COLUMNS
+from bench.store.rundir import FIXED_COLUMNS, RunDir
+from bench.store.tables import read_runs
 
 
 def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
@@ -244,6 +245,33 @@ def test_a_grid_that_waited_to_collect_has_what_the_other_finished(tiny_spec, ru
     late.join()
     assert counts == [{"done": 1}]
     assert len(table(folder / "metrics.csv")) == 2 * 2 * (1 + 2 + 3)  # heads, scenarios, tasks
+
+
+def test_a_cell_that_another_process_runs_is_running_in_the_tables(tiny_spec, tmp_path):
+    run = RunDir.of(tmp_path, tiny_spec)
+    with run.lock():
+        run.save_state({"status": "running"})
+        assert collect(tmp_path, [tiny_spec]) == {"running": 1}
+        (row,) = read_runs(tmp_path / tiny_spec.suite / "runs.csv")
+        assert (row["status"], row["reason"]) == ("running", "another process runs it")
+    assert collect(tmp_path, [tiny_spec]) == {"interrupted": 1}
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--set", "train.epochs=3", "--name", "before"), "finished cell(s) of other settings"),
+        (("--report", "a file/x"), "a file"),
+    ],
+)
+def test_what_a_node_would_refuse_is_refused_before(words, says, command, tmp_path):
+    """No Slurm is here: it is not even asked."""
+    (tmp_path / "a file").touch()
+    one = ("bench.grid", str(TINY), "--benchmarks", "glyphs", "--methods", "linear")
+    command(*one, "--order-seeds", "1", "--name", "before", check=0)
+    shutil.rmtree(tmp_path / "results" / "before" / "runs")
+    done = command(*one, "--launcher", "slurm", *words, check=2)
+    assert says in done.stderr.splitlines()[-1], done.stderr
 
 
 def test_printed_commands_run_from_any_folder(command, tmp_path):

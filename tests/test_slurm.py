@@ -12,13 +12,14 @@ from conftest import TINY
 
 from bench.config.suite import load_suite
 from bench.errors import UsageError
-from bench.launch import slurm
+from bench.launch import sbatch, slurm
 from bench.launch.status import status
 from bench.paths import cache_dir
+from bench.store.rundir import RunDir
 
 ANSWERS = {
     "scontrol": "MaxArraySize            = 1001",
-    "sinfo": "short|0/2/0/2\nwide|0/8/0/8",
+    "sinfo": "short*|1:00:00|10:00|0/2/0/2\nwide|infinite|n/a|1/7/90/98",
     "squeue": "",
 }
 
@@ -42,7 +43,9 @@ def commands(tmp_path, monkeypatch):
 def arguments(tmp_path: Path, **given) -> argparse.Namespace:
     usual = {"suite": str(TINY), "results": tmp_path / "re sults 100%", "published": None}
     usual |= {"device": "auto", "overrides": {}, "sbatch": "", "slurm_jobs": None, "jobs": None}
-    usual |= {"time_limit": None, "report": None, "scratch": "", "archive": False}
+    usual |= {"time_limit": None, "report": None, "scratch": "", "archive": False, "track": ""}
+    usual |= {"keep": False, "methods": [], "benchmarks": [], "order_seeds": [], "seeds": []}
+    usual |= {"shard": (1, 1)}
     return argparse.Namespace(**{**usual, **given})
 
 
@@ -60,9 +63,9 @@ def submit(cells, args):
 
 def test_an_array_and_a_job_that_collects(commands, tmp_path, cells):
     folder, said, script = submit(cells, arguments(tmp_path, overrides={"train.epochs": 2}))
-    assert "submitted job 7: 8 cells in 8 elements" in said
+    assert "submitted job 7: 8 cells in 2 elements" in said
     called = (commands / "sbatch.called").read_text().splitlines()
-    assert "--array=0-7" in called, "as many as the larger partition has processors"
+    assert "--array=0-1" in called, "as many as the default partition has processors"
     assert f"--chdir={folder.absolute()}/slurm" in called
     assert not any(
         "%" in word for word in called if word.startswith("--output=") and "%a" not in word
@@ -115,7 +118,7 @@ def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
     args = arguments(tmp_path, slurm_jobs=2)
     folder, _, _ = submit(cells, args)
     (launch,) = slurm.launches(folder)
-    lines = [f"7|0|RUNNING|{launch.comment}|n1", "9|N/A|RUNNING|other|n2", "8|1|PENDING|(null)|"]
+    lines = [f"7|0|RUNNING|n1|{launch.comment}", "9|N/A|RUNNING|n2|other", "8|1|PENDING||a|b=c"]
     (commands / "squeue.says").write_text("\n".join(lines) + "\n")
     queued = slurm.in_queue(folder)
     assert set(queued) == set(launch.elements[0])
@@ -123,6 +126,12 @@ def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
     said = status(args.results, cells[0].suite, cells)
     assert "4 in a running job, 4 missing" in said
     assert "7_0 n1" in said
+    assert said.count("job 7 ended before it") == 4
+    assert f"{launch.token}-1.log" in said
+    failed = RunDir.of(args.results, next(c for c in cells if c.run_id == launch.elements[0][0]))
+    failed.path.mkdir(parents=True)
+    failed.save_state({"status": "diverged", "reason": "loss is nan"})
+    assert "1 diverged" in status(args.results, cells[0].suite, cells), "its element goes on"
 
 
 def test_a_suite_that_slurm_never_saw_asks_nothing(commands, tmp_path):
@@ -160,10 +169,11 @@ def test_without_slurm(monkeypatch, tmp_path, cells):
         ("1-2", 1560),
         ("2-0:30", 2910),
         ("UNLIMITED", 1e9),
+        ("0", 1e9),
     ],
 )
 def test_time_limits(text, minutes):
-    assert min(slurm.minutes(text), 1e9) == minutes
+    assert min(sbatch.minutes(text), 1e9) == minutes
 
 
 @pytest.mark.parametrize(
@@ -173,6 +183,11 @@ def test_time_limits(text, minutes):
         ({"sbatch": "-t 4"}, "at least 5 minutes"),
         ({"sbatch": "-t4:59"}, "at least 5 minutes"),
         ({"device": "cuda"}, "no GPU is asked for"),
+        ({"sbatch": "--account='x"}, "no closing quotation"),
+        ({"sbatch": "--array=0-99"}, "--array: the launcher"),
+        ({"sbatch": "-o here"}, "--output: the launcher"),
+        ({"sbatch": "--version"}, "--version: the launcher"),
+        ({"sbatch": "--partition"}, "--sbatch: argument .*expected one argument"),
     ],
 )
 def test_what_would_go_wrong_on_a_node(given, says, tmp_path, cells):
@@ -185,6 +200,94 @@ def test_precision_by_the_node_needs_nodes_of_one_kind(tmp_path, cells):
     with pytest.raises(UsageError, match="could differ between nodes"):
         slurm.check_options(auto, arguments(tmp_path))
     assert slurm.check_options(auto, arguments(tmp_path, sbatch="--constraint=h100"))
+
+
+def test_variables_that_sbatch_reads_count_too(commands, tmp_path, cells, monkeypatch):
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "2")
+    with pytest.raises(UsageError, match="--time=2: at least 5"):
+        submit(cells, arguments(tmp_path))
+    monkeypatch.setenv("SBATCH_TIMELIMIT", "0")
+    monkeypatch.setenv("SBATCH_GPUS", "1")
+    assert "--device cuda" in submit(cells, arguments(tmp_path))[2]
+    monkeypatch.setenv("SBATCH_ARRAY_INX", "0-99")
+    with pytest.raises(UsageError, match="SBATCH_ARRAY_INX: the launcher"):
+        submit(cells, arguments(tmp_path))
+
+
+def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
+    (commands / "sinfo.says").write_text("tiny*|3:00|n/a|0/8/0/8\n")
+    with pytest.raises(UsageError, match="partition tiny: its jobs end after 3:00"):
+        submit(cells, arguments(tmp_path))
+    assert not list((tmp_path / "re sults 100%").rglob("*.sh"))
+
+
+@pytest.mark.parametrize(
+    ("options", "without"),
+    [
+        ("-p gpu", ["-p", "gpu"]),
+        ("--partition gpu --gpus 1", ["--partition", "gpu"]),
+        ("--gres gpu:1 --qos=high", ["--qos=high"]),
+        ("-G1 --mem-per-gpu=100 --account lab", ["--account", "lab"]),
+        ("--cpus-per-gpu=2 --gpus=2", []),
+    ],
+)
+def test_what_a_job_that_collects_is_given(options, without, commands, tmp_path, cells):
+    _, _, script = submit(cells, arguments(tmp_path, sbatch=options))
+    called = (commands / "sbatch.called").read_text().split("--parsable\n")
+    array, collector = ([*part.splitlines()] for part in called[1:])
+    assert array[: len(options.split())] == options.split(), "verbatim"
+    assert collector[: collector.index(next(w for w in collector if "comment" in w))] == without
+    assert ("--device cuda" in script) == (
+        "gpu:" in options or "-G" in options or "gpus" in options
+    )
+    assert ("--cpus-per-task" in script) == ("cpus" not in options)
+
+
+def test_memory_is_said_once(commands, tmp_path, cells):
+    mini = load_suite("mini").cells[:2]
+    _, _, script = submit(mini, arguments(tmp_path, suite="mini"))
+    assert "#SBATCH --mem=" in script, "from the published peak"
+    _, _, script = submit(mini, arguments(tmp_path / "2", suite="mini", sbatch="--mem-per-cpu=900"))
+    assert "--mem=" not in script
+
+
+def test_a_refused_submission_leaves_nothing(commands, tmp_path, cells):
+    """The array is taken back where the job that collects is refused."""
+    (commands / "scancel").write_text(f'#!/bin/bash\necho "$@" > {commands}/scancel.called\n')
+    (commands / "scancel").chmod(0o755)
+    (commands / "sbatch").write_text(
+        '#!/bin/bash\n[[ "$*" == *dependency* ]] && { echo no >&2; exit 1; }\necho 7\n'
+    )
+    with pytest.raises(UsageError, match="Slurm: no"):
+        submit(cells, arguments(tmp_path))
+    assert (commands / "scancel.called").read_text() == "7\n"
+    (commands / "sbatch").write_text("#!/bin/bash\nexit 1\n")
+    with pytest.raises(UsageError, match="exit code 1"):
+        submit(cells, arguments(tmp_path / "2"))
+    assert not [file for file in (tmp_path / "2").rglob("*") if file.is_file()]
+
+
+def test_the_selection_is_that_of_the_tables(commands, tmp_path, cells):
+    given = {"keep": True, "methods": ["linear"], "order_seeds": [1], "shard": (1, 2)}
+    folder, _, _ = submit(cells, arguments(tmp_path, **given))
+    (script,) = folder.glob("slurm/*-collect.sh")
+    words = script.read_text().splitlines()[-1]
+    assert "--collect --keep --methods linear --order-seeds 1 --shard 1/2" in words
+
+
+def test_an_array_whose_launcher_was_killed_gets_its_collecting_job(commands, tmp_path, cells):
+    args = arguments(tmp_path, slurm_jobs=1)
+    folder, _, _ = submit(cells, args)
+    (file,) = folder.glob("slurm/*.json")
+    known = json.loads(file.read_text())
+    assert known["collector"] == "7"
+    queued = [slurm.Element("9", 0, "RUNNING", slurm.launches(folder)[0].comment, "n1")]
+    assert slurm.without_collector(folder, queued) == []
+    file.write_text(json.dumps({**known, "job": "", "collector": ""}))
+    (lost,) = slurm.without_collector(folder, queued)
+    slurm.collect_after(lost, args, folder)
+    assert "--dependency=afterany:9" in (commands / "sbatch.called").read_text()
+    assert slurm.without_collector(folder, queued) == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

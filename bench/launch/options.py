@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from pathlib import Path
 
 from bench import cli
 from bench.config.arguments import add_suite_arguments
+from bench.errors import UsageError
 from bench.launch.track import TRACKERS
 from bench.paths import REFERENCE
 
@@ -17,6 +19,8 @@ EXAMPLES = """examples:
   python -m bench.grid paper --dry-run --rate 145
   python -m bench.grid merge DIR...   (results/SUITE of other machines)
 """
+NOTHING_RUNS = ("list", "status", "dry_run", "collect")
+OF_A_RUN = ("jobs", "time_limit", "report", "archive", "track")
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -25,7 +29,8 @@ def _shard(text: str) -> tuple[int, int]:
     except ValueError:
         raise argparse.ArgumentTypeError(f"'{text}': i/n is expected, e.g. 1/4") from None
     if not 1 <= index <= count:
-        raise argparse.ArgumentTypeError(f"'{text}': 1/{count} to {count}/{count} are expected")
+        last = max(count, 1)
+        raise argparse.ArgumentTypeError(f"'{text}': 1/{last} to {last}/{last} are expected")
     return index, count
 
 
@@ -169,6 +174,24 @@ def _how(parser: argparse.ArgumentParser) -> None:
     )
 
 
+def _refuse_what_does_not_go_together(
+    parser: argparse.ArgumentParser, args: argparse.Namespace
+) -> None:
+    """An option that would be ignored is an error."""
+    asked = [name for name in NOTHING_RUNS if getattr(args, name)]
+    if len(asked) > 1:
+        parser.error(f"{', '.join(map(_option, asked))}: give one of them")
+    unused = [name for name in OF_A_RUN if getattr(args, name)]
+    if args.launcher == "print" and unused:
+        parser.error(f"{', '.join(map(_option, unused))}: not with --launcher print")
+    if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", args.device):
+        raise UsageError.unknown("--device", args.device, ["auto", "cpu", "cuda"])
+
+
+def _option(name: str) -> str:
+    return f"--{name.replace('_', '-')}"
+
+
 def parse(description: str) -> argparse.Namespace:
     """The words of the command line. Bad ones end the process with one line and exit code 2."""
     parser = argparse.ArgumentParser(
@@ -186,6 +209,7 @@ def parse(description: str) -> argparse.Namespace:
         parser.error("--quiet and --json: give one of them")
     if args.launcher != "slurm" and (args.slurm_jobs or args.sbatch):
         parser.error("--slurm-jobs, --sbatch: for --launcher slurm")
+    _refuse_what_does_not_go_together(parser, args)
     args.published = args.results / REFERENCE if args.reference else None
     args.results = args.published or args.results
     if args.scratch and not args.scratch.startswith("$"):

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import heapq
-import itertools
 import json
 import os
 import re
@@ -18,13 +17,14 @@ import secrets
 import shlex
 import subprocess
 import sys
-from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from bench.config.spec import RunSpec
 from bench.errors import UsageError
+from bench.launch import sbatch
 from bench.paths import PROJECT, REFERENCE
 from bench.store.files import write_text
 from bench.store.tables import LATER_COLUMNS, TABLES, read_csv
@@ -65,6 +65,7 @@ class Launch:
     suite: str
     elements: tuple[tuple[str, ...], ...]
     job: str = ""  # "": the launcher was killed before it knew
+    collector: str = ""  # the job that writes the tables
 
     @property
     def comment(self) -> str:
@@ -131,12 +132,12 @@ def share_of(file: Path, index: int) -> tuple[str, ...]:
 
 def queue() -> list[Element]:
     """Elements of this user's arrays. Raises UsageError where Slurm does not answer."""
-    words = ["squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%k|%N"]
-    lines = _slurm(words).splitlines()
-    fields = [line.strip().split("|") for line in lines if line.strip()]
+    # The comment last: those of other jobs may hold anything.
+    words = ["squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%N|%k"]
+    fields = [line.strip().split("|", 4) for line in _slurm(words).splitlines()]
     return [
         Element(job, int(index), state, comment, node)
-        for job, index, state, comment, node in fields
+        for job, index, state, node, comment in (one for one in fields if len(one) == 5)
         if index.isdecimal()
     ]
 
@@ -154,10 +155,10 @@ def in_queue(folder: Path) -> dict[str, Element]:
     }
 
 
-def _slurm(words: list[str]) -> str:
+def _slurm(words: list[str], env: dict[str, str] | None = None) -> str:
     """What a Slurm command prints. Raises UsageError with its own last line if it fails."""
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
     except FileNotFoundError:
         raise UsageError(
             f"--launcher slurm: no Slurm here ({words[0]} is not on the PATH)"
@@ -171,54 +172,20 @@ def _slurm(words: list[str]) -> str:
 # --- submitting -------------------------------------------------------------------------------
 
 
-def minutes(text: str) -> float:
-    """A time limit as sbatch takes it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S."""
-    days, dash, rest = text.rpartition("-")
-    try:
-        parts = [int(part) for part in rest.split(":")]
-        if dash:
-            hours, mins, seconds = [*parts, 0, 0][:3]
-            return int(days) * 1440 + hours * 60 + mins + seconds / 60
-        if len(parts) == 3:
-            return parts[0] * 60 + parts[1] + parts[2] / 60
-        return parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
-    except ValueError:
-        return float("inf")  # UNLIMITED, or what sbatch refuses
-
-
-def _option(options: list[str], *names: str) -> str:
-    """The value of the last of these options of sbatch, or ""."""
-    found = ""
-    for word, following in itertools.zip_longest(options, options[1:], fillvalue=""):
-        for name in names:
-            if word == name:
-                found = following
-            elif name.startswith("--") and word.startswith(f"{name}="):
-                found = word.partition("=")[2]
-            elif not name.startswith("--") and word.startswith(name) and word != name:
-                found = word[len(name) :]
-    return found
-
-
-def wants_gpu(options: list[str]) -> bool:
-    return any(re.match(r"-G|--gpus|--gres=gpu|gpu(:|$)", word) for word in options)
-
-
-def check_options(cells: Sequence[RunSpec], args: argparse.Namespace) -> list[str]:
-    """The words of --sbatch. Raises UsageError for what would go wrong only on a node."""
-    options = shlex.split(args.sbatch)
-    limit = _option(options, "--time", "-t")
-    if limit and minutes(limit) < SHORTEST_LIMIT:
+def check_options(cells: Sequence[RunSpec], args: argparse.Namespace) -> sbatch.Options:
+    """What --sbatch says. Raises UsageError for what would go wrong only on a node."""
+    options = sbatch.parse(args.sbatch)
+    if options.time and sbatch.minutes(options.time) < SHORTEST_LIMIT:
         raise UsageError(
-            f"--sbatch: --time={limit}: at least {SHORTEST_LIMIT} minutes are expected"
+            f"--sbatch: --time={options.time}: at least {SHORTEST_LIMIT} minutes are expected"
         )
     by_node = [cell for cell in cells if cell.train.precision == "auto"]
-    if by_node and not _option(options, "--constraint", "-C"):
+    if by_node and not options.constraint:
         raise UsageError(
             f"{by_node[0].benchmark}: train.precision=auto could differ between nodes: give --set "
             "train.precision=fp32 (or bf16), or nodes of one kind (--sbatch --constraint=...)"
         )
-    if args.device.startswith("cuda") and not wants_gpu(options):
+    if args.device.startswith("cuda") and not options.gpu:
         raise UsageError(f"--device {args.device}: no GPU is asked for (--sbatch --gpus=1)")
     return options
 
@@ -235,17 +202,27 @@ def shares(cells: Sequence[RunSpec], work: Sequence[float], count: int) -> list[
     return [[c for i, c in enumerate(cells) if owner[i] == number] for number in range(count)]
 
 
-def how_many(cells: int, cpus: int, args: argparse.Namespace, options: list[str]) -> int:
-    """Elements: --slurm-jobs, else as many as the partition has processors for."""
+def how_many(cells: int, cpus: int, wanted: int, options: sbatch.Options) -> int:
+    """Elements: as many as are wanted, or (0) as the partition has processors for.
+
+    Raises UsageError where jobs of the partition end before anything is saved.
+    """
     largest = re.search(r"MaxArraySize\s*=\s*(\d+)", _slurm(["scontrol", "show", "config"]))
-    if args.slurm_jobs:
-        wanted = args.slurm_jobs
-    else:
-        partition = _option(options, "--partition", "-p")
-        words = ["sinfo", "--noheader", "--format=%R|%C"]
-        words += [f"--partition={partition}"] if partition else []
-        of_partitions = [line.split("|") for line in _slurm(words).split()]
-        wanted = max((int(n.split("/")[-1]) // cpus for _, n in of_partitions), default=1)
+    words = ["sinfo", "--noheader", "--format=%P|%l|%L|%C"]
+    words += [f"--partition={options.partition}"] if options.partition else []
+    partitions = [line.split("|") for line in _slurm(words).split()]
+    # Without a name it is the default one, which has a star.
+    own = [one for one in partitions if options.partition or one[0].endswith("*")] or partitions
+    for name, most, by_default, _ in own:
+        limit = options.time or (by_default if by_default != "n/a" else most)
+        limit = min(limit, most, key=sbatch.minutes)
+        if sbatch.minutes(limit) < SHORTEST_LIMIT:
+            raise UsageError(
+                f"partition {name.rstrip('*')}: its jobs end after {limit}, at least "
+                f"{SHORTEST_LIMIT} minutes are needed (--sbatch --partition=..., --time=...)"
+            )
+    usable = [sum(map(int, processors.split("/")[:2])) for *_, processors in own]
+    wanted = wanted or max((count // cpus for count in usable), default=1)
     return max(1, min(wanted, cells, int(largest[1]) if largest else 1001))
 
 
@@ -254,44 +231,80 @@ def submit(
 ) -> str:
     """Submit an array for these cells, and a job that collects after it; returns what to say."""
     options = check_options(cells, args)
-    side_by_side = args.jobs or 1
-    cpus = side_by_side * max(cell.train.threads for cell in cells)
-    count = how_many(len(cells), cpus, args, options)
-    suite = cells[0].suite
+    cpus = (args.jobs or 1) * max(cell.train.threads for cell in cells)
+    count = how_many(len(cells), cpus, args.slurm_jobs or 0, options)
     elements = [[cell.run_id for cell in share] for share in shares(cells, work, count)]
-    launch = Launch(secrets.token_hex(6), suite, tuple(map(tuple, elements)))
-    place = folder.absolute() / "slurm"
+    launch = Launch(secrets.token_hex(6), cells[0].suite, tuple(map(tuple, elements)))
+    place = _place(folder)
     file = place / f"{launch.token}.json"
     script = place / f"{launch.token}.sh"
     write_text(script, _script(args, cells, file, cpus, options))
     write_text(file, json.dumps(asdict(launch)) + "\n")
-    # Paths are given as the working directory: in names of logs % has a meaning.
-    same = ["sbatch", "--parsable", *options, f"--comment={launch.comment}", f"--chdir={place}"]
-    log = f"{launch.token}-%a.log"
-    job = _slurm([*same, f"--array=0-{count - 1}", f"--output={log}", str(script)])
-    job = job.strip().split(";")[0]
-    write_text(file, json.dumps(asdict(launch) | {"job": job}) + "\n")
-    after = place / f"{launch.token}-collect.sh"
-    write_text(after, _collect_script(args, suite))
-    words = [f"--output={launch.token}-collect.log", f"--dependency=afterany:{job}", str(after)]
-    collecting = [word for word in same if not wants_gpu([word])]
-    _slurm([*collecting, f"--job-name={COMMENT}-{suite}-collect", *words])
+    words = [f"--array=0-{count - 1}", f"--output={launch.token}-%a.log", str(script)]
+    job = ""
+    try:
+        job = _slurm([*_sbatch(options.words, launch, place), *words]).strip().split(";")[0]
+        collect_after(replace(launch, job=job), args, folder)
+    except UsageError:
+        if job:
+            _slurm(["scancel", job])
+        for left in place.glob(f"{launch.token}*"):
+            left.unlink()
+        raise
     return (
         f"submitted job {job}: {len(cells)} cells in {count} elements, logs {place}/"
         f"{launch.token}-*.log; its tables follow when it has ended (--status says how it goes)"
     )
 
 
+def collect_after(launch: Launch, args: argparse.Namespace, folder: Path) -> None:
+    """Submit the job that writes the tables after an array has ended."""
+    place, options = _place(folder), sbatch.parse(args.sbatch)
+    file = place / f"{launch.token}.json"
+    write_text(file, json.dumps(asdict(launch)) + "\n")  # the launcher may be killed here
+    script = place / f"{launch.token}-collect.sh"
+    write_text(script, _collect_script(args, launch.suite))
+    words = [f"--job-name={COMMENT}-{launch.suite}-collect"]
+    words += [f"--output={launch.token}-collect.log", f"--dependency=afterany:{launch.job}"]
+    same = _sbatch(options.collecting, launch, place)
+    collector = _slurm([*same, *words, str(script)], sbatch.environment_of_collecting())
+    known = asdict(launch) | {"collector": collector.strip().split(";")[0]}
+    write_text(file, json.dumps(known) + "\n")
+
+
+def without_collector(folder: Path, queued: Iterable[Element]) -> list[Launch]:
+    """Arrays in the queue whose launcher was killed before it submitted their job that collects."""
+    jobs = {element.comment: element.job for element in queued}
+    lost = [one for one in launches(folder) if one.comment in jobs and not one.collector]
+    return [replace(one, job=jobs[one.comment]) for one in lost]
+
+
+def _place(folder: Path) -> Path:
+    return folder.absolute() / "slurm"
+
+
+def _sbatch(options: Iterable[str], launch: Launch, place: Path) -> list[str]:
+    """Paths are given as the working directory: in names of logs % has a meaning."""
+    ours = [f"--comment={launch.comment}", f"--chdir={place}"]
+    return ["sbatch", "--parsable", *options, *ours]
+
+
 def _script(
-    args: argparse.Namespace, cells: Sequence[RunSpec], file: Path, cpus: int, options: list[str]
+    args: argparse.Namespace,
+    cells: Sequence[RunSpec],
+    file: Path,
+    cpus: int,
+    options: sbatch.Options,
 ) -> str:
-    memory = _peak_mib(cells[0].suite)
-    defaults = [f"--job-name={COMMENT}-{cells[0].suite}", f"--cpus-per-task={cpus}"]
+    memory = 0.0 if options.memory or args.overrides else _peak_mib(Path(args.suite).stem)
+    defaults = [f"--job-name={COMMENT}-{cells[0].suite}"]
+    defaults += [] if options.cpus else [f"--cpus-per-task={cpus}"]
     defaults += [f"--mem={int(SPARE * memory) * (args.jobs or 1)}M"] if memory else []
-    device = "cuda" if args.device == "auto" and wants_gpu(options) else args.device
+    device = "cuda" if args.device == "auto" and options.gpu else args.device
     words = [*_grid(args, cells[0].suite), "--device", "cpu" if device == "auto" else device]
     words += ["--jobs", str(args.jobs or 1), "--quiet"]
     words += ["--time-limit", str(args.time_limit)] if args.time_limit else []
+    words += ["--track", args.track] if args.track else []
     return SCRIPT.format(
         seconds=SAVE_SECONDS,
         defaults="\n".join(f"#SBATCH {word}" for word in defaults),
@@ -302,7 +315,7 @@ def _script(
 
 
 def _collect_script(args: argparse.Namespace, suite: str) -> str:
-    words = [*_grid(args, suite), "--collect"]
+    words = [*_grid(args, suite), "--collect", *_selection(args)]
     words += ["--report", str(args.report.absolute())] if args.report else []
     words += ["--archive"] if args.archive else []
     folder = shlex.quote(str(Path.cwd()))
@@ -318,6 +331,15 @@ def _grid(args: argparse.Namespace, name: str) -> list[str]:
     else:
         words += [str(args.results.absolute())]
     return words + _settings(args)
+
+
+def _selection(args: argparse.Namespace) -> list[str]:
+    """The options that say which cells: tables and report speak of these."""
+    words = ["--keep"] if args.keep else []
+    for name in ("methods", "benchmarks", "order_seeds", "seeds"):
+        if given := getattr(args, name):
+            words += [f"--{name.replace('_', '-')}", *map(str, given)]
+    return [*words, "--shard", "/".join(map(str, args.shard))]
 
 
 def _environment(scratch: str) -> dict[str, str]:

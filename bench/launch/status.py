@@ -5,36 +5,51 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from typing import NamedTuple
 
 from tabulate import tabulate
 
 from bench.config.spec import RunSpec
-from bench.errors import Busy, UsageError
-from bench.launch.slurm import Element, in_queue
+from bench.errors import UsageError
+from bench.launch.slurm import Element, in_queue, launches
 from bench.store.archive import packed
-from bench.store.locks import locked
-from bench.store.rundir import LOCK, RunDir
+from bench.store.collect import is_held
+from bench.store.rundir import RunDir
 
 LOST = "running without a process"
+FAILED = ("diverged", "oom", "error")
+
+
+class Submitted(NamedTuple):
+    """The array that a cell was submitted in, when that was, and the log of the cell's element."""
+
+    job: str
+    time: float
+    log: Path
 
 
 def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
     """A line with the counts, and a table of the cells that are not done."""
-    note = ""
+    folder, note = results / suite, ""
+    queued: dict[str, Element] = {}
+    submitted: dict[str, Submitted] = {}
     try:
-        queued = in_queue(results / suite)
+        submitted = _submitted(folder)
+        queued = in_queue(folder)
     except UsageError as error:  # the state files say most of it
-        queued, note = {}, f"\n{error}"
+        note = f"\n{error}"
     rows, counts = [], Counter[str]()
-    in_archive = packed(results / suite)
+    in_archive = packed(folder)
     for cell in cells:
-        run = RunDir.of(results, cell)
-        state, why = _state(run, queued.get(cell.run_id))
+        run, element = RunDir.of(results, cell), queued.get(cell.run_id)
+        before = submitted.get(cell.run_id)
+        state, why = _state(run, element, before)
         if state == "missing" and cell.run_id in in_archive:
             state = "done"
         counts[state] += 1
-        if state not in ("done", "missing"):
-            element = queued.get(cell.run_id)
+        if state == "missing" and before and not note:
+            why = f"job {before.job} ended before it ({before.log})"
+        if why or state not in ("done", "missing"):
             job = f"{element.job}_{element.number} {element.node}" if element else ""
             rows.append([cell.run_id, state, job.strip(), why])
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
@@ -42,28 +57,36 @@ def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
     return f"suite {suite}: {said}{table}{note}"
 
 
-def _state(run: RunDir, element: Element | None) -> tuple[str, str]:
+def _submitted(folder: Path) -> dict[str, Submitted]:
+    """The last launch that had a cell, by run_id."""
+    found: dict[str, Submitted] = {}
+    for launch in launches(folder):
+        script = folder / "slurm" / f"{launch.token}.sh"
+        time = script.stat().st_mtime if script.is_file() else 0.0
+        for number, share in enumerate(launch.elements):
+            log = script.with_name(f"{launch.token}-{number}.log")
+            of_this = Submitted(launch.job, time, log)
+            found |= {name: of_this for name in share if found.get(name, of_this).time <= time}
+    return found
+
+
+def _state(run: RunDir, element: Element | None, submitted: Submitted | None) -> tuple[str, str]:
     """The state of a cell, and the reason or the log where it failed."""
     if run.done():
         return "done", ""
-    if _is_held(run):
+    if is_held(run):
         return "running", ""
     saved = run.state()
+    failed = f"{saved.get('reason', '')} ({run.path / 'log.txt'})"
     if element is not None:
+        # An element goes through its cells once: what failed since it was submitted has failed.
+        file = run.path / "state.json"
+        new = submitted is not None and file.is_file() and file.stat().st_mtime > submitted.time
+        if new and saved["status"] in FAILED:
+            return saved["status"], failed
         return ("queued" if element.state == "PENDING" else "in a running job"), ""
     if saved["status"] == "running":
         return LOST, "the same command continues it"
     if saved["status"] == "missing":
         return "missing", ""
-    return saved["status"], f"{saved.get('reason', '')} ({run.path / 'log.txt'})"
-
-
-def _is_held(run: RunDir) -> bool:
-    """True while another process runs this cell."""
-    if not (run.path / LOCK).exists():
-        return False
-    try:
-        with locked(run.path / LOCK, busy="held"):
-            return False
-    except Busy:
-        return True
+    return saved["status"], failed

@@ -11,9 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from bench.config.spec import RunSpec
+from bench.errors import Busy
 from bench.store.locks import locked
 from bench.store.protocol import SELECTION, protocol
-from bench.store.rundir import RunDir, identity
+from bench.store.rundir import LOCK, RunDir, identity
 from bench.store.tables import (
     CLASSES,
     ENVIRONMENTS,
@@ -185,6 +186,19 @@ def _classes(cells: Iterable[RunSpec], found: Iterable[TableRows]) -> Rows:
     return [row for rows in orders.values() for row in rows]
 
 
+def is_held(run: RunDir) -> bool:
+    """True while another process runs this cell. What cannot be asked is as its state says."""
+    if not (run.path / LOCK).exists():
+        return False
+    try:
+        with locked(run.path / LOCK, busy="held"):
+            return False
+    except Busy:
+        return True
+    except OSError:  # another user's
+        return run.state()["status"] == "running"
+
+
 def rows_of_run(run: RunDir, kept: TableRows | None = None) -> TableRows:
     """The rows of a run that is done; else those kept of it, if any, or its state alone."""
     # done() first: until DONE is there the state may still say "running".
@@ -196,7 +210,9 @@ def rows_of_run(run: RunDir, kept: TableRows | None = None) -> TableRows:
         return TableRows(state, tables, environment, _optional(run.path, "classes", CLASSES))
     if kept is not None:
         return kept
-    if state["status"] in ("done", "running"):  # killed before it could say so
+    if is_held(run):
+        state = state | {"status": "running", "reason": "another process runs it"}
+    elif state["status"] in ("done", "running"):  # killed before it could say so
         reason = state.get("reason") or "the process ended"
         state = state | {"status": "interrupted", "reason": reason}
     return TableRows(state)

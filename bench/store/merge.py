@@ -8,9 +8,9 @@ import shutil
 from pathlib import Path
 
 from bench import cli
-from bench.errors import UsageError
-from bench.store.archive import archives
-from bench.store.rundir import RunDir
+from bench.errors import Busy, UsageError
+from bench.store.archive import archives, packed, text_of
+from bench.store.rundir import LOCK, RunDir
 from bench.store.tables import TABLES
 
 MEASURED = ("timing",)  # tables that no two runs have alike
@@ -35,7 +35,7 @@ def merge(folders: list[Path], results: Path) -> str:
                 f"{folder}: no runs here (results/SUITE of another machine is expected)"
             )
         for file in runs:
-            suites.setdefault(json.loads(file.read_text("utf-8"))["suite"], folder)
+            suites.setdefault(_suite_of(file), folder)
             run = RunDir(file.parent)
             if not run.done():
                 unfinished += 1
@@ -46,16 +46,21 @@ def merge(folders: list[Path], results: Path) -> str:
         raise UsageError(f"runs of several suites: {said}")
     (suite,) = suites
     new = []
+    in_archive = packed(results / suite)
     for name, run in found.items():
         here = RunDir(results / suite / "runs" / name)
         if here.done():
             _refuse_differing(here, run)
+        elif name in in_archive:
+            _refuse_other_than_packed(results / suite, in_archive[name], run)
         else:
             new.append((run, here))
     for run, here in new:
-        with here.lock():
-            shutil.copytree(run.path, here.path, dirs_exist_ok=True, ignore=_but_done)
-            shutil.copy2(run.path / "DONE", here.path)  # last: before it the run is not finished
+        try:
+            with here.lock():
+                _copy(run.path, here.path)
+        except Busy as error:
+            raise UsageError(f"{error}; what was copied before it is safe") from None
     left = f", {unfinished} unfinished left alone" if unfinished else ""
     return (
         f"{results / suite}: {len(new)} finished cells added, {len(found) - len(new)} were there"
@@ -63,8 +68,32 @@ def merge(folders: list[Path], results: Path) -> str:
     )
 
 
-def _but_done(folder: str, names: list[str]) -> list[str]:
-    return [name for name in names if name in ("DONE", ".lock")]
+def _suite_of(file: Path) -> str:
+    """The suite that a run's spec.json names."""
+    try:
+        suite = json.loads(file.read_text("utf-8"))["suite"]
+    except (ValueError, KeyError, TypeError):
+        suite = None
+    if not isinstance(suite, str):
+        raise UsageError(f"{file}: no spec of a run; delete the folder {file.parent}")
+    return suite
+
+
+def _copy(run: Path, here: Path) -> None:
+    """DONE goes last: before it the run is not finished."""
+    files = [file for file in run.rglob("*") if file.is_file() and file.name != LOCK]
+    for file in sorted(files, key=lambda file: file == run / "DONE"):
+        (here / file.relative_to(run)).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy2(file, here / file.relative_to(run))
+
+
+def _refuse_other_than_packed(folder: Path, archive: Path, run: RunDir) -> None:
+    """As _refuse_differing, where the run that is there lies in an archive."""
+    for name in sorted(TABLES.keys() - set(MEASURED)):
+        file = run.path / f"{name}.csv"
+        text = file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""
+        if text != text_of(folder, run.path.name, file.name):
+            raise _two_results(file, f"{run.path.name}/{file.name} in {archive}")
 
 
 def _refuse_differing(one: RunDir, other: RunDir) -> None:
@@ -73,10 +102,14 @@ def _refuse_differing(one: RunDir, other: RunDir) -> None:
         files = [run.path / f"{name}.csv" for run in (one, other)]
         contents = [file.read_bytes() if file.is_file() else b"" for file in files]
         if contents[0] != contents[1]:
-            raise UsageError(
-                f"{files[0]} and {files[1]} differ: one cell with two results (other processors, "
-                "or other code); keep one of the folders"
-            )
+            raise _two_results(*files)
+
+
+def _two_results(one: Path, other: Path | str) -> UsageError:
+    return UsageError(
+        f"{one} and {other} differ: one cell with two results (other processors, or other code); "
+        "keep one of the folders"
+    )
 
 
 def main(words: list[str]) -> int:

@@ -63,7 +63,7 @@ COMPARED_COLUMNS = (
     *("what", "benchmark", "method", "metric", "published", "measured", "n"),
     *("difference", "verdict", "detail"),
 )
-STATUSES = ("done", "diverged", "oom", "error", "interrupted", "missing")
+STATUSES = ("done", "diverged", "oom", "error", "interrupted", "running", "missing")
 
 Rows = list[dict[str, Any]]
 
