@@ -137,7 +137,7 @@ def _submit(args: argparse.Namespace, left: list[RunSpec], folder: Path) -> None
         slurm.check_options(new, args)
         worker = Worker(args.results, "cpu", lambda line: print(line, file=sys.stderr))
         try:
-            check_cells(new, worker, {})
+            check_cells(new, worker, {}, elsewhere=True)
             work = worker.ask("work", *new).get("flops") or [1.0] * len(new)
         finally:
             worker.stop()

@@ -17,6 +17,7 @@ import torch
 from conftest import ROOT, TINY, table
 
 from bench import hardware
+from bench.errors import UsageError
 from bench.grid import _check_writable
 from bench.launch import pool
 from bench.launch.display import make_display
@@ -255,6 +256,25 @@ def test_a_cell_that_another_process_runs_is_running_in_the_tables(tiny_spec, tm
         (row,) = read_runs(tmp_path / tiny_spec.suite / "runs.csv")
         assert (row["status"], row["reason"]) == ("running", "another process runs it")
     assert collect(tmp_path, [tiny_spec]) == {"interrupted": 1}
+
+
+def test_the_precision_of_another_machine_is_not_this_ones(tiny_spec, tmp_path):
+    class Here:
+        results = tmp_path
+
+        def ask(self, what, cell):
+            return {"status": "ok", "identity": {"precision": "fp32", "data_sha": "a" * 12}}
+
+    cell = replace(tiny_spec, train=replace(tiny_spec.train, precision="auto"))
+    run = RunDir.of(tmp_path, cell)
+    run.path.mkdir(parents=True)
+    run.save_state({"status": "interrupted", "precision": "bf16"})
+    pool.check_cells([cell], Here(), {}, elsewhere=True)
+    with pytest.raises(UsageError, match="begun with other precision"):
+        pool.check_cells([cell], Here(), {})
+    run.save_state({"status": "interrupted", "precision": "bf16", "data_sha": "b" * 12})
+    with pytest.raises(UsageError, match="begun with other images"):
+        pool.check_cells([cell], Here(), {}, elsewhere=True)
 
 
 @pytest.mark.parametrize(

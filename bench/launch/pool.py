@@ -158,12 +158,14 @@ def _ended(code: int, limit: float | None) -> dict[str, Any]:
     return {"status": status, "reason": f"the process ended with {how}"}
 
 
-def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, TableRows]) -> None:
+def check_cells(
+    cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, TableRows], elsewhere: bool = False
+) -> None:
     """Build each different combination once, so that a mistake is found before any training.
 
-    kept: cells that only the suite's tables list as done, by run_id. Raises UsageError for a wrong
-    name, folder, file or value, and for a cell that was begun or finished with other images,
-    weights or precision.
+    kept: cells that only the suite's tables list as done, by run_id. elsewhere: on machines that
+    choose a precision "auto" themselves. Raises UsageError for a wrong name, folder, file or value,
+    and for a cell that was begun or finished with other images, weights or precision.
     """
     built: dict[str, dict[str, Any]] = {}
     for cell in cells:
@@ -175,6 +177,8 @@ def check_cells(cells: Iterable[RunSpec], worker: Worker, kept: Mapping[str, Tab
                 reason = built[combination]["reason"]
                 raise UsageError(f"{cell.method} on {cell.benchmark}: cannot be built ({reason})")
         identity = built[combination]["identity"]
+        if elsewhere and cell.train.precision == "auto":
+            identity = {key: value for key, value in identity.items() if key != "precision"}
         if cell.run_id in kept:
             where = f"{worker.results / cell.suite}/runs.csv: {cell.run_id}"
             cure = "give --name, or leave out --keep"
