@@ -114,7 +114,7 @@ def _quantile(freedom: int) -> float:
     return float(stats.t.ppf(0.975, freedom))
 
 
-def bca_intervals(samples: Sequence[Array], resamples: int = 9999, seed: int = 0) -> Array:
+def bca_intervals(samples: Sequence[Array], resamples: int = 1999, seed: int = 0) -> Array:
     """(len(samples), 2): low and high of the 95% BCa bootstrap interval (Efron 1987) of each mean.
 
     NaN for fewer than two values; the value itself for values that are all equal. Samples of one

@@ -36,7 +36,7 @@ def in_this_process(monkeypatch, tmp_path, request):
     monkeypatch.setattr(sys, "argv", ["check", "smoke"])
 
 
-@pytest.mark.parametrize("in_this_process", [("hlgp", "ncm")], indirect=True)
+@pytest.mark.parametrize("in_this_process", [("linear", "ncm")], indirect=True)
 def test_the_code_as_it_is_passes(in_this_process, capsys):
     assert check.main() == FINE, capsys.readouterr().out
 

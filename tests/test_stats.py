@@ -141,7 +141,7 @@ def test_bca_by_its_formula():
     values = np.random.default_rng(3).gamma(2, size=12)
     (found,) = bca_intervals([values])
     rng = np.random.default_rng(0)
-    means = np.sort(values[rng.integers(0, 12, size=(9999, 12))].mean(axis=1))
+    means = np.sort(values[rng.integers(0, 12, size=(1999, 12))].mean(axis=1))
     bias = scipy_stats.norm.ppf(
         ((means < values.mean()).mean() + (means <= values.mean()).mean()) / 2
     )
