@@ -51,6 +51,13 @@ def test_references_take_no_part(mini):
     assert found.rows["joint"] == ["joint-linear", "joint-prompt"]
 
 
+def test_p_is_said_on_hover(mini):
+    found = answer.answer(mini)
+    cells = answer.html(found, mini.benchmarks).rows[found.rows["method"].index("l2p")]
+    for text, benchmark in zip(cells[1:], mini.benchmarks, strict=True):
+        assert f'title="p = {found.standings[benchmark, "l2p"].p:.2g}, corrected"' in text
+
+
 def test_forgetting_is_best_where_it_is_least(mini):
     found = answer.answer(mini, "forgetting")
     ranked = {m: found.standings["glyphs", m] for m in found.rows["method"]}

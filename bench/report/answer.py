@@ -161,16 +161,26 @@ def html(found: Answer, benchmarks: list[str], names: Mapping[str, str] | None =
 
     names: how the rows are called there, with links.
     """
-    tags = {"best": Markup("<b>{}</b>"), "level": Markup("<u>{}</u>")}
     rows: list[tuple] = []
     rules = set()
     for methods in (methods for methods in found.rows.values() if methods):
         rules.add(len(rows))
         for method in methods:
             standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
-            texts = [tags.get(s.rank if s else "", Markup("{}")).format(cell(s)) for s in standings]
-            rows.append(((names or found.names)[method], *texts))
+            rows.append(((names or found.names)[method], *map(_html_cell, standings)))
     return HtmlTable(["row", *benchmarks], rows, frozenset(rules))
+
+
+def _html_cell(standing: Standing | None) -> Markup:
+    """On hover: p of the comparison with the best method."""
+    rank = standing.rank if standing else ""
+    tag = {
+        "best": "<b>{}</b>",
+        "level": '<u title="{1}">{0}</u>',
+        "below": '<i title="{1}">{0}</i>',
+    }
+    said = f"p = {standing.p:.2g}, corrected" if standing else ""
+    return Markup(tag.get(rank, "{}")).format(cell(standing), said)
 
 
 def sentences(found: Answer, benchmarks: list[str]) -> list[str]:
