@@ -177,7 +177,7 @@ def _html_cell(standing: Standing | None) -> Markup:
     tag = {
         "best": "<b>{}</b>",
         "level": '<u title="{1}">{0}</u>',
-        "below": '<i title="{1}">{0}</i>',
+        "below": '<span title="{1}">{0}</span>',
     }
     said = f"p = {standing.p:.2g}, corrected" if standing else ""
     return Markup(tag.get(rank, "{}")).format(cell(standing), said)
