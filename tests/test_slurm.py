@@ -184,7 +184,9 @@ def test_time_limits(text, minutes):
         ({"sbatch": "-t4:59"}, "at least 5 minutes"),
         ({"device": "cuda"}, "no GPU is asked for"),
         ({"sbatch": "--account='x"}, "no closing quotation"),
-        ({"sbatch": "--array=0-99"}, "--array: the launcher"),
+        ({"sbatch": "--array=0-99"}, "--array or SBATCH_ARRAY_INX: the launcher"),
+        ({"sbatch": "--quiet"}, "--quiet: the launcher"),
+        ({"sbatch": "-W"}, "--wait or SBATCH_WAIT: the launcher"),
         ({"sbatch": "-o here"}, "--output: the launcher"),
         ({"sbatch": "--version"}, "--version: the launcher"),
         ({"sbatch": "--partition"}, "--sbatch: argument .*expected one argument"),
@@ -212,6 +214,10 @@ def test_variables_that_sbatch_reads_count_too(commands, tmp_path, cells, monkey
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-99")
     with pytest.raises(UsageError, match="SBATCH_ARRAY_INX: the launcher"):
         submit(cells, arguments(tmp_path))
+    monkeypatch.delenv("SBATCH_ARRAY_INX")
+    monkeypatch.setenv("SBATCH_WAIT", "1")
+    with pytest.raises(UsageError, match="SBATCH_WAIT: the launcher"):
+        submit(cells, arguments(tmp_path))
 
 
 def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
@@ -219,6 +225,14 @@ def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
     with pytest.raises(UsageError, match="partition tiny: its jobs end after 3:00"):
         submit(cells, arguments(tmp_path))
     assert not list((tmp_path / "re sults 100%").rglob("*.sh"))
+    (commands / "sinfo.says").write_text("tiny|3:00|n/a|0/8/0/8\nlong|infinite|n/a|0/0/4/4\n?\n")
+    with pytest.raises(UsageError, match="partition tiny"):
+        submit(cells, arguments(tmp_path, sbatch="-p tiny,long"))
+    _, said, _ = submit(cells, arguments(tmp_path, sbatch="-p tiny,long -t 30"))
+    assert "in 8 elements" in said
+    (commands / "sinfo.says").write_text("long*|infinite|n/a|0/0/4/4\n")
+    _, said, _ = submit(cells, arguments(tmp_path / "2"))
+    assert "in 4 elements" in said, "it is down now: as many as it has"
 
 
 @pytest.mark.parametrize(
@@ -229,6 +243,7 @@ def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
         ("--gres gpu:1 --qos=high", ["--qos=high"]),
         ("-G1 --mem-per-gpu=100 --account lab", ["--account", "lab"]),
         ("--cpus-per-gpu=2 --gpus=2", []),
+        ("--gpus=1 --ntasks-per-gpu=1 --hold", []),
     ],
 )
 def test_what_a_job_that_collects_is_given(options, without, commands, tmp_path, cells):
@@ -261,6 +276,10 @@ def test_a_refused_submission_leaves_nothing(commands, tmp_path, cells):
     with pytest.raises(UsageError, match="Slurm: no"):
         submit(cells, arguments(tmp_path))
     assert (commands / "scancel.called").read_text() == "7\n"
+    assert not [file for file in tmp_path.glob("re*/**/*") if file.is_file()]
+    (commands / "sbatch").write_text("#!/bin/bash\n")
+    with pytest.raises(UsageError, match="did not say a job's number"):
+        submit(cells, arguments(tmp_path))
     (commands / "sbatch").write_text("#!/bin/bash\nexit 1\n")
     with pytest.raises(UsageError, match="exit code 1"):
         submit(cells, arguments(tmp_path / "2"))
@@ -285,6 +304,9 @@ def test_an_array_whose_launcher_was_killed_gets_its_collecting_job(commands, tm
     assert slurm.without_collector(folder, queued) == []
     file.write_text(json.dumps({**known, "job": "", "collector": ""}))
     (lost,) = slurm.without_collector(folder, queued)
+    old = {key: value for key, value in known.items() if key != "collector"}
+    file.write_text(json.dumps(old))
+    assert slurm.without_collector(folder, queued) == [], "of an older version, which has one"
     slurm.collect_after(lost, args, folder)
     assert "--dependency=afterany:9" in (commands / "sbatch.called").read_text()
     assert slurm.without_collector(folder, queued) == []

@@ -29,8 +29,10 @@ OF_ELEMENTS = {  # what a job that collects does not need
     "--mem-per-gpu": ("", "SBATCH_MEM_PER_GPU"),
     "--mem-per-cpu": ("", "SBATCH_MEM_PER_CPU"),
     "--mem": ("", "SBATCH_MEM_PER_NODE"),
+    "--ntasks-per-gpu": ("", ""),
+    "--hold": ("-H", ""),
 }
-# Of the launcher itself, or such that nothing is submitted.
+# Of the launcher itself, or such that sbatch submits nothing, says no number, or does not return.
 REFUSED = {
     "--array": ("-a", "SBATCH_ARRAY_INX"),
     "--output": ("-o", ""),
@@ -38,12 +40,14 @@ REFUSED = {
     "--chdir": ("-D", ""),
     "--comment": ("", ""),
     "--wrap": ("", ""),
+    "--wait": ("-W", "SBATCH_WAIT"),
+    "--quiet": ("-Q", ""),
     "--version": ("-V", ""),
     "--usage": ("", ""),
     "--help": ("-h", ""),
     "--test-only": ("", ""),
 }
-FLAGS = ("--version", "--usage", "--help", "--test-only")
+FLAGS = ("--hold", "--wait", "--quiet", "--version", "--usage", "--help", "--test-only")
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,7 @@ def _parser(known: dict[str, tuple[str, str]]) -> _Parser:
         words = [name, *filter(None, [short])]
         default = os.environ.get(variable, "")
         if name in FLAGS:
-            parser.add_argument(*words, action="store_true")
+            parser.add_argument(*words, action="store_true", default=bool(default))
         else:
             parser.add_argument(*words, default=default)
     return parser
@@ -88,10 +92,9 @@ def parse(text: str) -> Options:
         raise UsageError(f"--sbatch: {text}: {str(error).lower()}") from None
     refused = vars(_parser(REFUSED).parse_known_args(words)[0])
     for name, (_, variable) in REFUSED.items():
-        given = refused[name[2:].replace("-", "_")]
-        if given:
-            said = variable if given == os.environ.get(variable) else f"--sbatch {name}"
-            raise UsageError(f"{said}: the launcher submits an array with names of its own")
+        if refused[name[2:].replace("-", "_")]:
+            said = " or ".join(filter(None, (f"--sbatch {name}", variable)))
+            raise UsageError(f"{said}: the launcher submits an array of its own, and goes on")
     read = vars(_parser(READ | OF_ELEMENTS).parse_known_args(words)[0])
     collecting = _parser(OF_ELEMENTS).parse_known_args(words)[1]
     gpus = [value for name, value in read.items() if name.startswith("gpus")]

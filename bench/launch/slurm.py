@@ -116,6 +116,7 @@ def launches(folder: Path) -> list[Launch]:
         try:
             content = json.loads(file.read_text("utf-8"))
             elements = tuple(tuple(of_one) for of_one in content.pop("elements"))
+            content.setdefault("collector", "not recorded")  # by an older version
             found.append(Launch(elements=elements, **content))
         except (OSError, ValueError, TypeError, KeyError):
             raise UsageError(f"{file}: cannot be read; delete it if its job has ended") from None
@@ -210,18 +211,23 @@ def how_many(cells: int, cpus: int, wanted: int, options: sbatch.Options) -> int
     largest = re.search(r"MaxArraySize\s*=\s*(\d+)", _slurm(["scontrol", "show", "config"]))
     words = ["sinfo", "--noheader", "--format=%P|%l|%L|%C"]
     words += [f"--partition={options.partition}"] if options.partition else []
-    partitions = [line.split("|") for line in _slurm(words).split()]
+    partitions = [line.split("|") for line in _slurm(words).split() if line.count("|") == 3]
     # Without a name it is the default one, which has a star.
     own = [one for one in partitions if options.partition or one[0].endswith("*")] or partitions
+    limits = {}
     for name, most, by_default, _ in own:
         limit = options.time or (by_default if by_default != "n/a" else most)
-        limit = min(limit, most, key=sbatch.minutes)
-        if sbatch.minutes(limit) < SHORTEST_LIMIT:
-            raise UsageError(
-                f"partition {name.rstrip('*')}: its jobs end after {limit}, at least "
-                f"{SHORTEST_LIMIT} minutes are needed (--sbatch --partition=..., --time=...)"
-            )
-    usable = [sum(map(int, processors.split("/")[:2])) for *_, processors in own]
+        limits[name.rstrip("*")] = min(limit, most, key=sbatch.minutes)
+    short = [name for name, limit in limits.items() if sbatch.minutes(limit) < SHORTEST_LIMIT]
+    # A job that says its time does not go to those of its partitions that are too short for it.
+    if short and (len(short) == len(limits) or not options.time):
+        raise UsageError(
+            f"partition {short[0]}: its jobs end after {limits[short[0]]}, at least "
+            f"{SHORTEST_LIMIT} minutes are needed (--sbatch --partition=..., --time=...)"
+        )
+    counts = [list(map(int, processors.split("/"))) for *_, processors in own]
+    usable = [used + idle for used, idle, *_ in counts]  # without nodes that are down
+    usable = usable if any(usable) else [total for *_, total in counts]
     wanted = wanted or max((count // cpus for count in usable), default=1)
     return max(1, min(wanted, cells, int(largest[1]) if largest else 1001))
 
@@ -243,13 +249,13 @@ def submit(
     words = [f"--array=0-{count - 1}", f"--output={launch.token}-%a.log", str(script)]
     job = ""
     try:
-        job = _slurm([*_sbatch(options.words, launch, place), *words]).strip().split(";")[0]
+        job = _number(_slurm([*_sbatch(options.words, launch, place), *words]))
         collect_after(replace(launch, job=job), args, folder)
     except UsageError:
         if job:
             _slurm(["scancel", job])
-        for left in place.glob(f"{launch.token}*"):
-            left.unlink()
+        for left in (file, script, place / f"{launch.token}-collect.sh"):
+            left.unlink(missing_ok=True)
         raise
     return (
         f"submitted job {job}: {len(cells)} cells in {count} elements, logs {place}/"
@@ -268,8 +274,16 @@ def collect_after(launch: Launch, args: argparse.Namespace, folder: Path) -> Non
     words += [f"--output={launch.token}-collect.log", f"--dependency=afterany:{launch.job}"]
     same = _sbatch(options.collecting, launch, place)
     collector = _slurm([*same, *words, str(script)], sbatch.environment_of_collecting())
-    known = asdict(launch) | {"collector": collector.strip().split(";")[0]}
+    known = asdict(launch) | {"collector": _number(collector)}
     write_text(file, json.dumps(known) + "\n")
+
+
+def _number(said: str) -> str:
+    """The number of a job, of what `sbatch --parsable` says: number;cluster."""
+    number = said.strip().split(";")[0]
+    if not number.isdecimal():
+        raise UsageError(f"Slurm: sbatch did not say a job's number, but '{said.strip()}'")
+    return number
 
 
 def without_collector(folder: Path, queued: Iterable[Element]) -> list[Launch]:

@@ -48,7 +48,8 @@ def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
             state = "done"
         counts[state] += 1
         if state == "missing" and before and not note:
-            why = f"job {before.job} ended before it ({before.log})"
+            job = f"job {before.job}" if before.job else "its job"
+            why = f"{job} ended before it ({before.log})"
         if why or state not in ("done", "missing"):
             job = f"{element.job}_{element.number} {element.node}" if element else ""
             rows.append([cell.run_id, state, job.strip(), why])

@@ -285,10 +285,14 @@ def settings(results: Results, name: str) -> Figure:
         here = cells[cells["benchmark"] == benchmark]
         for place, row in enumerate(rows):
             mean, std, n = summarise(here.loc[here["method"] == row, "faa"].to_numpy())
+            if not n:
+                continue
+            said = f"{mean:.1f}, one cell"
             if n > 1:
                 axis.plot([place] * 2, [mean - std, mean + std], color=POINT, linewidth=1)
+                said = f"mean {mean:.1f}, standard deviation {std:.1f}, {n} cells"
             (dot,) = axis.plot(place, mean, "o", color=POINT, markersize=5)
-            tip(dot, row, f"mean {mean:.1f}, standard deviation {std:.1f}, {n} cells", stays=True)
+            tip(dot, row, said, stays=True)
         axis.set_xticks(range(len(rows)), values)
         axis.set_xlim(-0.5, len(rows) - 0.5)
         _reference_level(axis, here.loc[here["method"] == results.reference, "faa"])
