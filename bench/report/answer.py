@@ -82,8 +82,12 @@ def _standing(values: np.ndarray) -> Standing:
 
 def _of_pairs(cells: dict[str, pd.DataFrame], metric: str) -> dict[frozenset[str], float]:
     """p of each two rows over the orders and seeds of both, corrected for the number of pairs."""
-    keyed = {m: of.set_index(["order_seed", "seed"])[metric] for m, of in cells.items()}
-    values = {m: column.to_numpy() for m, column in pd.concat(keyed, axis=1).items()}
+    keyed = {
+        m: dict(zip(zip(of["order_seed"], of["seed"], strict=True), of[metric], strict=True))
+        for m, of in cells.items()
+    }
+    keys = dict.fromkeys(key for of in keyed.values() for key in of)
+    values = {m: np.array([of.get(key, np.nan) for key in keys]) for m, of in keyed.items()}
     pairs = list(itertools.combinations(values, 2))
     known = [~np.isnan(values[first] + values[second]) for first, second in pairs]
     ps = [

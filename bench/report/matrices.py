@@ -94,14 +94,12 @@ def prompt_selection(results: Results) -> Figure:
         if (group := groups.get(pair)) is None:
             axis.set_visible(False)
             continue
-        cells = group["run_id"].nunique()
-        table = group.pivot_table(
-            index="eval_task", columns="prompt", values="share", aggfunc="sum", fill_value=0
-        )
-        table = table.reindex(columns=range(1, table.columns.max() + 1), fill_value=0) / cells
-        values = table.to_numpy()
+        tasks, rows = np.unique(group["eval_task"], return_inverse=True)
+        values = np.zeros((len(tasks), group["prompt"].max()))
+        np.add.at(values, (rows, group["prompt"] - 1), group["share"])
+        values /= group["run_id"].nunique()
         said = "task {}, prompt {}: {:.3f}"
-        names = (table.index, table.columns)
+        names = (tasks, range(1, values.shape[1] + 1))
         _draw_matrix(axis, values, names, "mako_r", (0, values.max()), said)
         axis.set_title(f"{row_of(pair[0]).short}, {pair[1]}", size="small")
     outer_labels(axes, "prompt", "task tested")
