@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import argparse
-import contextlib
 import gc
 import sys
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
-
-import pandas as pd
 
 from bench import cli
 from bench.errors import UsageError
@@ -150,16 +147,9 @@ def compare(args: argparse.Namespace) -> int:
     return cli.FINE if both.rows["ok"].all() else cli.CHECK_FAILED
 
 
-def _save_time() -> None:
-    """A tenth of a report: it reads texts one by one, and what it makes lives till its end."""
-    gc.disable()
-    with contextlib.suppress(KeyError):  # an option that a later pandas may not have
-        pd.set_option("future.infer_string", False)
-
-
 def main() -> int:
     args = parse()
-    _save_time()
+    gc.disable()  # a twentieth of the time: nearly all that a report makes lives till its end
     if args.compare:
         return compare(args)
     sources = find_sources(args)

@@ -154,7 +154,7 @@ def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
         cells.append(name | values | _pooled(after, task, n, correct))
         for step, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": step, "accuracy": 100 * value})
-    return {"cells": pd.DataFrame(cells), "curve": pd.DataFrame(curves), "matrices": matrices}
+    return {"cells": _frame(cells), "curve": _frame(curves), "matrices": matrices}
 
 
 def _pooled(
@@ -170,7 +170,7 @@ def _pooled(
 
 def _read(folder: Path) -> dict[str, pd.DataFrame]:
     """The tables of one suite by name, checked."""
-    runs = pd.DataFrame(read_runs(folder / "runs.csv"), columns=list(RUNS))
+    runs = _frame(read_runs(folder / "runs.csv"), RUNS)
     if not len(runs):
         raise UsageError(f"{folder}/runs.csv: no cells")
     metric_rows = read_metrics(folder / "metrics.csv")
@@ -178,7 +178,7 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     checks.refuse_foreign(folder, runs, metric_rows)
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
     names = ("timing", "losses", "movement", "similarity", "selection")
-    frame = pd.DataFrame(metric_rows, columns=list(METRICS))
+    frame = _frame(metric_rows, METRICS)
     measured = {name: _measured(folder, name, runs) for name in names}
     runs["suite"] = folder.name  # tells rows of several suites apart, also of renamed folders
     environments = _optional(folder, "environments", ENVIRONMENTS)
@@ -189,7 +189,14 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
 def _optional(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """A table as text; empty if there is none."""
     file = folder / f"{name}.csv"
-    return pd.DataFrame(read_csv(file, columns) if file.is_file() else [], columns=list(columns))
+    return _frame(read_csv(file, columns) if file.is_file() else [], columns)
+
+
+def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+    """Its texts are Python's own: they are read one by one, which takes long with pandas' own."""
+    frame = pd.DataFrame(rows, columns=None if columns is None else list(columns))
+    texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name])]
+    return frame.astype(dict.fromkeys(texts, object))
 
 
 def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
@@ -198,7 +205,7 @@ def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
     file = folder / f"{name}.csv"
     later = LATER_COLUMNS.get(name, ())
     rows = read_csv(file, columns, later) if file.is_file() else []
-    frame = pd.DataFrame(rows, columns=list(columns))
+    frame = _frame(rows, columns)
     frame[list(later)] = frame[list(later)].replace(NOT_RECORDED, "")
     numbers = [column for column in columns if column not in ("run_id", "part")]
     try:
