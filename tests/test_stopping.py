@@ -378,6 +378,7 @@ def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_pa
         "bench.grid",
         str(TINY),
         *LONG_RUN,
+        "train.epochs=80",
         "--name",
         "t",
         "--methods",
@@ -387,11 +388,11 @@ def test_a_cell_past_its_time_limit_is_interrupted_and_resumable(command, tmp_pa
         "--order-seeds",
         "1",
     )
-    done = command(*words, "--time-limit", "0.06", check=3)
-    assert "past its limit of 0.06 minutes" in done.stderr
+    done = command(*words, "--time-limit", "0.03", check=3)
+    assert "past its limit of 0.03 minutes" in done.stderr
     assert "past its limit" in (tmp_path / "results" / "t" / "runs.csv").read_text()
     for _ in range(40):  # every start comes a little further
-        if command(*words, "--time-limit", "0.08").returncode == 0:
+        if command(*words, "--time-limit", "0.1").returncode == 0:
             break
     else:
         raise AssertionError("it never came to an end")
