@@ -90,6 +90,7 @@ def test_one_order_decides_nothing(mini):
     ranks = {found.standings["glyphs", m].rank for m in found.rows["method"]}
     assert ranks == {"best", "level"}
     assert "±" not in answer.cell(found.standings["glyphs", "hlgp"])
+    assert "nan" not in str(answer.html(found, mini.benchmarks).rows)
 
 
 def test_the_latex_has_a_line_for_each_row(mini):

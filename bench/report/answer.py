@@ -20,7 +20,7 @@ from bench.report.frames import Results
 from bench.report.page import HtmlTable
 from bench.report.rows import label, row_of
 from bench.report.table_files import escape_latex
-from bench.report.tables import MARK, select
+from bench.report.tables import MARK, by_order_and_seed, in_common, select
 from bench.stats import half_width, holm, paired_t, summarise
 
 LEVEL = 0.05
@@ -82,18 +82,10 @@ def _standing(values: np.ndarray) -> Standing:
 
 def _of_pairs(cells: dict[str, pd.DataFrame], metric: str) -> dict[frozenset[str], float]:
     """p of each two rows over the orders and seeds of both, corrected for the number of pairs."""
-    keyed = {
-        m: dict(zip(zip(of["order_seed"], of["seed"], strict=True), of[metric], strict=True))
-        for m, of in cells.items()
-    }
-    keys = dict.fromkeys(key for of in keyed.values() for key in of)
-    values = {m: np.array([of.get(key, np.nan) for key in keys]) for m, of in keyed.items()}
+    known = {m: of.dropna(subset=[metric]) for m, of in cells.items()}
+    values = {m: by_order_and_seed(of, metric) for m, of in known.items()}
     pairs = list(itertools.combinations(values, 2))
-    known = [~np.isnan(values[first] + values[second]) for first, second in pairs]
-    ps = [
-        paired_t(values[first][both], values[second][both])
-        for (first, second), both in zip(pairs, known, strict=True)
-    ]
+    ps = [paired_t(*in_common(values[first], values[second]).T) for first, second in pairs]
     return dict(zip(map(frozenset, pairs), holm(np.array(ps)).tolist(), strict=True))
 
 
@@ -183,7 +175,8 @@ def _html_cell(standing: Standing | None) -> Markup:
         "level": '<u title="{1}">{0}</u>',
         "below": '<span title="{1}">{0}</span>',
     }
-    said = f"p = {standing.p:.2g}, corrected" if standing else ""
+    p = standing.p if standing else np.nan
+    said = "fewer than two pairs" if np.isnan(p) else f"p = {p:.2g}, corrected"
     return Markup(tag.get(rank, "{}")).format(cell(standing), said)
 
 

@@ -53,13 +53,23 @@ def select(results: Results, benchmark: str, method: str, scenario: str) -> pd.D
     return results.by_row.get((benchmark, method, scenario), results.cells[:0])
 
 
+Cells = dict[tuple[str, str], float]
+
+
+def by_order_and_seed(rows: pd.DataFrame, metric: str) -> Cells:
+    """A metric of a row's cells (as of `select`)."""
+    keys = zip(rows["order_seed"], rows["seed"], strict=True)
+    return dict(zip(keys, rows[metric], strict=True))
+
+
+def in_common(ours: Cells, theirs: Cells) -> np.ndarray:
+    """(pairs, 2): the values of two rows, over orders and seeds of both."""
+    return np.array([(ours[key], theirs[key]) for key in ours if key in theirs]).reshape(-1, 2)
+
+
 def in_pairs(first: pd.DataFrame, second: pd.DataFrame, metric: str) -> np.ndarray:
     """(pairs, 2): a metric of two rows' cells (as of `select`), over orders and seeds of both."""
-    ours, theirs = (
-        dict(zip(zip(rows["order_seed"], rows["seed"], strict=True), rows[metric], strict=True))
-        for rows in (first, second)
-    )
-    return np.array([(ours[key], theirs[key]) for key in ours if key in theirs]).reshape(-1, 2)
+    return in_common(by_order_and_seed(first, metric), by_order_and_seed(second, metric))
 
 
 # --- accuracies -------------------------------------------------------------------------------

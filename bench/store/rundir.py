@@ -37,8 +37,10 @@ SEALED_FILES = (*(f"{name}.csv" for name in TABLES), "state.json")  # their dige
 def refuse_other(where: str, before: dict[str, Any], identity: dict[str, Any], cure: str) -> None:
     """Raises UsageError if a cell's state has other images, weights or precision than identity."""
     for key, what in FIXED_COLUMNS.items():
-        old, new = (known.get(key, "") for known in (before, identity))
-        if old and new and old != new:
+        if key not in before or key not in identity:
+            continue
+        old, new = before[key], identity[key]
+        if old != new:
             raise UsageError(
                 f"{where}: begun with other {what} ({old[:12]}, now {new[:12]}); {cure}"
             )

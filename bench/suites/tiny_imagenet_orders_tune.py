@@ -11,9 +11,8 @@ _base_ = ["./tiny_imagenet_orders.py"]
 order_seeds = [11]
 seeds = [11]
 data = dict(classes=40, tasks=2, test_per_class=12, evaluate="validation")
-align = dict(
-    covariance="full", lr=0.01, temperature=0.1
-)  # the defaults, SLCA's own, where none is searched
+# The defaults, SLCA's own, where none is searched.
+align = dict(covariance="full", lr=0.01, temperature=0.1)
 
 rows = _base_.methods
 searched = {}
