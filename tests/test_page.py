@@ -26,6 +26,7 @@ OPTIONS = (
 )
 # In a frame, since a window is 500 pixels wide at least: what a visitor does, and then sees.
 FRAME = """<!doctype html>
+<meta charset="utf-8">
 <script>AXE</script>
 <iframe width="{width}" height="900" style="border: 0" srcdoc="{page}"></iframe>
 <script>
@@ -165,13 +166,13 @@ def test_in_a_browser(mini, report, page, tmp_path, width, dark):
         pytest.skip(f"none of {', '.join(BROWSERS)} here")
     axe = files("axe_core_python").joinpath("axe.min.js").read_text()
     text = FRAME.format(width=width, page=html.escape(page)).replace("AXE", axe)
-    (tmp_path / "page.html").write_text(text)
+    (tmp_path / "page.html").write_text(text, encoding="utf-8")
     colours = ["--blink-settings=preferredColorScheme=0"] if dark else []
     words = [*colours, f"--user-data-dir={tmp_path}/p", (tmp_path / "page.html").as_uri()]
     done = subprocess.run(
         [browser, *OPTIONS, *words],
         capture_output=True,
-        text=True,
+        encoding="utf-8",
         timeout=240,
     )
     assert "CONSOLE" not in done.stderr, done.stderr
