@@ -82,8 +82,10 @@ def _standing(values: np.ndarray) -> Standing:
 
 def _of_pairs(cells: dict[str, pd.DataFrame], metric: str) -> dict[frozenset[str], float]:
     """p of each two rows over the orders and seeds of both, corrected for the number of pairs."""
-    known = {m: of.dropna(subset=[metric]) for m, of in cells.items()}
-    values = {m: by_order_and_seed(of, metric) for m, of in known.items()}
+    values = {
+        m: {key: value for key, value in by_order_and_seed(of, metric).items() if value == value}
+        for m, of in cells.items()
+    }
     pairs = list(itertools.combinations(values, 2))
     ps = [paired_t(*in_common(values[first], values[second]).T) for first, second in pairs]
     return dict(zip(map(frozenset, pairs), holm(np.array(ps)).tolist(), strict=True))

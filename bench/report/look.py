@@ -20,7 +20,7 @@ from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, label, row_of
 
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
-NARROWEST = 1.6  # inches of a panel on paper
+NARROWEST, NARROWEST_MATRIX = 1.6, 1.3  # inches of a panel on paper
 TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^"]*)">')
 CELLS = re.compile(
     r' id="cells\|(\d+)\|([^"]*)"[^>]* x="(.+?)" y="-(.+?)" width="(.+?)" height="(.+?)"/>'
@@ -60,6 +60,7 @@ def style(paper: Paper | None = None) -> None:
         {
             "svg.hashsalt": "bench",
             "figure.dpi": 100,
+            "image.composite_image": False,  # each matrix says its own values on hover
             "savefig.bbox": "tight",
             "axes.titlesize": 10,
             "axes.titley": 1.0,  # no ticks are above: a place that has to be found takes long
@@ -102,6 +103,11 @@ def _linestyle(row: Row) -> Any:
     return (0, tuple(float(length) for length in row.dash.split())) if row.dash else "-"
 
 
+def fitting(count: int, inches: float) -> int:
+    """How many of them stand side by side; inches: what each needs on paper at least."""
+    return min(count, max(1, int(_paper.width / inches))) if _paper else count
+
+
 def panels(
     count: int, width: float, height: float, columns: int = 3, tall: bool = False
 ) -> tuple[Figure, list[Axes]]:
@@ -110,7 +116,7 @@ def panels(
     tall: on paper it keeps its height, as for lines of text.
     """
     if _paper:
-        columns = min(columns, max(1, int(_paper.width / NARROWEST)))
+        columns = fitting(columns, NARROWEST)
         inches = _paper.width / min(count, columns)
         width, height = inches, height if tall else max(height * inches / width, 1.4)
     columns = min(count, columns)

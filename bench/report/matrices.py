@@ -2,48 +2,65 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import looks, outer_labels, panels
+from bench.report.look import NARROWEST_MATRIX, fitting, looks, panels, plt
 from bench.report.rows import row_of
 from bench.report.tables import select
 
-MAX_TASKS_WITH_NUMBERS, MAX_PANELS_WITH_NUMBERS = 10, 12  # of accuracy matrices that say values
+MAX_TASKS_WITH_NUMBERS, MAX_MATRICES_WITH_NUMBERS = 10, 12  # of accuracy matrices that say values
 MAX_MATRICES = 4  # of a benchmark
 DARK_CELL = 65  # accuracy below which a cell is so dark that its number is white
 MAX_TICKS = 6  # more labels than that run into each other
 NO_VALUE = "#c4c4c4"
+GAP = 0.15  # between two matrices of a line, of a matrix's width
+
+
+class Matrix(NamedTuple):
+    """values: (rows, columns), NaN where there is none; limits: of the colours.
+
+    said: what a cell says on hover, with places for its row, column and value. A zero and a cell
+    without a value say nothing.
+    """
+
+    title: str
+    values: np.ndarray
+    said: str
+    limits: tuple[float, float]
+
+
+class Line(NamedTuple):
+    """Matrices side by side, and what they have in common."""
+
+    name: str
+    matrices: list[Matrix]
 
 
 def accuracy_matrices(results: Results) -> Figure:
-    """Accuracy on each task after each task, mean over cells: a line of panels a benchmark.
+    """Accuracy on each task after each task, mean over cells: a line of matrices a benchmark.
 
     Of the rows in front alone; those of every row are on its page.
     """
     look = {m: one for m, one in looks(results).items() if one.kind != "joint"}
     methods = ([m for m, one in look.items() if one.front] or [*look])[:MAX_MATRICES]
-    figure, axes = panels(len(results.benchmarks) * len(methods), 2.5, 2.2, len(methods))
-    pairs = [(benchmark, method) for benchmark in results.benchmarks for method in methods]
-    for axis, (benchmark, method) in zip(axes, pairs, strict=False):
-        mean = mean_matrix(results, benchmark, method)
-        if mean is None:
-            axis.set_visible(False)
-            continue
-        tasks = range(1, len(mean) + 1)
-        said = "after task {}, task {}: {:.1f}"
-        _draw_matrix(axis, mean, (tasks, tasks), "viridis", (0, 100), said)
-        if len(mean) <= MAX_TASKS_WITH_NUMBERS and len(pairs) <= MAX_PANELS_WITH_NUMBERS:
-            _write_numbers(axis, mean)
-        axis.set_title(f"{row_of(method).short}, {benchmark}", size="small")
-    outer_labels(axes, "task tested", "after task")
-    figure.tight_layout()
-    return figure
+    said = "after task {}, task {}: {:.1f}"
+    lines = [
+        Line(benchmark, [
+            Matrix(row_of(method).short, mean, said, (0, 100))
+            for method in methods
+            if (mean := mean_matrix(results, benchmark, method)) is not None
+        ])
+        for benchmark in results.benchmarks
+    ]  # fmt: skip
+    few = sum(len(line.matrices) for line in lines) <= MAX_MATRICES_WITH_NUMBERS
+    return _draw_lines(lines, (2.5, 2.0), "viridis", "task tested", "after task", numbers=few)
 
 
 def mean_matrix(results: Results, benchmark: str, method: str) -> np.ndarray | None:
@@ -53,82 +70,128 @@ def mean_matrix(results: Results, benchmark: str, method: str) -> np.ndarray | N
     return 100 * np.mean(matrices, axis=0) if matrices else None
 
 
-def _write_numbers(axis: Axes, matrix: np.ndarray) -> None:
-    for (after, task), value in np.ndenumerate(matrix):
-        if not np.isnan(value):
-            colour = "w" if value < DARK_CELL else "k"
-            axis.text(task, after, f"{value:.0f}", ha="center", va="center", size=6, color=colour)
-
-
 def prompt_similarity(results: Results) -> Figure:
     """Cosine between the prompts of every two layers after the last task, mean over all cells."""
-    methods = [m for m in results.methods if m in set(results.similarity["method"])]
-    figure, axes = panels(len(methods), 2.6, 2.3, 4)
-    for axis, method in zip(axes, methods, strict=False):
-        rows = results.similarity[results.similarity["method"] == method]
-        half = rows.pivot_table(index="layer", columns="other", values="cosine")
-        layers = sorted(set(half.index) | set(half.columns))
-        square = half.reindex(index=layers, columns=layers)
-        square = square.combine_first(square.T)
+    means = results.similarity.groupby(["method", "layer", "other"])["cosine"].mean()
+    matrices = []
+    for method in [m for m in results.methods if m in means.index.levels[0]]:
+        mean = means[method]
+        layers = 1 + max(max(place) for place in mean.index)
+        square = np.full((layers, layers), np.nan)
+        for (layer, other), cosine in mean.items():
+            square[layer, other] = square[other, layer] = cosine
         said = "layers {} and {}: {:.2f}"
-        names = [layer + 1 for layer in layers]  # from 1, as in every figure
-        _draw_matrix(axis, square.to_numpy(), (names, names), "vlag", (-1, 1), said)
-        axis.set_facecolor(NO_VALUE)
-        axis.set(title=row_of(method).short, xlabel="layer", ylabel="layer")
-    figure.tight_layout()
-    figure.colorbar(axes[0].images[0], ax=list(axes), label="cosine", shrink=0.8)
+        matrices.append(Matrix(row_of(method).short, square, said, (-1, 1)))
+    lines = [Line("", matrices[i : i + 4]) for i in range(0, len(matrices), 4)]
+    figure = _draw_lines(lines, (2.4, 2.1), "vlag", "layer", "layer")
+    image = figure.axes[0].images[0]
+    figure.colorbar(image, ax=list(figure.axes), label="cosine", shrink=0.8)
     return figure
 
 
 def prompt_selection(results: Results) -> Figure:
     """How often each prompt was chosen for each task's test images after the last task.
 
-    Mean over cells: a line of panels a row, a panel a benchmark.
+    Mean over cells: a line of matrices a row, one for each benchmark.
     """
-    methods = [m for m in results.methods if m in set(results.selection["method"])]
-    columns = len(results.benchmarks)
-    figure, axes = panels(len(methods) * columns, 2.3, 2.0, columns)
-    pairs = [(method, benchmark) for method in methods for benchmark in results.benchmarks]
     groups = dict(list(results.selection.groupby(["method", "benchmark"], sort=False)))
-    for axis, pair in zip(axes, pairs, strict=False):
-        if (group := groups.get(pair)) is None:
-            axis.set_visible(False)
-            continue
-        tasks, rows = np.unique(group["eval_task"], return_inverse=True)
-        values = np.zeros((len(tasks), group["prompt"].max()))
-        np.add.at(values, (rows, group["prompt"] - 1), group["share"])
-        values /= group["run_id"].nunique()
-        said = "task {}, prompt {}: {:.3f}"
-        names = (tasks, range(1, values.shape[1] + 1))
-        _draw_matrix(axis, values, names, "mako_r", (0, values.max()), said)
-        axis.set_title(f"{row_of(pair[0]).short}, {pair[1]}", size="small")
-    outer_labels(axes, "prompt", "task tested")
+    lines = []
+    for method in [m for m in results.methods if any(m == row for row, _ in groups)]:
+        matrices = []
+        for benchmark in results.benchmarks:
+            if (group := groups.get((method, benchmark))) is None:
+                continue
+            values = np.zeros((group["eval_task"].max(), group["prompt"].max()))
+            np.add.at(values, (group["eval_task"] - 1, group["prompt"] - 1), group["share"])
+            values /= group["run_id"].nunique()
+            said = "task {}, prompt {}: {:.3f}"
+            matrices.append(Matrix(benchmark, values, said, (0, values.max())))
+        lines.append(Line(row_of(method).short, matrices))
+    return _draw_lines(lines, (2.3, 1.7), "mako_r", "prompt", "task tested")
+
+
+def _draw_lines(
+    lines: Sequence[Line],
+    size: tuple[float, float],
+    colours: str,
+    x: str,
+    y: str,
+    numbers: bool = False,
+) -> Figure:
+    """Matrices as colours, those of a line in one axes: with one each the figure would take twice
+    as long, and a heatmap of seaborn draws the whole figure anew.
+
+    size: inches of a matrix; x, y: what columns and rows are, counted from 1. The names of a
+    matrix' rows are beside it where they differ from those before.
+    """
+    fit = fitting(max(len(line.matrices) for line in lines), NARROWEST_MATRIX)
+    lines = [
+        Line(line.name, line.matrices[i : i + fit])
+        for line in lines
+        for i in range(0, len(line.matrices), fit)
+    ]
+    figure, axes = panels(len(lines), fit * size[0], size[1], 1)
+    cmap = plt.get_cmap(colours).with_extremes(bad=NO_VALUE if colours == "vlag" else "white")
+    for axis, line in zip(axes, lines, strict=True):
+        columns: dict[float, str] = {}  # names by place
+        height = 0  # of the matrix before
+        for place, one in enumerate(line.matrices):
+            left = place * (1 + GAP)
+            _draw_matrix(axis, one, left, cmap)
+            if numbers and len(one.values) <= MAX_TASKS_WITH_NUMBERS:
+                _write_numbers(axis, one.values, left)
+            rows, count = one.values.shape
+            columns |= {left + at: name for at, name in _names(count).items()}
+            if place and rows != height:
+                for at, name in _names(rows).items():
+                    _write(axis, name, (left, at), (-3, 0), ha="right", va="center")
+            elif not place:
+                axis.set_yticks([*_names(rows)], [*_names(rows).values()])
+            height = rows
+        axis.set_xticks([*columns], [*columns.values()])
+        axis.set(xlim=(0, fit * (1 + GAP) - GAP), ylim=(1, 0))
+        axis.set_ylabel(f"{line.name}\n{y}" if line.name else y)
+        axis.spines[:].set_visible(False)
+        axis.grid(visible=False)
+    axes[-1].set_xlabel(x)
     figure.tight_layout()
     return figure
 
 
-def _draw_matrix(
-    axis: Axes,
-    values: np.ndarray,
-    names: tuple[Iterable[Any], Iterable[Any]],
-    colours: str,
-    limits: tuple[float, float],
-    said: str,
-) -> None:
-    """A matrix as colours; names of its rows, of its columns. (seaborn's heatmap draws the whole
-    figure anew per panel.)
-
-    said: what a cell says on hover, with places for its row, column and value. A zero and a cell
-    without a value say nothing.
-    """
-    names = list(names[0]), list(names[1])
-    image = axis.imshow(values, cmap=colours, vmin=limits[0], vmax=limits[1], aspect="auto")
-    texts = [
-        said.format(names[0][row], names[1][column], value) if abs(value) > 0 else ""
-        for (row, column), value in np.ndenumerate(values)
+def _draw_matrix(axis: Axes, one: Matrix, left: float, cmap: Colormap) -> None:
+    """A matrix, one unit wide and high, its title, and what its cells say on hover."""
+    image = axis.imshow(
+        one.values,
+        cmap=cmap,
+        vmin=one.limits[0],
+        vmax=one.limits[1],
+        aspect="auto",
+        extent=(left, left + 1, 1, 0),
+    )
+    said = [
+        one.said.format(row + 1, column + 1, value) if abs(value) > 0 else ""
+        for (row, column), value in np.ndenumerate(one.values)
     ]
-    image.set_gid(f"cells|{len(names[1])}|{'|'.join(texts)}")
-    for set_ticks, some in zip((axis.set_yticks, axis.set_xticks), names, strict=True):
-        named = list(enumerate(map(str, some)))
-        set_ticks(*zip(*named[:: max(1, round(len(named) / MAX_TICKS))], strict=True))
-    axis.grid(visible=False)
+    image.set_gid(f"cells|{one.values.shape[1]}|{'|'.join(said)}")
+    _write(axis, one.title, (left + 0.5, 0), (0, 3), ha="center", va="bottom")
+
+
+def _write(
+    axis: Axes, text: str, at: tuple[float, float], points: tuple[int, int], **place: Any
+) -> None:
+    axis.annotate(text, at, points, textcoords="offset points", size="small", **place)
+
+
+def _names(count: int) -> dict[float, str]:
+    """Of rows or columns, by their places between 0 and 1: as many as have room, from 1."""
+    step = max(1, round(count / MAX_TICKS))
+    return {(k + 0.5) / count: str(k + 1) for k in range(0, count, step)}
+
+
+def _write_numbers(axis: Axes, matrix: np.ndarray, left: float) -> None:
+    rows, columns = matrix.shape
+    for (row, column), value in np.ndenumerate(matrix):
+        if not np.isnan(value):
+            colour = "w" if value < DARK_CELL else "k"
+            x, y = left + (column + 0.5) / columns, (row + 0.5) / rows
+            axis.text(x, y, f"{value:.0f}", ha="center", va="center", size=6, color=colour)

@@ -18,7 +18,7 @@ from markupsafe import Markup
 from bench.report.frames import Results
 from bench.report.page import HtmlTable
 from bench.report.rows import row_of
-from bench.report.tables import in_pairs, select
+from bench.report.tables import by_order_and_seed, in_common, select
 from bench.stats import Paired, above, bca_intervals, paired
 
 CELL = Markup('<span class="{}" style="--share:{:.2f}" title="{}">{}</span>')
@@ -47,10 +47,14 @@ def all_differences(results: Results) -> dict[str, Differences]:
 
 def differences(results: Results, benchmark: str) -> Differences:
     """By row and column; rows without finished cells are left out."""
-    cells = {m: select(results, benchmark, m, "class") for m in results.methods}
+    cells = {
+        m: by_order_and_seed(of, "faa")
+        for m in results.methods
+        if len(of := select(results, benchmark, m, "class"))
+    }
     found = {}
-    for first, second in itertools.combinations((m for m in cells if len(cells[m])), 2):
-        ours, theirs = in_pairs(cells[first], cells[second], "faa").T
+    for first, second in itertools.combinations(cells, 2):
+        ours, theirs = in_common(cells[first], cells[second]).T
         if not len(ours):
             continue
         value, share = paired(ours, theirs), above(ours, theirs)
