@@ -73,14 +73,16 @@ def test_the_sentences_say_what_the_table_says(mini):
         assert line.startswith(f"{benchmark}: ")
         others = len(found.rows["method"]) - 1
         assert f"{benchmark}: of {others + 1} methods " in line
-        assert "%; 3 cells a row). It cannot be told from " in line
+        assert "% FAA; 3 cells a row). It cannot be told from " in line
         told, _, higher = line.partition(" Reference rows with a higher mean: ")
         assert told.endswith(" any other.") == (len(level) == others)
         assert (" and " in told) == (1 < len(level) < others)
         best = max(found.standings[benchmark, m].mean for m in found.rows["method"])
         references = found.rows["reference"]
-        assert (higher.rstrip(".").replace(" and ", ", ").split(", ") if higher else []) == [
-            row_of(m).short for m in references if found.standings[benchmark, m].mean > best
+        assert (higher.removesuffix(".").replace(" and ", ", ").split(", ") if higher else []) == [
+            f"{row_of(m).short} ({found.standings[benchmark, m].mean:.1f})"
+            for m in references
+            if found.standings[benchmark, m].mean > best
         ]
 
 

@@ -13,7 +13,7 @@ import pandas as pd
 import pytest
 from conftest import REFERENCE
 
-from bench.report import figures, plots, sections
+from bench.report import details, figures, plots, sections
 from bench.report.build import build
 from bench.report.frames import load
 from bench.report.look import plt
@@ -135,15 +135,27 @@ def test_what_is_missing_has_the_command_of_its_suite(mini):
     runs = mini.runs.copy()
     of_each = runs.drop_duplicates("suite").index
     runs.loc[of_each, "status"] = "missing"
-    text, commands, _ = sections._missing(replace(mini, runs=runs)).blocks
-    assert text.text.startswith("2 cells without a result")
+    text, _, commands, _ = sections._missing(replace(mini, runs=runs)).blocks
+    assert text.text == "2 cells without a result."
     assert commands.text == "python -m bench.grid mini\npython -m bench.grid references"
+
+
+def test_a_file_of_ones_own_is_made_by_its_own_command(mini):
+    """No command is shown that would not work: a suite's words are not in its tables."""
+    runs = mini.runs.head(1).assign(suite="mine", status="missing")
+    text, table = sections._missing(replace(mini, runs=runs)).blocks
+    assert text.text.endswith("The command that made mine runs what is missing there.")
+    assert table.rows
+    pages = dict(details.pages(replace(mini, runs=runs)))
+    (page,) = (text for name, text in pages.items() if name.startswith("cells/"))
+    assert "bench.run mine" not in page
+    assert "bench.run, what made these results, and" in page
 
 
 def test_a_setting_says_its_value_on_hover():
     ablation = load(REFERENCE / "ablation")
     figure = plots.settings(ablation, "bottleneck")
-    said = [artist.get_gid() for artist in figure.findobj() if artist.get_gid()]
+    said = [unquote(artist.get_gid()) for artist in figure.findobj() if artist.get_gid()]
     cells = ablation.cells[ablation.cells["scenario"] == "class"]
     row = cells[(cells["method"] == "bottleneck@64") & (cells["benchmark"] == "digits")]
     assert f"mean {row['faa'].mean():.1f}, standard deviation {row['faa'].std():.1f}" in said[-1]

@@ -2,7 +2,6 @@
 should.
 """
 
-import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -17,14 +16,13 @@ from report_tables import run_of, write_protocol, write_suite
 from bench.config.suite import load_suite, suite_names
 from bench.report import tables
 from bench.report.__main__ import parse
-from bench.report.build import all_tables, build, build_figures
+from bench.report.build import all_tables, build
 from bench.report.frames import load
-from bench.report.look import Paper
 from bench.report.page import long
 from bench.report.sections import all_answers, differences
 from bench.report.table_files import escape_latex
-from bench.store.facts import SuiteFacts, read_facts, write_facts
-from bench.store.tables import MOVEMENT, SELECTION, write_csv
+from bench.store.facts import read_facts
+from bench.store.tables import MOVEMENT, write_csv
 
 PUBLISHED = [name for name in suite_names() if (REFERENCE / name / "metrics.csv").is_file()]
 
@@ -200,23 +198,6 @@ def test_differences_between_protocols_are_marked(tmp_path):
     )
 
 
-def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
-    def rename(metrics, runs):
-        for row in (*metrics, *runs):
-            for key in ("method", "run_id"):
-                row[key] = row[key].replace("other_row", "groups@4")
-
-    folder = write_suite(tmp_path / "s", rename)
-    write_facts(folder, SuiteFacts("hlgp", figure_rows=("hlgp", "groups@*")))
-    build(load(folder), tmp_path / "out")
-    drawn = {"setting-groups", "cost"}  # the second for the figure's rows alone
-    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {
-        f"{n}.{k}" for n in drawn for k in ("svg", "png", "csv")
-    }
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert 'type="checkbox"' not in page, "these figures leave no row out"
-
-
 def test_missing_cells_are_listed_and_not_counted(tmp_path, no_figures):
     def lose(metrics, runs):
         metrics[:] = [row for row in metrics if row["run_id"] != run_of("hlgp", 2)]
@@ -255,7 +236,7 @@ def test_pairs_are_counted_within_a_benchmark(tmp_path, no_figures):
 
     build(load(write_suite(tmp_path / "s", add_benchmark)), tmp_path / "out")
     assert (
-        "With 2 pairs the sign-flip test cannot go below p = 0.5."
+        "The smallest p of the sign-flip test: 0.5 with 2 pairs."
         in (tmp_path / "out" / "index.html").read_text()
     )
 
@@ -332,22 +313,6 @@ def test_the_protocol_says_what_differs(tmp_path):
     assert {key for key, *_ in by_row} == {"train.lr"}
 
 
-def test_rows_on_the_pareto_front():
-    cost, accuracy = pd.Series([1, 2, 3, 3, np.nan]), pd.Series([50, 60, 60, 70, 99])
-    assert tables.pareto_front(cost, accuracy).tolist() == [True, True, False, True, False]
-
-
-def test_seconds_of_another_machine_are_not_compared(tmp_path):
-    def ran_on(metrics, runs):
-        for run in runs:
-            run["env_sha"] = "there" if run["method"] == "other_row" else "here"
-
-    table = tables.cost_of_rows(load(write_suite(tmp_path / "s", ran_on))).set_index("method")
-    assert table.loc["hlgp", "train_seconds"] == 2.0
-    assert np.isnan(table.loc["other_row", "train_seconds"])
-    assert table["parameters"].notna().all()
-
-
 def test_the_overview_lists_every_report(tmp_path, no_figures):
     for name in ("a", "b<i>"):
         build(load(write_suite(tmp_path / name)), tmp_path / "out" / name)
@@ -360,16 +325,6 @@ def test_the_overview_lists_every_report(tmp_path, no_figures):
     assert 'href="a/index.html"' not in (tmp_path / "out" / "index.html").read_text()
 
 
-def test_figures_for_a_paper(tmp_path):
-    """As wide as its column, and nothing but the figures."""
-    files = build_figures(load(write_suite(tmp_path / "s")), tmp_path / "out", Paper(3.25, 7))
-    assert {"accuracy.pdf", "orders.pdf", "cost.pdf"} <= {file.name for file in files}
-    assert not (tmp_path / "out" / "index.html").exists()
-    for file in files:
-        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", file.read_bytes())
-        assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.03), file.name
-
-
 @pytest.mark.parametrize(
     "words",
     [["--format", "pdf", "--reference"], ["--columns", "1"], ["--format", "pdf", "--columns", "3"]],
@@ -380,22 +335,6 @@ def test_options_that_would_do_nothing_are_refused(words, monkeypatch, capsys):
         parse()
     assert ended.value.code == 2
     assert words[0] in capsys.readouterr().err
-
-
-def test_a_figure_of_selection(tmp_path):
-    folder = write_suite(tmp_path / "s")
-    rows = [
-        {"run_id": run_of("hlgp", order), "eval_task": task, "prompt": prompt, "share": 0.5}
-        for order in (1, 2)
-        for task in (1, 2)
-        for prompt in (1, 3)
-    ]
-    write_csv(folder / "selection.csv", SELECTION, rows)
-    build(load(folder), tmp_path / "out")
-    assert (tmp_path / "out" / "figures" / "selection.csv").read_text().count("\n") == 9
-    page = (tmp_path / "out" / "index.html").read_text()
-    assert "task 2, prompt 3: 0.500" in page
-    assert "prompt 2: " not in page, "of a prompt never chosen"
 
 
 def test_latex_escapes_every_special_character():

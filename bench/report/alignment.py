@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import legend, looks, panels, tip
+from bench.report.look import few_ticks, legend, looks, panels, tip
 from bench.report.rows import label
 from bench.report.tables import ROW_KEYS, in_pairs, read_by_head, select
 from bench.stats import half_width
@@ -38,6 +38,8 @@ def gains(results: Results) -> pd.DataFrame:
     half width of its 95% t interval over pairs of one cell; feature_drift: of what the head reads,
     mean over tasks (0 for a row on frozen features).
     """
+    if not len(results.cells):
+        return pd.DataFrame(columns=COLUMNS)
     drift = read_by_head(results).groupby(ROW_KEYS)["feature_drift"].mean()
     rows = []
     for benchmark in results.benchmarks:
@@ -103,10 +105,10 @@ def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
                 elinewidth=0.8,
             )
             bar.lines[0].set_label(label(row.method))
-            said = f"{row.gain:+.1f} points at drift {row.feature_drift:.3f}"
+            said = f"{row.gain:+.1f} ± {half:.1f} points at drift {row.feature_drift:.3f}"
             tip(bar.lines[0], row.method, said, stays=True)
             dots.setdefault(label(row.method), bar.lines[0])
         axis.set(title=benchmark, xlabel="feature drift, 1 - cosine", ylabel="gain (points)")
-        axis.locator_params(axis="x", nbins=5)
+        few_ticks(axis)
     legend(figure, list(dots.values()))
     return figure

@@ -18,13 +18,12 @@ from markupsafe import Markup
 
 from bench.report.frames import Results
 from bench.report.page import HtmlTable
-from bench.report.rows import label, row_of
+from bench.report.rows import KINDS, label, row_of
 from bench.report.table_files import escape_latex
 from bench.report.tables import MARK, by_order_and_seed, in_common, select
 from bench.stats import half_width, holm, paired_t, summarise
 
 LEVEL = 0.05
-KINDS = ("method", "reference", "joint")
 
 
 @dataclass(frozen=True)
@@ -187,6 +186,24 @@ def sentences(found: Answer, benchmarks: list[str]) -> list[str]:
     return [_sentence(found, benchmark) for benchmark in benchmarks]
 
 
+def best(found: Answer) -> dict[str, str]:
+    """The method with the best mean, by benchmark; none where fewer than two methods are."""
+    return {on: m for (on, m), standing in found.standings.items() if standing.rank == "best"}
+
+
+def headline(found: Answer) -> str:
+    """Who stands best where, and whether that can be told, in a line."""
+    where: dict[str, list[str]] = {}
+    for benchmark, method in best(found).items():
+        where.setdefault(row_of(method).short, []).append(benchmark)
+    if not where:
+        return "One method, so nothing is compared"
+    level = {benchmark for (benchmark, _), one in found.standings.items() if one.rank == "level"}
+    told = [benchmark for benchmark in best(found) if benchmark not in level]
+    means = "; ".join(f"{name} on {', '.join(of)}" for name, of in where.items())
+    return f"Highest mean: {means}. Above every other method at 5%: {', '.join(told) or 'nowhere'}."
+
+
 def _sentence(found: Answer, benchmark: str) -> str:
     ranked = {m: found.standings.get((benchmark, m)) for m in found.rows["method"]}
     known = {m: standing for m, standing in ranked.items() if standing is not None}
@@ -196,14 +213,19 @@ def _sentence(found: Answer, benchmark: str) -> str:
     level = [method for method, standing in known.items() if standing.rank == "level"]
     runs = f"{_range([standing.n for standing in known.values()])} a row"
     top = f"of {len(known)} methods {row_of(best).short} has the highest mean"
-    top = f"{benchmark}: {top} ({known[best].mean:.1f}%; {runs})"
+    top = f"{benchmark}: {top} ({known[best].mean:.1f}% FAA; {runs})"
     others = _listed([row_of(method).short for method in level])
     others = "any other" if len(level) == len(known) - 1 else others
     told = f"It cannot be told from {others}" if level else "Every other method is below it at 5%"
     references = {m: found.standings.get((benchmark, m)) for m in found.rows["reference"]}
-    higher = [row_of(m).short for m, s in references.items() if s and s.mean > known[best].mean]
+    higher = [
+        f"{row_of(m).short} ({s.mean:.1f})"
+        for m, s in references.items()
+        if s and s.mean > known[best].mean
+    ]
     rows = f" Reference rows with a higher mean: {_listed(higher)}." if higher else ""
-    return f"{top}. {told}.{rows}"
+    empty = _listed([row_of(m).short for m in ranked if m not in known])
+    return f"{top}. {told}.{rows}" + (f" Without a finished cell: {empty}." if empty else "")
 
 
 def _range(counts: Sequence[int]) -> str:

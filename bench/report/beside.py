@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -9,7 +10,7 @@ import pandas as pd
 from bench.errors import UsageError
 from bench.report import checks
 from bench.report.checks import ROW_KEYS
-from bench.report.rows import ROWS
+from bench.report.rows import KINDS, ROWS, row_of
 
 Tables = dict[str, pd.DataFrame]
 PAIR_KEYS = ["benchmark", "order_seed", "seed"]
@@ -37,7 +38,7 @@ def joined(folder: Path, ours: Tables, other: Path, theirs: Tables) -> tuple[Tab
     _refuse_unmatched(where, _trained(ours), _trained(rows))
     both = {name: _stacked(table, rows[name]) for name, table in ours.items()}
     checks.refuse_mixed(where, both["runs"][both["runs"]["status"] == "done"], both["protocol"])
-    return _sorted(both, [*ours["runs"]["benchmark"].unique()]), notes + unshown
+    return both, notes + unshown
 
 
 def _chosen(
@@ -80,15 +81,30 @@ def _rows_of(tables: Tables, runs: pd.DataFrame) -> Tables:
     return rows | {"runs": runs, "protocol": protocol, "environments": environments}
 
 
-def _sorted(tables: Tables, benchmarks: list[str]) -> Tables:
-    """Benchmark by benchmark, rows in the order of rows.csv; rows of equal rank keep theirs."""
-    names = {"benchmark": benchmarks, "method": [*ROWS]}
+def kinds_of(methods: Iterable[str], protocol: pd.DataFrame) -> dict[str, str]:
+    """Each row's kind: joint if protocol.csv says so, else as in rows.csv."""
+    joint = protocol[protocol["key"] == "train.joint"]
+    of_all_classes = set(joint.loc[joint["value"] == "True", "method"])
+    return {m: "joint" if m in of_all_classes else row_of(m).kind for m in methods}
+
+
+def in_order(tables: Tables) -> Tables:
+    """Benchmark by benchmark; methods, then reference rows, then joint ones, each in the order of
+    rows.csv. Rows of equal rank keep theirs.
+    """
+    runs = tables["runs"]
+    kinds = kinds_of(runs["method"].unique(), tables["protocol"])
+    places = {name: place for place, name in enumerate(ROWS)}
     ranks = {
-        column: {name: rank for rank, name in enumerate(values)} for column, values in names.items()
+        "benchmark": {name: place for place, name in enumerate(runs["benchmark"].unique())},
+        "method": {
+            method: KINDS.index(kind) * (len(ROWS) + 1) + places.get(method, len(ROWS))
+            for method, kind in kinds.items()
+        },
     }
 
     def rank(column: pd.Series) -> pd.Series:
-        return column.map(ranks[column.name]).fillna(len(ROWS))
+        return column.map(ranks[column.name])
 
     return {
         name: table.drop_duplicates("env_sha")

@@ -58,7 +58,7 @@ def build(results: Results, out: Path, tracked: bool = False) -> str:
         write_text(out / "index.html", page(f"Results: {results.suite}", parts, lead))
         _write_pages(results, out)
         headline = sections.headline(results, answers)
-        write_summary(out, Summary(headline, _size(results), sections.finished(results), said))
+        write_summary(out, Summary(headline, _size(results), sections.last_day(results), said))
     return table_files.markdown(made["main"].shown)
 
 

@@ -23,7 +23,7 @@ from bench.report.page import (
     link,
     page,
 )
-from bench.report.rows import label, row_of
+from bench.report.rows import is_suite, label, row_of
 from bench.report.tables import METRIC_TITLES
 from bench.store.archive import text_of
 
@@ -129,8 +129,8 @@ def _row(results: Results, method: str) -> str:
 def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) -> str:
     run_id = run["run_id"]
     address = link("..", "rows", f"{file_name(run['method'])}.html")
-    command = (
-        f"python -m bench.run {run['suite']} --method {run['method']} --benchmark "
+    words = (
+        f"--method {run['method']} --benchmark "
         f"{run['benchmark']} --order-seed {run['order_seed']} --seed {run['seed']} --name check"
     )
     sections = []
@@ -150,5 +150,8 @@ def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) ->
     lines = log.splitlines()[-LOG_LINES:] if log else []
     shown = Code("\n".join(lines)) if lines else Text("Not kept with these tables.")
     sections.append(Section("End of its log", [shown]))
-    lead = [Text("This command runs it again:"), Code(command)]
+    said, command = "This command runs it again:", f"python -m bench.run {run['suite']} {words}"
+    if not is_suite(run["suite"]):  # a file of one's own, or --set: not known here
+        said, command = "To run it again: bench.run, what made these results, and", words
+    lead = [Text(said), Code(command)]
     return page(run_id, sections, lead, (address, label(run["method"])))

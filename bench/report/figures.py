@@ -46,8 +46,8 @@ MATRICES = (
     "bright 100%. Those of every row are on its page."
 )
 COST = (
-    "Final average accuracy against five costs, each the mean over the benchmarks. Grey line: the "
-    "Pareto front, rows of this figure that no other beats in both; joint rows take no part. A row "
+    "Final average accuracy against costs, each the mean over the benchmarks. Ringed, and joined "
+    "by a line: the Pareto front, rows that no other beats in both; joint rows take no part. A row "
     f"that trains nothing stands at {plots.MIN_PARAMETERS:g} parameters. Seconds and memory are of "
     "the environment that most cells share; a row without is left out."
 )
@@ -168,9 +168,13 @@ def matrix_data(results: Results) -> pd.DataFrame:
 
 
 def _chosen_rows(results: Results) -> Results | None:
-    """The suite's figure_rows alone; None unless at least two of them were run."""
+    """The suite's figure_rows alone, or the first rows where it names none; None if fewer than two
+    of them were run.
+    """
     patterns = results.figure_rows
     chosen = [m for m in results.methods if any(fnmatchcase(m, pattern) for pattern in patterns)]
+    if not patterns and not any("@" in method for method in results.methods):
+        chosen = results.methods[:MAX_ROWS]
     if len(chosen) < 2:
         return None
     names = ("runs", "cells", "curve", "movement", "timing")
@@ -232,7 +236,7 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
 def save_for_paper(planned: PlannedFigure, folder: Path, paper: Paper) -> Path:
     """Draw a figure as wide as the paper's columns; write folder/NAME.pdf."""
     figure = planned.draw()
-    for _ in range(3):  # what stands beside the panels keeps its size
+    for _ in range(8):  # what stands beside the panels keeps its size
         box = figure.get_tightbbox()
         margin = 2 * plt.rcParams["savefig.pad_inches"]
         figure.set_figwidth(max(figure.get_figwidth() + paper.width - margin - box.width, 1.0))

@@ -14,9 +14,8 @@ import pandas as pd
 from bench import metrics
 from bench.errors import UsageError
 from bench.report import checks
-from bench.report.beside import joined
+from bench.report.beside import in_order, joined, kinds_of
 from bench.report.codes import of_other_code
-from bench.report.rows import row_of
 from bench.store.codes import Codes
 from bench.store.facts import read_facts
 from bench.store.tables import (
@@ -88,10 +87,8 @@ class Results:
 
     @cached_property
     def kinds(self) -> dict[str, str]:
-        """Each row's kind: joint if protocol.csv says so, else as in rows.csv."""
-        joint = self.protocol[self.protocol["key"] == "train.joint"]
-        of_all_classes = set(joint.loc[joint["value"] == "True", "method"])
-        return {m: "joint" if m in of_all_classes else row_of(m).kind for m in self.methods}
+        """Each row's kind: method, reference or joint."""
+        return kinds_of(self.methods, self.protocol)
 
     def types(self) -> dict[str, str]:
         """The method's file of each row: l2p_plus for l2p++."""
@@ -110,23 +107,27 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
     Raises UsageError if the tables are absent, malformed or contradict each other, or if rows of a
     suite in `beside` cannot be compared. A suite in `if_comparable` is then left out, with a note.
     """
-    tables, notes = _read(folder), []
+    tables, notes, asked = _read(folder), [], []
     facts = read_facts(folder)
     first = tables["runs"]["method"].iloc[0]
     reference = first if facts.reference is None else facts.reference
     for other in (*beside, *if_comparable):
         try:
+            before = set(tables["runs"]["method"])
             tables, unshown = joined(folder, tables, other, _read(other))
             notes += unshown
+            if other in beside:  # whoever names a suite wants to see its rows
+                asked += [m for m in tables["runs"]["method"].unique() if m not in before]
         except UsageError as error:
             if other in beside:
                 raise
             notes.append(str(error))
+    tables = in_order(tables)
     runs, frame = tables.pop("runs"), tables.pop("metrics")
     return Results(
         folder.name,
         reference,
-        facts.figure_rows,
+        (*facts.figure_rows, *asked) if facts.figure_rows else (),
         runs,
         **tables,
         **_numbers(frame),

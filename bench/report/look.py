@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import html
+import itertools
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any, NamedTuple
+from urllib.parse import quote, unquote
 
 import matplotlib
 
@@ -20,8 +23,10 @@ from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, label, row_of
 
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
-NARROWEST, NARROWEST_MATRIX = 1.6, 1.3  # inches of a panel on paper
-TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^"]*)">')
+NARROWEST, NARROWEST_MATRIX = 1.6, 0.6  # inches of a panel on paper
+LOWEST, LOWEST_MATRIX = 1.4, 0.9
+MARKERS = "osP^vD<>XpH*"  # of rows that rows.csv does not list, told apart in grey too
+TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^|"]*)">')  # each quoted, as in an address
 CELLS = re.compile(
     r' id="cells\|(\d+)\|([^"]*)"[^>]* x="(.+?)" y="-(.+?)" width="(.+?)" height="(.+?)"/>'
 )
@@ -60,6 +65,7 @@ def style(paper: Paper | None = None) -> None:
         {
             "svg.hashsalt": "bench",
             "figure.dpi": 100,
+            "text.parse_math": False,  # a dollar in a name is a dollar
             "image.composite_image": False,  # each matrix says its own values on hover
             "savefig.bbox": "tight",
             "axes.titlesize": 10,
@@ -86,13 +92,14 @@ def looks(results: Results) -> dict[str, Look]:
     rows = {method: row_of(method) for method in results.methods}
     plain = [method for method, row in rows.items() if not row.colour]
     palette = dict(zip(plain, sns.color_palette("husl", len(plain)), strict=True))
+    markers = dict(zip(plain, itertools.cycle(MARKERS)))
     some = len(set(rows) & set(FRONT)) > 1
     return {
         method: Look(
             row.colour or palette[method],
             _linestyle(row),
             results.kinds[method],
-            row.marker or ("" if row.dash else "o"),
+            row.marker or markers.get(method, ""),
             method in FRONT if some else results.kinds[method] == "method",
         )
         for method, row in rows.items()
@@ -109,16 +116,22 @@ def fitting(count: int, inches: float) -> int:
 
 
 def panels(
-    count: int, width: float, height: float, columns: int = 3, tall: bool = False
+    count: int,
+    width: float,
+    height: float,
+    columns: int = 3,
+    lines: int = 0,
+    lowest: float = LOWEST,
 ) -> tuple[Figure, list[Axes]]:
     """A figure of panels, at most `columns` in a row; width and height (inches) of one panel.
 
-    tall: on paper it keeps its height, as for lines of text.
+    On paper a panel is as high as `lines` of text where they are given, else at least `lowest`.
     """
     if _paper:
         columns = fitting(columns, NARROWEST)
         inches = _paper.width / min(count, columns)
-        width, height = inches, height if tall else max(height * inches / width, 1.4)
+        of_text = 0.6 + lines * 1.3 * _paper.font_size / 72
+        width, height = inches, of_text if lines else max(height * inches / width, lowest)
     columns = min(count, columns)
     rows = -(-count // columns)
     figure, axes = plt.subplots(
@@ -137,6 +150,13 @@ def outer_labels(axes: Iterable[Axes], x: str, y: str) -> None:
             axis.set_xlabel(x)
         if place.is_first_col():
             axis.set_ylabel(y)
+
+
+def few_ticks(axis: Axes) -> None:
+    """So few values along x that long ones do not run into each other."""
+    figure: Any = axis.figure
+    width = figure.get_figwidth() * axis.get_position().width  # inches
+    axis.locator_params(axis="x", nbins=max(2, int(1.8 * width)))
 
 
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
@@ -179,12 +199,17 @@ def tip(artist: Artist, method: str, text: str, stays: bool = False) -> None:
     it stays.
     """
     row = "" if stays else method
-    artist.set_gid(f"tip|{row}|{label(method)}: {text}".replace('"', "'"))
+    artist.set_gid("|".join(["tip", quote(row), quote(f"{label(method)}: {text}")]))
 
 
 def with_tips(svg: str) -> str:
     """An SVG whose marked groups have a <title>, which browsers show on hover."""
-    return CELLS.sub(_with_cells, TIP.sub(r'<g data-row="\1"><title>\2</title>', svg))
+
+    def group(found: re.Match[str]) -> str:
+        row, text = (html.escape(unquote(part)) for part in found.groups())
+        return f'<g data-row="{row}"><title>{text}</title>'
+
+    return CELLS.sub(_with_cells, TIP.sub(group, svg))
 
 
 def _with_cells(image: re.Match[str]) -> str:

@@ -11,7 +11,15 @@ from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import NARROWEST_MATRIX, fitting, looks, panels, plt
+from bench.report.look import (
+    LOWEST_MATRIX,
+    NARROWEST,
+    NARROWEST_MATRIX,
+    fitting,
+    looks,
+    panels,
+    plt,
+)
 from bench.report.rows import row_of
 from bench.report.tables import select
 
@@ -83,7 +91,7 @@ def prompt_similarity(results: Results) -> Figure:
         said = "layers {} and {}: {:.2f}"
         matrices.append(Matrix(row_of(method).short, square, said, (-1, 1)))
     lines = [Line("", matrices[i : i + 4]) for i in range(0, len(matrices), 4)]
-    figure = _draw_lines(lines, (2.4, 2.1), "vlag", "layer", "layer")
+    figure = _draw_lines(lines, (2.4, 2.1), "vlag", "layer", "layer", narrowest=NARROWEST)
     image = figure.axes[0].images[0]
     figure.colorbar(image, ax=list(figure.axes), label="cosine", shrink=0.8)
     return figure
@@ -105,7 +113,9 @@ def prompt_selection(results: Results) -> Figure:
             np.add.at(values, (group["eval_task"] - 1, group["prompt"] - 1), group["share"])
             values /= group["run_id"].nunique()
             said = "task {}, prompt {}: {:.3f}"
-            matrices.append(Matrix(benchmark, values, said, (0, values.max())))
+            even = 1 / values.shape[1]  # at most half dark: nothing stands out
+            limits = (0, max(values.max(), 2 * even))
+            matrices.append(Matrix(benchmark, values, said, limits))
         lines.append(Line(row_of(method).short, matrices))
     return _draw_lines(lines, (2.3, 1.7), "mako_r", "prompt", "task tested")
 
@@ -117,6 +127,7 @@ def _draw_lines(
     x: str,
     y: str,
     numbers: bool = False,
+    narrowest: float = NARROWEST_MATRIX,
 ) -> Figure:
     """Matrices as colours, those of a line in one axes: with one each the figure would take twice
     as long, and a heatmap of seaborn draws the whole figure anew.
@@ -124,13 +135,15 @@ def _draw_lines(
     size: inches of a matrix; x, y: what columns and rows are, counted from 1. The names of a
     matrix' rows are beside it where they differ from those before.
     """
-    fit = fitting(max(len(line.matrices) for line in lines), NARROWEST_MATRIX)
+    fit = fitting(max(len(line.matrices) for line in lines), narrowest)
     lines = [
         Line(line.name, line.matrices[i : i + fit])
         for line in lines
         for i in range(0, len(line.matrices), fit)
     ]
-    figure, axes = panels(len(lines), fit * size[0], size[1], 1)
+    figure, axes = panels(len(lines), fit * size[0], size[1], 1, lowest=LOWEST_MATRIX)
+    inches = figure.get_figwidth() / fit, figure.get_figheight() / len(lines)
+    ticks_x, ticks_y = (max(2, min(MAX_TICKS, int(4 * side))) for side in inches)
     cmap = plt.get_cmap(colours).with_extremes(bad=NO_VALUE if colours == "vlag" else "white")
     for axis, line in zip(axes, lines, strict=True):
         columns: dict[float, str] = {}  # names by place
@@ -141,12 +154,12 @@ def _draw_lines(
             if numbers and len(one.values) <= MAX_TASKS_WITH_NUMBERS:
                 _write_numbers(axis, one.values, left)
             rows, count = one.values.shape
-            columns |= {left + at: name for at, name in _names(count).items()}
-            if place and rows != height:
-                for at, name in _names(rows).items():
+            columns |= {left + at: name for at, name in _names(count, ticks_x).items()}
+            if place and rows != height and GAP * inches[0] > 0.15:
+                for at, name in _names(rows, ticks_y).items():
                     _write(axis, name, (left, at), (-3, 0), ha="right", va="center")
             elif not place:
-                axis.set_yticks([*_names(rows)], [*_names(rows).values()])
+                axis.set_yticks([*_names(rows, ticks_y)], [*_names(rows, ticks_y).values()])
             height = rows
         axis.set_xticks([*columns], [*columns.values()])
         axis.set(xlim=(0, fit * (1 + GAP) - GAP), ylim=(1, 0))
@@ -182,9 +195,9 @@ def _write(
     axis.annotate(text, at, points, textcoords="offset points", size="small", **place)
 
 
-def _names(count: int) -> dict[float, str]:
-    """Of rows or columns, by their places between 0 and 1: as many as have room, from 1."""
-    step = max(1, round(count / MAX_TICKS))
+def _names(count: int, ticks: int) -> dict[float, str]:
+    """Of rows or columns, by their places between 0 and 1: about so many, from 1."""
+    step = max(1, round(count / ticks))
     return {(k + 0.5) / count: str(k + 1) for k in range(0, count, step)}
 
 

@@ -32,7 +32,7 @@ def write_summary(out: Path, summary: Summary) -> None:
             continue  # of another version: its report will be drawn again
         name = anchor(link(file.parent.name, "index.html"), file.parent.name)
         said = one.verdict or "not compared"
-        lines.append((name, long(one.headline), long(one.size), one.finished, long(said)))
+        lines.append((name, long(one.headline), one.size, one.finished, long(said)))
     heads = ["suite", "result", "size", "finished", "against the published results"]
     text = Text("Reports in this folder. The published ones are in reports/reference.")
     table = HtmlTable(heads, lines, frozenset())

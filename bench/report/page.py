@@ -82,9 +82,9 @@ class Code(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Which rows the figures show: (method, label, colour, shown at first)."""
+    """Which rows the figures show: (method, label, colour, its line's dashes, shown at first)."""
 
-    rows: list[tuple[str, str, str, bool]]
+    rows: list[tuple[str, str, str, tuple[float, ...], bool]]
     kind: str = "rows"
 
 

@@ -120,13 +120,18 @@ def _cell(difference: Difference | None) -> Markup | str:
 
 def explanation(whom: dict[str, Differences]) -> str:
     """What a cell of the matrix says, and the smallest p that so many pairs allow."""
-    n = max((one.value.n for found in whom.values() for one in found.values()), default=0)
-    smallest = 2 ** (1 - n) if n > 1 else 1
+    counts = sorted({one.value.n for found in whom.values() for one in found.values()})
     return (
         "Final average accuracy, row minus column, in points, over pairs of one order and seed. "
         "Shaded: the 95% t interval does not hold 0 (blue: the row is above). On hover: interval, "
         "p of the sign-flip test, and how often the row is above (probability of improvement). "
         "Nothing here is corrected for the number of comparisons, so a shaded pair can count as "
-        "level in the answer above. Wide tables scroll sideways. "
-        f"With {n} pairs the sign-flip test cannot go below p = {smallest:.4g}."
+        "level in the answer above. Wide tables scroll sideways." + _smallest(counts)
     )
+
+
+def _smallest(counts: list[int]) -> str:
+    """The smallest p of the fewest and of the most pairs."""
+    ends = dict.fromkeys((*counts[:1], *counts[-1:]))
+    said = [f"{min(1, 2 ** (1 - n)):.4g} with {n} pair{'s' if n > 1 else ''}" for n in ends]
+    return f" The smallest p of the sign-flip test: {', '.join(said)}." if said else ""

@@ -12,14 +12,14 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.report.frames import Results
-from bench.report.look import Look, legend, legend_of_lines, looks, panels, plt, tip
+from bench.report.look import Look, few_ticks, legend, legend_of_lines, looks, panels, plt, tip
 from bench.report.rows import label, row_of
 from bench.report.tables import cost_of_rows, select
 from bench.stats import critical_difference, half_width, summarise
 
 POINT = "#0173b2"  # of a setting
 GREY = "#c4c4c4"  # of rows in the background
-MARKERS = {"method": "o", "reference": "s", "joint": "^"}
+MARKERS = {"method": "o", "reference": "s", "joint": "_"}
 MIN_PARAMETERS = 300.0  # left edge of a log axis, for rows that train nothing
 MAX_CHARACTERS = 24  # of one axis' labels; more of them are rotated
 WIDE = 3  # costs that differ by more than this are on a log scale
@@ -67,8 +67,11 @@ def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look, method: str, si
     front = look.kind == "method" and (look.front or not single)
     if single and look.front:
         lines = axis.plot(table.index, table, color=look.colour, alpha=0.3, linewidth=0.7)
+        seeds = zip(group["order_seed"], group["seed"], strict=True)
+        of_run = dict(zip(group["run_id"], seeds, strict=True))
         for name, line in zip(table, lines, strict=True):
-            tip(line, method, f"{name}, after task {_listed(table[name])}")
+            order, seed = of_run[name]
+            tip(line, method, f"order {order} seed {seed}, after task {_listed(table[name])}")
     else:
         band = axis.fill_between(mean.index, mean - std, mean + std, color=look.colour, linewidth=0)
         band.set_alpha(0.12 if look.kind == "method" else 0.05)
@@ -101,7 +104,7 @@ def orders(results: Results) -> Figure:
     look = looks(results)
     names = list(look)
     height = 0.9 + 0.2 * len(names)
-    figure, axes = panels(len(results.benchmarks), 3.6, height, tall=True)
+    figure, axes = panels(len(results.benchmarks), 3.6, height, lines=len(names))
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
         for place, (method, one) in enumerate(look.items()):
             cells = select(results, benchmark, method, "class")
@@ -113,13 +116,15 @@ def orders(results: Results) -> Figure:
             )
             named = zip(cells["order_seed"], cells["seed"], values, strict=True)
             said = ", ".join(f"order {o} seed {s}: {value:.1f}" for o, s, value in named)
-            tip(dots, method, said)
+            tip(dots, method, said, stays=True)
             mean, half = values.mean(), half_width(values)
             ends = [mean, mean] if np.isnan(half) else [mean - half, mean + half]
-            (line,) = axis.plot(ends, [place] * 2, color=one.colour, linewidth=1.2)
+            drawn = np.clip(ends, 0, 100)  # two cells alone can have one beyond all accuracies
+            (line,) = axis.plot(drawn, [place] * 2, color=one.colour, linewidth=1.2)
             (middle,) = axis.plot(mean, place, "|", color=one.colour, markersize=11)
             for artist in (line, middle):
-                tip(artist, method, f"mean {mean:.1f}, 95% interval {ends[0]:.1f} to {ends[1]:.1f}")
+                said = f"mean {mean:.1f}, 95% interval {ends[0]:.1f} to {ends[1]:.1f}"
+                tip(artist, method, said, stays=True)
         axis.set_yticks(range(len(names)), [row_of(m).short for m in names])
         axis.set(title=benchmark, xlabel="FAA (%)")
         axis.set_ylim(len(names) - 0.4, -0.6)
@@ -167,8 +172,9 @@ def accuracy_against_cost(results: Results) -> Figure:
     """
     data = cost_of_rows(results)
     look = looks(results)
-    figure, axes = panels(len(COSTS), 3.6, 3.0)
-    for axis, (column, title) in zip(axes, COSTS.items(), strict=False):
+    known = {column: title for column, title in COSTS.items() if data[column].notna().any()}
+    figure, axes = panels(len(known), 3.6, 3.0)
+    for axis, (column, title) in zip(axes, known.items(), strict=False):
         here = data.dropna(subset=[column])
         for method, cost, faa in here[["method", column, "faa"]].itertuples(index=False):
             one = look[method]
@@ -185,9 +191,12 @@ def accuracy_against_cost(results: Results) -> Figure:
         front = here[here[f"front_{column}"]].sort_values(column)
         costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
         axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
+        axis.plot(costs, front["faa"], "o", markersize=11, fillstyle="none", color="#808080")
         axis.set(xlabel=title, ylabel="FAA (%)")
         if here[column].max() > WIDE * max(here[column].min(), 0):
             _log_scale(axis)
+        else:
+            few_ticks(axis)
     handles: dict[str, Any] = {}
     for axis in axes:
         found, names = axis.get_legend_handles_labels()
@@ -222,8 +231,10 @@ def ranks(results: Results, scores: pd.DataFrame) -> Figure:
         (dot,) = axis.plot(mean[place], line + 1, look[method].marker or "o", color=colour)
         tip(dot, method, f"mean rank {mean[place]:.2f}", stays=True)
         text = f"{row_of(method).short} ({mean[place]:.1f})"
+        left, right = ((6, 0), "left"), ((-6, 0), "right")  # of the middle, so that it stays inside
+        offset, side = left if mean[place] <= len(mean) / 2 + 0.5 else right
         named = axis.annotate(
-            text, (mean[place], line + 1), (6, 0), textcoords="offset points", va="center"
+            text, (mean[place], line + 1), offset, textcoords="offset points", va="center", ha=side
         )
         named.set(size="small", zorder=4)
         named.set_bbox({"facecolor": "white", "edgecolor": "none", "pad": 0.5})

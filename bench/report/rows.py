@@ -10,8 +10,10 @@ import csv
 from dataclasses import dataclass
 from pathlib import Path
 
+KINDS = ("method", "reference", "joint")  # in the order of every table
 FRONT = ("hlgp", "l2p", "dualprompt", "coda-prompt")  # what the project is about
-FILE = Path(__file__).parents[1] / "suites" / "rows.csv"
+SUITES = Path(__file__).parents[1] / "suites"
+FILE = SUITES / "rows.csv"
 
 
 @dataclass(frozen=True)
@@ -50,3 +52,8 @@ def row_of(method: str) -> Row:
 def label(method: str) -> str:
     """A row's name for people."""
     return row_of(method).label
+
+
+def is_suite(name: str) -> bool:
+    """True if a file of bench/suites describes it."""
+    return (SUITES / f"{name}.py").is_file()

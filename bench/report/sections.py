@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+from html import escape
 from typing import Any
-from xml.sax.saxutils import escape
 
 import pandas as pd
 from markupsafe import Markup
 
-from bench.paths import PROJECT
 from bench.report import alignment, answer, details, figures, pairs, tables
 from bench.report.answer import Answer
 from bench.report.checks import ROW_KEYS
@@ -28,17 +27,17 @@ from bench.report.page import (
     html_table,
     long,
 )
-from bench.report.rows import FRONT, row_of
+from bench.report.rows import FRONT, is_suite, row_of
 from bench.report.table_files import ReportTable
 from bench.store.tables import COMPARED_COLUMNS, NOT_RECORDED, PUBLISHED, read_csv
 
-QUOTE = {"'": "&apos;"}  # which matplotlib escapes in an attribute beside <, > and &
-SUITES = PROJECT / "bench" / "suites"
 ANSWER_TEXT = (
     "Mean over class orders and seeds with its 95% t interval, in percent. Best method of each "
     "benchmark in bold. Underlined: no difference from it can be told (t test over pairs of the "
     "same order and seed, 5%, Holm's correction over all pairs of methods). Rows below the first "
     "rule are reference rows and are not compared; those below the second see all classes at once. "
+    "A row with a lower mean can be level where one with a higher mean is not: its differences "
+    "from the best spread more. "
     "A cell is one run of one row, class order and seed; ± 0.0: the class order does not matter."
 )
 INTERVALS = (
@@ -93,7 +92,8 @@ TRACKED = ("Final average", "Aligned heads")  # under version control, as Markdo
 def lead(results: Results, verdict: str) -> list[Any]:
     """Above the first section: scale, hardware, code and command in a line, then the verdict."""
     done = results.runs[results.runs["status"] == "done"]
-    facts = (scale(results), hardware(results), _code(done), finished(results), verdict)
+    finished = f"Finished on {day}" if (day := last_day(results)) else ""
+    facts = (scale(results), hardware(results), _code(done), finished, verdict)
     line = ". ".join(filter(None, facts))
     commands = [f"./run_all.sh {suite}" for suite in results.runs["suite"].unique()]
     made = Markup(" and ").join(Markup("<code>{}</code>").format(one) for one in commands)
@@ -111,15 +111,10 @@ def _code(done: pd.DataFrame) -> str:
     return f"Version {', '.join(versions)}{rest}"
 
 
-def finished(results: Results) -> str:
+def last_day(results: Results) -> str:
     """The day on which the last cell ended; "" where that was not recorded."""
     days = sorted({str(day) for day in results.runs["finished"]} - {NOT_RECORDED, "", "nan"})
-    return f"Finished on {days[-1]}" if days else ""
-
-
-def is_suite(name: str) -> bool:
-    """True if a file of bench/suites describes it."""
-    return (SUITES / f"{name}.py").is_file()
+    return days[-1] if days else ""
 
 
 def scale(results: Results) -> str:
@@ -177,7 +172,7 @@ def sections(
     found = [
         *([_answer(results, answers)] if answers else []),
         *([_whom(results, whom, drawn[figures.WHOM])] if whom else []),
-        _curves(results, drawn),
+        _curves(results, drawn, answers),
         _cost(made["cost"], drawn[figures.COSTS]),
         _prompts(results, made, drawn[figures.PROMPTS]),
         _numbers(results, made),
@@ -225,13 +220,7 @@ def headline(results: Results, answers: dict[str, Answer]) -> str:
     """Who stands best where, in a sentence."""
     if not answers:
         return "Settings of a search" if len(results.cells) else "No cell has finished yet"
-    best = {
-        benchmark: row_of(method).short
-        for (benchmark, method), standing in answers["Final average"].standings.items()
-        if standing.rank == "best"
-    }
-    told = ", ".join(f"{name} on {benchmark}" for benchmark, name in best.items())
-    return f"Highest mean: {told}" if told else "One method, so nothing is compared"
+    return answer.headline(answers["Final average"])
 
 
 def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[HtmlFigure]) -> Section:
@@ -246,15 +235,20 @@ def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[Html
     return Section("Who is better than whom", [*shown, *([Text(why)] if why else [])])
 
 
-def _curves(results: Results, drawn: dict[str, list[HtmlFigure]]) -> Section:
+def _curves(
+    results: Results, drawn: dict[str, list[HtmlFigure]], answers: dict[str, Answer]
+) -> Section:
     """The curves, and above them the choice of rows, for all figures that can leave one out."""
     look = looks(results)
     in_figures = " ".join(figure.svg for section in drawn.values() for figure in section)
-    some = len(set(look) & {*FRONT, "linear"}) > 1
+    best = answer.best(answers["Final average"]).values() if answers else ()
+    first = {*FRONT, "linear", "joint-linear", *best}
+    if len(set(look) & {*FRONT, "linear"}) < 2:
+        first = set(look)
     chosen = [
-        (m, row_of(m).short, _css(one.colour), not some or m in (*FRONT, "linear", "joint-linear"))
+        (m, row_of(m).short, _css(one.colour), one.dash[1] if one.dash != "-" else (), m in first)
         for m, one in look.items()
-        if f'data-row="{escape(m, QUOTE)}"' in in_figures
+        if f'data-row="{escape(m)}"' in in_figures
     ]
     left_out = figures.what_is_left_out(results)
     blocks = [*([Text(left_out)] if left_out else []), *([Rows(chosen)] if chosen else [])]
@@ -387,6 +381,10 @@ def _missing(results: Results) -> Section:
         return Section("Missing cells", [Text("None: every cell has a result.")])
     shown = html_table(left, Files("tables", "missing"))
     suites = results.runs.loc[left.index, "suite"].unique()
-    commands = "\n".join(f"python -m bench.grid {suite}" for suite in suites)
-    text = f"{_count(len(left), 'cell')} without a result. To run what is missing:"
-    return Section("Missing cells", [Text(text), Code(commands), shown])
+    commands = "\n".join(f"python -m bench.grid {suite}" for suite in suites if is_suite(suite))
+    own = [suite for suite in suites if not is_suite(suite)]
+    text = f"{_count(len(left), 'cell')} without a result."
+    if own:
+        text += f" The command that made {' and '.join(own)} runs what is missing there."
+    blocks = [Text("To run what is missing:"), Code(commands)] if commands else []
+    return Section("Missing cells", [Text(text), *blocks, shown])

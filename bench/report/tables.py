@@ -39,7 +39,9 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
         "protocol": protocol_table(results),
         "missing": results.missing(),
     }
-    tables += [ReportTable(name, table, table) for name, table in others.items()]
+    for name, table in others.items():
+        named = {"method": table["method"].map(label)} if "method" in table else {}
+        tables.append(ReportTable(name, table, table.assign(**named)))
     return {table.name: table for table in tables}
 
 
@@ -272,7 +274,7 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
         train_seconds=("train_seconds", "sum"), peak_memory_mib=("peak_memory_mib", "max")
     )
     runs = results.runs.set_index("run_id").join(timing)
-    shared = runs["env_sha"] == runs["env_sha"].mode().iloc[0]
+    shared = runs["env_sha"] == runs.loc[runs["status"] == "done", "env_sha"].mode().iloc[0]
     runs[list(timing.columns)] = runs[list(timing.columns)].where(shared)
     runs = runs.rename(columns={"params_trainable": "parameters"})[costs]
     runs = runs.apply(pd.to_numeric, errors="coerce")

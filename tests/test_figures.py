@@ -1,0 +1,206 @@
+"""What a report draws: which rows, what is said on hover, how wide and high for a paper."""
+
+import html
+import re
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import REFERENCE
+from report_tables import identity, run_of, write_protocol, write_suite
+
+from bench.report import figures, plots, tables
+from bench.report.build import build, build_figures
+from bench.report.frames import load
+from bench.report.look import MARKERS, Paper, looks, plt
+from bench.report.rows import ROWS
+from bench.store.facts import SuiteFacts, write_facts
+from bench.store.tables import SELECTION, write_csv
+
+
+def renamed(**names):
+    """A change of write_suite: rows under other names."""
+
+    def change(metrics, runs):
+        for row in (*metrics, *runs):
+            row.update(identity(names.get(row["method"], row["method"]), row["order_seed"]))
+
+    return change
+
+
+def drawn(results):
+    return [one.name for one in figures.all_figures(results)]
+
+
+def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
+    def rename(metrics, runs):
+        for row in (*metrics, *runs):
+            for key in ("method", "run_id"):
+                row[key] = row[key].replace("other_row", "groups@4")
+
+    folder = write_suite(tmp_path / "s", rename)
+    write_facts(folder, SuiteFacts("hlgp", figure_rows=("hlgp", "groups@*")))
+    build(load(folder), tmp_path / "out")
+    drawn = {"setting-groups", "cost"}  # the second for the figure's rows alone
+    assert {f.name for f in (tmp_path / "out" / "figures").iterdir()} == {
+        f"{n}.{k}" for n in drawn for k in ("svg", "png", "csv")
+    }
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert 'type="checkbox"' not in page, "these figures leave no row out"
+
+
+def test_figures_for_a_paper(tmp_path):
+    """As wide as its column, and nothing but the figures."""
+    files = build_figures(load(write_suite(tmp_path / "s")), tmp_path / "out", Paper(3.25, 7))
+    assert {"accuracy.pdf", "orders.pdf", "cost.pdf"} <= {file.name for file in files}
+    assert not (tmp_path / "out" / "index.html").exists()
+    for file in files:
+        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", file.read_bytes())
+        assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.03), file.name
+
+
+def test_a_figure_of_selection(tmp_path):
+    folder = write_suite(tmp_path / "s")
+    rows = [
+        {"run_id": run_of("hlgp", order), "eval_task": task, "prompt": prompt, "share": 0.5}
+        for order in (1, 2)
+        for task in (1, 2)
+        for prompt in (1, 3)
+    ]
+    write_csv(folder / "selection.csv", SELECTION, rows)
+    build(load(folder), tmp_path / "out")
+    assert (tmp_path / "out" / "figures" / "selection.csv").read_text().count("\n") == 9
+    page = (tmp_path / "out" / "index.html").read_text()
+    assert "task 2, prompt 3: 0.500" in page
+    assert "prompt 2: " not in page, "of a prompt never chosen"
+
+
+def test_rows_on_the_pareto_front():
+    cost, accuracy = pd.Series([1, 2, 3, 3, np.nan]), pd.Series([50, 60, 60, 70, 99])
+    assert tables.pareto_front(cost, accuracy).tolist() == [True, True, False, True, False]
+
+
+def test_seconds_of_another_machine_are_not_compared(tmp_path):
+    def ran_on(metrics, runs):
+        for run in runs:
+            run["env_sha"] = "there" if run["method"] == "other_row" else "here"
+
+    table = tables.cost_of_rows(load(write_suite(tmp_path / "s", ran_on))).set_index("method")
+    assert table.loc["hlgp", "train_seconds"] == 2.0
+    assert np.isnan(table.loc["other_row", "train_seconds"])
+    assert table["parameters"].notna().all()
+
+
+def test_no_finished_cell_is_a_report(tmp_path):
+    def lose(metrics, runs):
+        metrics.clear()
+        for run in runs:
+            run.update(status="missing")
+
+    build(load(write_suite(tmp_path / "s", lose)), tmp_path / "out")
+    assert "No cell has finished yet" in (tmp_path / "out" / "summary.json").read_text()
+
+
+def many_rows(folder: Path, *rows: str) -> Path:
+    """A suite whose tables hold the cells of `hlgp` once under each name."""
+
+    def change(metrics, runs):
+        for table in (metrics, runs):
+            first = [row for row in table if row["method"] == "hlgp"]
+            table[:] = [
+                {**row, **identity(method, row["order_seed"])} for method in rows for row in first
+            ]
+
+    return write_suite(folder, change)
+
+
+def test_a_row_that_was_asked_for_is_drawn(tmp_path):
+    """`--with mine` beside a suite that draws some of its rows alone."""
+    own = [f"row{number}" for number in range(20)]
+    suite = many_rows(tmp_path / "s", "hlgp", *own)
+    write_facts(suite, SuiteFacts("hlgp", figure_rows=("hlgp", "row1")))
+    write_protocol(suite, hlgp={}, **{row: {} for row in own})
+    mine = many_rows(tmp_path / "t", "hlgp", "mine")
+    write_protocol(mine, hlgp={}, mine={})
+    asked, by_default = load(suite, [mine]), load(suite, [], [mine])
+    assert "mine" in asked.methods
+    assert "mine" in by_default.methods
+    assert "mine" not in figures.what_is_left_out(asked)
+    assert "mine" in figures.what_is_left_out(by_default)
+
+
+def test_many_rows_without_a_choice_are_drawn_in_part(tmp_path):
+    results = load(many_rows(tmp_path / "s", *(f"row{number}" for number in range(25))))
+    assert "accuracy" in drawn(results)
+    assert figures.what_is_left_out(results).startswith("Curves, costs and drift hold 16 of the 25")
+
+
+def test_methods_stand_before_reference_rows_and_those_before_joint_ones(tmp_path):
+    names = ("joint-linear", "linear", "mine", "l2p", "hlgp")
+    suite = many_rows(tmp_path / "s", *names)
+    write_protocol(suite, **{name: {"train.joint": name == "joint-linear"} for name in names})
+    results = load(suite)
+    ordered = ["hlgp", "l2p", "mine", "linear", "joint-linear"]
+    assert results.methods == ordered
+    assert tables.main_table(results)["method"].tolist() == ordered
+    assert [*looks(results)] == ordered
+
+
+def test_rows_differ_in_colour_and_in_shape(tmp_path):
+    """Where dots alone are drawn, as against costs; also of rows that rows.csv does not list."""
+    methods = [row for row in ROWS.values() if row.kind != "joint"]
+    assert len({row.marker for row in methods}) == len(methods)
+    assert len({row.colour for row in methods}) == len(methods)
+    look = looks(load(many_rows(tmp_path / "s", *(f"row{number}" for number in range(12)))))
+    assert len({one.colour for one in look.values()}) == 12
+    assert [one.marker for one in look.values()] == [*MARKERS]
+
+
+def test_costs_are_of_the_machine_of_finished_cells(tmp_path):
+    """Cells that are missing have no machine, and may be the most."""
+
+    def change(metrics, runs):
+        metrics[:] = [row for row in metrics if row["run_id"] == run_of("hlgp", 1)]
+        for run in runs:
+            run["env_sha"] = "here" if run["run_id"] == run_of("hlgp", 1) else ""
+            run["status"] = "done" if run["env_sha"] else "missing"
+
+    results = load(write_suite(tmp_path / "s", change))
+    assert tables.cost_of_rows(results)["train_seconds"].tolist() == [2.0]
+
+
+def test_a_cost_that_nobody_measured_has_no_panel():
+    results = load(REFERENCE / "headroom")
+    bare = replace(results, timing=results.timing[:0])
+    counts = []
+    for one in (results, bare):
+        figure = plots.accuracy_against_cost(one)
+        counts.append(sum(axis.get_visible() for axis in figure.axes))
+        plt.close(figure)
+    assert counts == [5, 3]
+
+
+@pytest.mark.parametrize("name", ["a$\\frac$b", "it's", "a|b", 'say "no"', "50%", "ä&<b>"])
+def test_any_name_can_be_drawn_and_chosen(name, tmp_path):
+    suite = write_suite(tmp_path / "s", renamed(other_row=name))
+    build(load(suite), tmp_path / "out")
+    page = (tmp_path / "out" / "index.html").read_text()
+    rows = re.findall(r'data-row="([^"]*)"', page)
+    assert name in map(html.unescape, rows)
+    assert name in map(html.unescape, re.findall(r'type="checkbox" value="([^"]*)"', page))
+    titles = [html.unescape(title) for title in re.findall(r"<title>([^<]*)</title>", page)]
+    assert any(title.startswith(f"{name}: after task 1: ") for title in titles)
+    assert any(title.startswith(f"{name}: order 1 seed 1") for title in titles)
+
+
+def test_an_interval_of_two_cells_stays_among_the_accuracies(tmp_path):
+    def apart(metrics, runs):
+        for row in metrics:
+            row["correct"] = 10 if row["order_seed"] == 1 else 90
+
+    figure = plots.orders(load(write_suite(tmp_path / "s", apart)))
+    low, high = figure.axes[0].get_xlim()
+    assert -10 < low < high < 110
+    plt.close(figure)
