@@ -53,11 +53,15 @@ frame.onload = async () => {{
   const table = page.querySelector("table");
   const names = () => [...table.tBodies[0].rows].map((row) => row.cells[0].textContent);
   const heads = table.tHead.rows[0].cells;
+  const lines = () => [...table.tBodies[0].rows].map((row) => row.className + row.textContent);
+  const whole = lines().join();
   heads[4].querySelector("button").click();
   found.falling = names();
   heads[4].querySelector("button").click();
   found.rising = names();
   found.sorted = heads[4].getAttribute("aria-sort");
+  heads[4].querySelector("button").click();
+  found.restored = lines().join() === whole;
   const second = all("#the-answer table")[1];  // joint rows have no cumulative average
   found.last = [1, 2].map(() => {{
     second.tHead.rows[0].cells[1].querySelector("button").click();
@@ -202,6 +206,7 @@ def test_in_a_browser(mini, report, page, tmp_path, width, dark):
     assert shown.idxmax() == "ranpac"
     assert found["rising"] == found["falling"][::-1]
     assert found["sorted"] == "ascending"
+    assert found["restored"], "the third click: as it came, with its rules"
     assert found["last"] == ["–", "–"], "no value: last, whichever way"
     assert found["before"] == [True, False, False, False, False, False], "the last two: aligned"
     assert found["after"] == [False, False, True, False, False, False]

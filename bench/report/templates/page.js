@@ -14,9 +14,19 @@ const compare = (a, b, way) => {
   return way * (none ? a.localeCompare(b) : x - y);
 };
 
+const asItCame = new WeakMap();  // of a table's body: its rows, each with its rule
+
 function sort(head, column) {
-  const up = head.getAttribute("aria-sort") === "descending";
   const body = head.closest("table").tBodies[0];
+  if (!asItCame.has(body)) asItCame.set(body, [...body.rows].map((row) => [row, row.className]));
+  const before = head.getAttribute("aria-sort");
+  if (before === "ascending") {  // the third click
+    head.removeAttribute("aria-sort");
+    for (const [row, rule] of asItCame.get(body)) row.className = rule;
+    body.append(...asItCame.get(body).map(([row]) => row));
+    return;
+  }
+  const up = before === "descending";
   const text = (row) => row.cells[column].textContent.trim();
   const rows = [...body.rows].sort((a, b) => compare(text(a), text(b), up ? 1 : -1));
   for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
