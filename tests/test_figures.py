@@ -204,3 +204,13 @@ def test_an_interval_of_two_cells_stays_among_the_accuracies(tmp_path):
     low, high = figure.axes[0].get_xlim()
     assert -10 < low < high < 110
     plt.close(figure)
+
+
+def test_rows_in_front_may_have_no_cell_yet(tmp_path):
+    def lose(metrics, runs):
+        metrics[:] = [row for row in metrics if row["method"] != "hlgp"]
+        for run in runs:
+            run["status"] = "done" if run["method"] != "hlgp" else "missing"
+
+    build(load(write_suite(tmp_path / "s", lose)), tmp_path / "out", tracked=True)
+    assert (tmp_path / "out" / "figures" / "matrices.png").is_file()

@@ -128,8 +128,8 @@ def _of_all_rows(results: Results, faa: pd.DataFrame, whole: Results) -> Iterato
         yield PlannedFigure(
             "forgetting", FORGETTING, partial(plots.forgetting_per_task, results), data
         )
-    if any(kind != "joint" for kind in results.kinds.values()):
-        data = matrix_data(results)
+    data = matrix_data(results)
+    if any(results.kinds[method] != "joint" for method in data["method"].unique()):
         yield PlannedFigure(
             "matrices", MATRICES, partial(matrices.accuracy_matrices, results), data
         )

@@ -56,7 +56,8 @@ def accuracy_matrices(results: Results) -> Figure:
 
     Of the rows in front alone; those of every row are on its page.
     """
-    look = {m: one for m, one in looks(results).items() if one.kind != "joint"}
+    tested = {method for _, method, scenario in results.by_row if scenario == "class"}
+    look = {m: one for m, one in looks(results).items() if one.kind != "joint" and m in tested}
     methods = ([m for m, one in look.items() if one.front] or [*look])[:MAX_MATRICES]
     said = "after task {}, task {}: {:.1f}"
     lines = [
@@ -67,6 +68,7 @@ def accuracy_matrices(results: Results) -> Figure:
         ])
         for benchmark in results.benchmarks
     ]  # fmt: skip
+    lines = [line for line in lines if line.matrices]
     few = sum(len(line.matrices) for line in lines) <= MAX_MATRICES_WITH_NUMBERS
     return _draw_lines(lines, (2.5, 2.0), "viridis", "task tested", "after task", numbers=few)
 
