@@ -1,0 +1,103 @@
+"""An element ends before its cells do: the bytes are those of a local run, and nothing is lost."""
+
+import pytest
+
+from .conftest import bytes_of, local_run
+
+pytestmark = pytest.mark.cluster
+
+
+@pytest.mark.timeout(580)
+def test_the_time_limit(site, tmp_path):
+    """Slurm sends its signal at the next look: the element saves and is requeued, all by itself."""
+    long = ("--methods", "hlgp", "--benchmarks", "glyphs", "--set", "train.epochs=600")
+    (tmp_path / "local").mkdir()
+    local = local_run(tmp_path / "local", *long)
+    site.submit(*long)
+    site.trained(element=0)
+    site.cluster.slurm("scontrol", "update", f"jobid={site.job}_0", "TimeLimit=1")
+    site.ended()
+    site.same(bytes_of(local, tmp_path / "local"))
+    log = next(site.results.glob("slurm/*-0.log")).read_text()
+    assert "interrupted: the same command continues" in log, "it was stopped"
+
+
+def test_requeued_at_the_time_limit(site, expected):
+    """This element alone goes on where it stopped."""
+    site.submit()
+    site.trained(element=0)
+    site.cluster.slurm("scancel", "--signal=USR1", "--batch", f"{site.job}_0")
+    site.ended()
+    site.same(expected)
+    log = next(site.results.glob("slurm/*-0.log")).read_text()
+    assert "interrupted: the same command continues" in log
+
+
+@pytest.mark.parametrize("how", ["TERM", "KILL"])
+def test_cancelled(how, site, expected):
+    """What was saved is kept; the same command submits the rest, also when it comes at once."""
+    site.submit()
+    site.trained()
+    if how == "TERM":
+        site.cluster.slurm("scancel", site.job)
+    else:
+        site.cluster.slurm("scancel", "--signal=KILL", "--full", site.job)
+    assert "submitted" in site.submit().stdout
+    site.ended()
+    site.grid("--collect")
+    site.same(expected, killed=2 * (how == "KILL"))
+
+
+def test_preempted(site, expected):
+    site.submit()
+    site.trained()
+    words = ["--partition=urgent", "--nodes=2", "--exclusive", "--output=/dev/null"]
+    site.cluster.slurm("sbatch", *words, "--wrap=sleep 3")
+    site.ended()
+    site.same(expected)
+
+
+def test_python_is_killed(site, expected):
+    """The cells say that they run without a process, and a launch continues them."""
+    site.submit()
+    site.trained()
+    site.kill_python()
+    site.ended()
+    site.nothing_is_left()
+    assert "running without a process" in site.grid("--status").stdout
+    site.submit()
+    site.ended()
+    site.grid("--collect")
+    site.same(expected, killed=2)
+
+
+def test_a_node_dies(site, expected):
+    """Slurm starts its element again on the node that is left."""
+    site.submit()
+    site.trained()
+    site.cluster.kill("slurmd.n1")
+    site.kill_python()
+    site.cluster.until(lambda: "down" in site.cluster.slurm("sinfo", "-h", "-N", "-n", "n1"))
+    site.cluster.node("n1")
+    site.ended()
+    site.submit()
+    site.ended()
+    site.grid("--collect")
+    site.same(expected, killed=2)
+
+
+def test_the_controller_restarts_and_is_down_at_submission(site, expected):
+    site.cluster.kill("slurmctld")
+    try:
+        done = site.submit(code=2)
+        assert done.stderr.splitlines()[-1].startswith("error: Slurm:")
+    finally:
+        site.cluster.controller()
+    site.cluster.until(lambda: "idle" in site.cluster.slurm("sinfo", "-h"))
+    site.submit()
+    site.trained()
+    site.cluster.kill("slurmctld")
+    site.cluster.controller()
+    site.ended()
+    site.grid("--collect")
+    site.same(expected)
