@@ -99,7 +99,7 @@ def _say_what_others_have(queued: dict[str, Element], held: Sequence[RunSpec]) -
     ending = sum(element.state == ENDING for element in queued.values())
     if len(queued) > ending:
         count = len(queued) - ending
-        print(f"{count} cell(s) are in Slurm's queue already, as they were submitted then")
+        print(f"{count} cell(s) are in Slurm's queue already and keep the options they came with")
     if ending:
         print(f"{ending} cell(s): their elements are still ending; run this command again later")
     if held:

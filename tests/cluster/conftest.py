@@ -20,7 +20,7 @@ import pytest
 
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests" / "tiny_suite.py"
-LONG = ("train.epochs=60",)  # some seconds a cell
+LONG = ("train.epochs=40",)  # some seconds a cell
 PORT = 17300
 CONF = """
 ClusterName=bench
@@ -78,6 +78,17 @@ def has_ended(pid: int) -> bool:
         return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z"
     except OSError:
         return True
+
+
+def command_line(pid: int) -> str:
+    return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
+
+
+def has_pending(pid: int, number: int) -> bool:
+    """True for a process that was sent a signal and has not had it yet."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    (pending,) = (line.split()[1] for line in lines if line.startswith("ShdPnd:"))
+    return bool(int(pending, 16) >> (number - 1) & 1)
 
 
 class Cluster:
@@ -147,24 +158,14 @@ def cluster(tmp_path_factory):
         one.stop()
 
 
-def local_run(folder: Path, *words: str) -> subprocess.Popen[bytes]:
-    """A grid in this folder, without Slurm."""
-    words = (sys.executable, "-m", "bench.grid", str(SUITE), "--quiet", *words)
-    env = {**os.environ, "PYTHONPATH": str(ROOT)}
-    return subprocess.Popen(words, cwd=folder, env=env, stdout=subprocess.DEVNULL)
-
-
-def bytes_of(grid: subprocess.Popen[bytes], folder: Path) -> bytes:
-    """metrics.csv of a local run, when it has ended."""
-    assert grid.wait() == 0
-    return next(folder.glob("results/*/metrics.csv")).read_bytes()
-
-
 @pytest.fixture(scope="session")
 def expected(tmp_path_factory):
     """metrics.csv of a local run."""
     folder = tmp_path_factory.mktemp("local")
-    return bytes_of(local_run(folder, "--set", *LONG), folder)
+    words = [sys.executable, "-m", "bench.grid", str(SUITE), "--quiet", "--set", *LONG]
+    env = {**os.environ, "PYTHONPATH": str(ROOT)}
+    subprocess.run(words, cwd=folder, env=env, check=True, capture_output=True)
+    return next(folder.glob("results/*/metrics.csv")).read_bytes()
 
 
 class Site:
@@ -226,20 +227,34 @@ class Site:
 
         self.cluster.until(nothing_is_queued)
 
-    def kill_python(self) -> None:
-        """SIGKILL for the grids of this folder on all nodes, and for their workers."""
+    def pids(self, element: str = ".*") -> set[int]:
+        """The grids of this folder on all nodes, or that of one element, and their workers."""
         parents = {}
         for stat in Path("/proc").glob("[0-9]*/stat"):
             with contextlib.suppress(OSError):
                 parents[int(stat.parent.name)] = int(stat.read_text().rpartition(")")[2].split()[1])
-        words = ["pgrep", "-f", f"bench.grid .*{self.folder}.* --share"]
+        words = ["pgrep", "-f", f"bench.grid .*{self.folder}.* --share .* {element}$"]
         grids = subprocess.run(words, capture_output=True, text=True, check=False).stdout.split()
         ours = {int(pid) for pid in grids}
         ours |= {pid for pid, parent in parents.items() if parent in ours}
         assert ours, "no grid runs"
-        for pid in ours:
+        return ours
+
+    def kill_python(self) -> None:
+        for pid in self.pids():
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+
+    def stop_until_told(self, element: str) -> None:
+        """Keep the workers of an element from training until its script tells them to end: a time
+        limit is only looked at every half minute, and their cells are shorter.
+        """
+        workers = {pid for pid in self.pids(element) if "worker" in command_line(pid)}
+        for pid in workers:
+            os.kill(pid, signal.SIGSTOP)
+        self.cluster.until(lambda: all(has_pending(pid, signal.SIGTERM) for pid in workers))
+        for pid in workers:
+            os.kill(pid, signal.SIGCONT)
 
     def nothing_is_left(self) -> None:
         """No process of this folder runs any more."""
