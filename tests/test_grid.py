@@ -60,8 +60,8 @@ def test_a_folder_of_another_suite_is_refused(command, tmp_path):
     for words in ((), ("--collect",), ("--launcher", "slurm"), ("--status",), ("--dry-run",)):
         done = command("bench.grid", str(other), *one, *words, check=2)
         assert "mine: holds results of the suite 'tiny_suite', not of 'other'" in done.stderr
-    words = ("bench.run", str(other), "--method", "linear", "--benchmark", "glyphs")
-    assert "not of 'other'" in command(*words, "--name", "mine", check=2).stderr
+    cell = ("bench.run", str(other), "--method", "linear", "--benchmark", "glyphs")
+    assert "not of 'other'" in command(*cell, "--name", "mine", check=2).stderr
     assert metrics.read_bytes() == before
     facts.write_text(facts.read_text().replace('"tiny_suite"', '""'))
     command("bench.grid", str(TINY), *one, "--collect", check=0)

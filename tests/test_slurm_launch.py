@@ -2,8 +2,10 @@
 
 import contextlib
 import os
+import shlex
 import signal
 import subprocess
+import sys
 import time
 
 import pytest
@@ -144,7 +146,11 @@ def test_an_element_ends_as_stopped_only_with_something_saved(saved, cells, tmp_
     ("code", "sent", "requeued"), [(143, "USR1", True), (3, "USR1", False), (143, "TERM", False)]
 )
 def test_the_script_requeues_at_the_time_limit(code, sent, requeued, commands, tmp_path):
-    grid_of_ours = f"bash -c 'trap \"exit {code}\" TERM; touch on; sleep 60 & wait' x"
+    stand_in = (
+        f"import pathlib, signal, sys; signal.signal(15, lambda *_: sys.exit({code})); "
+        "pathlib.Path('on').touch(); signal.pause()"
+    )
+    grid_of_ours = shlex.join([sys.executable, "-c", stand_in])
     text = scripts.SCRIPT.format(
         seconds=60, defaults="", exports="", folder=tmp_path, command=grid_of_ours
     )

@@ -36,8 +36,11 @@ trap : TERM  # Slurm has told the grid too: wait for it to save
 {command} "$SLURM_ARRAY_TASK_ID" & grid=$!
 wait $grid; code=$?
 while kill -0 $grid 2>/dev/null; do wait $grid; code=$?; done
-wait $grid 2>/dev/null; last=$?  # 127: it was waited for above
-[ $last -ne 127 ] && code=$last
+wait $grid 2>/dev/null; last=$?
+case $last in
+    127 | -1) ;;  # it was waited for above; -1: while bash itself was told, which it then forgets
+    *) code=$last ;;
+esac
 # 143: stopped with something new saved. This element alone: one of them has the array's own id.
 if [ -n "$again" ] && [ $code -eq 143 ]; then
     exec scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
