@@ -7,13 +7,12 @@ each different benchmark, backbone and method is built once, so that mistakes ar
 from __future__ import annotations
 
 import argparse
-import contextlib
 import os
 import re
 import subprocess
 import sys
 import time
-from collections.abc import Collection, Iterable
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO
@@ -24,25 +23,24 @@ from bench.code import code_sha
 from bench.config.spec import RunSpec
 from bench.config.suite import REGRESSION, Suite, load_suite
 from bench.data.missing import require_files
-from bench.errors import Busy, UsageError
-from bench.launch import listing, options, slurm
+from bench.errors import UsageError
+from bench.launch import listing, options, scripts, slurm
 from bench.launch.display import make_display
-from bench.launch.pool import Pool, Worker, check_cells, rounds_of, run_local
+from bench.launch.pool import Pool, rounds_of, run_local
 from bench.launch.status import status
+from bench.launch.submitted import share_of
 from bench.launch.track import require_tracker
 from bench.paths import EXPECTED, REFERENCE, cache_dir, reference_folders
 from bench.store import merge
 from bench.store.archive import pack, packed
 from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
-from bench.store.facts import SuiteFacts, write_facts
-from bench.store.files import file_time
-from bench.store.locks import locked
+from bench.store.facts import SuiteFacts, read_facts, refuse_other_suite, write_facts
+from bench.store.files import check_writable, file_time
 from bench.store.rundir import RunDir
 from bench.store.tables import NOT_RECORDED, PUBLISHED, read_csv, read_runs
 
 WORK_PER_REPORT = 5  # seconds of cells between two reports of a running grid, per second of report
-CLOCK_SECONDS = 60  # by which the clocks of two machines may differ without a word
 
 
 def main() -> int:
@@ -55,6 +53,8 @@ def main() -> int:
     suite = load_suite(args.suite, args.overrides, args.name)
     if args.rate and not args.dry_run:
         raise UsageError("--rate: for --dry-run, which says what a suite costs")
+    folder = args.results / suite.name
+    refuse_other_suite(folder, suite.file)
     asked = suite.select(args.methods, args.benchmarks, args.order_seeds, args.seeds)
     rounds = rounds_of(suite.cells)
     chosen = sorted(asked, key=lambda cell: rounds[cell.run_id])
@@ -67,7 +67,6 @@ def main() -> int:
         print(status(args.results, suite.name, chosen))
         return cli.FINE
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done_as(cell)]
-    folder = args.results / suite.name
     in_archive = packed(folder)
     kept = rows_of_done(folder, [cell for cell in left if cell.run_id in in_archive])
     for source in _kept_from(args, suite):
@@ -81,7 +80,7 @@ def main() -> int:
         return cli.FINE
     if args.launcher == "print":
         for cell in left:
-            print(slurm.command_of(cell, args))
+            print(scripts.command_of(cell, args))
         return cli.FINE
     require_files(chosen)
     if stale:
@@ -92,16 +91,16 @@ def main() -> int:
         )
     if args.track:
         require_tracker(args.track)
-    written = _folders_written(args, folder)
+    written, drawn = _folders_written(args, folder)
     if args.scratch and args.launcher == "local":
         os.environ["BENCH_CACHE"] = args.scratch  # the workers inherit it
         written.append(cache_dir())
-    _check_writable(written)
+    submits = args.launcher == "slurm" and bool(left)
+    check_writable(written if submits else [*written, *drawn])
     done = [cell for cell in chosen if cell not in left]
     grid = Grid(args, suite, asked, left, done, kept, rounds)
-    if args.launcher == "slurm" and left and not args.collect:
-        _submit(args, left, folder)
-        return cli.FINE
+    if submits:
+        return slurm.launch(args, left, folder, drawn)
     if args.share:
         return grid.run_share()
     return grid.only_collect() if args.collect or args.launcher == "slurm" else grid.run()
@@ -109,40 +108,11 @@ def main() -> int:
 
 def _shared(share: tuple[str, str], chosen: list[RunSpec]) -> list[RunSpec]:
     """The cells of one element. Raises UsageError if the suite has others than were submitted."""
-    wanted = slurm.share_of(Path(share[0]), int(share[1]))
+    wanted = share_of(Path(share[0]), int(share[1]))
     known = {cell.run_id: cell for cell in chosen}
     if lost := [run_id for run_id in wanted if run_id not in known]:
         raise UsageError(f"{share[0]}: {lost[0]} is not in the suite any more; submit it again")
     return [known[run_id] for run_id in wanted]
-
-
-def _submit(args: argparse.Namespace, left: list[RunSpec], folder: Path) -> None:
-    """Submit the cells that are left and not in the queue. What cannot run is found before."""
-    (folder / "slurm").mkdir(exist_ok=True)
-    busy = f"{folder}: another launcher is submitting this suite"
-    with contextlib.ExitStack() as stack:
-        try:
-            stack.enter_context(locked(folder / "slurm" / ".lock", busy))
-        except Busy as error:
-            raise UsageError(str(error)) from None
-        queued = slurm.in_queue(folder)
-        new = [cell for cell in left if cell.run_id not in queued]
-        if len(new) < len(left):
-            print(f"{len(left) - len(new)} cell(s) are in Slurm's queue already")
-        for launch in slurm.without_collector(folder, queued.values()):
-            slurm.collect_after(launch, args, folder)
-            print(f"job {launch.job}: its tables follow when it has ended")
-        if not new:
-            return
-        slurm.check_options(new, args)
-        worker = Worker(args.results, "cpu", lambda line: print(line, file=sys.stderr))
-        try:
-            check_cells(new, worker, {}, elsewhere=True)
-            work = worker.ask("work", *new).get("flops") or [1.0] * len(new)
-        finally:
-            worker.stop()
-            worker.close()
-        print(slurm.submit(new, work, args, folder))
 
 
 def _kept_from(args: argparse.Namespace, suite: Suite) -> list[Path]:
@@ -167,24 +137,12 @@ def _stale(results: Path, cells: list[RunSpec], kept: dict[str, TableRows]) -> l
     return stale
 
 
-def _folders_written(args: argparse.Namespace, folder: Path) -> list[Path]:
-    """Everywhere that this grid will write."""
+def _folders_written(args: argparse.Namespace, folder: Path) -> tuple[list[Path], list[Path]]:
+    """Everywhere that this grid will write results, and a report."""
     runs = folder / "runs" if (folder / "runs").is_dir() else folder
     report = args.report / REFERENCE if args.report and args.published else args.report
     drawn = [report / folder.name] if report else []
-    return [folder, runs, *drawn]
-
-
-def _check_writable(folders: Iterable[Path]) -> None:
-    """Raises UsageError now for a folder that cannot be written, and not after the first cell.
-
-    Says so where the file server has another time: no number depends on it, but people read it.
-    """
-    for folder in folders:
-        apart = file_time(folder) - time.time()
-        if abs(apart) > CLOCK_SECONDS:
-            said = f"{folder}: its file server's clock and this machine's are {apart:+.0f} s apart"
-            print(said, file=sys.stderr)
+    return [folder, runs], drawn
 
 
 @dataclass
@@ -204,8 +162,13 @@ class Grid:
         self.display = make_display(kind)
         self.folder = self.args.results / self.suite.name
         self.not_before = 0.0  # the time at which a report of the running grid is worth its time
-        self.listed = self._cells_of_the_tables()
+        before = known_before(self.args.results, self.suite.name)
+        asked = {cell.run_id for cell in self.asked}
+        # What is asked for, and what this folder had before: a selection replaces nothing.
+        self.listed = [cell for cell in self.suite.cells if cell.run_id in asked | before]
         self._say_what_leaves()
+        if not self.args.share:
+            self._write_facts(before - {cell.run_id for cell in self.suite.cells})
 
     def run_share(self) -> int:
         """Run what is left of an element's share; the tables are left to a job of their own."""
@@ -255,11 +218,14 @@ class Grid:
         checked = cli.FINE if args.published else self.check()
         return cli.UNFINISHED if failed else drawn or checked
 
-    def _cells_of_the_tables(self) -> list[RunSpec]:
-        """What is asked for, and what this folder had before: a selection replaces nothing."""
-        before = known_before(self.args.results, self.suite.name)
-        asked = {cell.run_id for cell in self.asked}
-        return [cell for cell in self.suite.cells if cell.run_id in asked | before]
+    def _write_facts(self, others: Collection[str]) -> None:
+        """others: cells of other settings. Whose they are is not known where nothing is recorded:
+        then no suite's name is, and the folder stays open to both.
+        """
+        suite = self.suite
+        name = read_facts(self.folder).suite if others else suite.file
+        facts = SuiteFacts(suite.reference, suite.beside, suite.figure_rows, name)
+        write_facts(self.folder, facts)
 
     def _say_what_leaves(self) -> None:
         """Name finished cells of other settings. Raises UsageError where they would be lost."""
@@ -292,10 +258,7 @@ class Grid:
     def collect(self, rerun: Collection[str] = ()) -> dict[str, int]:
         """Write the tables; cells that are there but not run now keep their rows."""
         keep = [self.folder, *_kept_from(self.args, self.suite)]
-        counts = collect(self.args.results, self.listed, keep, rerun)
-        suite = self.suite
-        write_facts(self.folder, SuiteFacts(suite.reference, suite.beside, suite.figure_rows))
-        return counts
+        return collect(self.args.results, self.listed, keep, rerun)
 
     def end(self, counts: dict[str, int], page: str) -> None:
         """After the tables are written: pack the runs where that is asked for, and say the end."""

@@ -15,6 +15,7 @@ from bench.config.suite import load_suite
 from bench.errors import Busy, UsageError
 from bench.launch.display import note_of
 from bench.store.codes import Codes
+from bench.store.facts import refuse_other_suite
 from bench.store.rundir import RunDir
 
 
@@ -37,6 +38,7 @@ def choose_cell(args: argparse.Namespace) -> RunSpec:
     named = [args.benchmark, args.order_seed, args.seed]
     choices = [[] if value is None else [value] for value in named]
     suite = load_suite(args.suite, args.overrides, args.name)
+    refuse_other_suite(args.results / suite.name, suite.file)
     cells = suite.select([args.method], *choices)
     benchmarks = sorted({cell.benchmark for cell in cells})
     if args.benchmark is None and len(benchmarks) > 1:

@@ -5,6 +5,7 @@ One thread, a cache of the tests' own, a tiny suite, and the command line as a u
 
 from __future__ import annotations
 
+import argparse
 import csv
 import math
 import os
@@ -258,3 +259,38 @@ def site(monkeypatch):
     with serving() as site:
         site.files["/x.tar"] = CONTENT
         yield site
+
+
+# --- Slurm, without Slurm ------------------------------------------------------------------------
+
+SLURM_SAYS = {
+    "scontrol": "MaxArraySize            = 1001",
+    "sinfo": "short*|1:00:00|10:00|0/2/0/2|2|(null)\nwide|infinite|n/a|1/7/90/98|4|(null)",
+    "squeue": "",
+}
+
+
+@pytest.fixture
+def commands(tmp_path, monkeypatch) -> Path:
+    """Commands of Slurm that say what a file of their name says, and note how they were called."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for name in ("sbatch", *SLURM_SAYS):
+        (folder / f"{name}.says").write_text(SLURM_SAYS.get(name, "7;cluster") + "\n")
+        command = folder / name
+        command.write_text(
+            f'#!/bin/bash\nprintf "%s\\n" "$@" >> {command}.called\ncat {command}.says\n'
+        )
+        command.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+    return folder
+
+
+def slurm_arguments(tmp_path: Path, **given) -> argparse.Namespace:
+    """The options of a launch, as bench.launch.options has them."""
+    usual = {"suite": str(TINY), "results": tmp_path / "re sults 100%", "published": None}
+    usual |= {"device": "auto", "overrides": {}, "sbatch": "", "slurm_jobs": None, "jobs": None}
+    usual |= {"time_limit": None, "report": None, "scratch": "", "archive": False, "track": ""}
+    usual |= {"keep": False, "methods": [], "benchmarks": [], "order_seeds": [], "seeds": []}
+    usual |= {"shard": (1, 1)}
+    return argparse.Namespace(**{**usual, **given})

@@ -86,6 +86,17 @@ WRONG = [
     ((*GRID, "--shard", "1/0"), "1/1 to 1/1 are expected"),
     ((*GRID, "--status", "--collect"), "--status, --collect: give one of them"),
     ((*GRID, "--launcher", "print", "--jobs", "2"), "--jobs: not with --launcher print"),
+    ((*GRID, "--launcher", "slurm", "--json"), "--json: not with --launcher slurm"),
+    (
+        (*GRID, "--status", "--json", "--device", "cpu"),
+        "--json, --jobs, --device: not with --status",
+    ),
+    (
+        (*GRID, "--collect", "--jobs", "2", "--time-limit", "3", "--scratch", "x"),
+        "--time-limit, --jobs, --scratch: not with --collect",
+    ),
+    ((*GRID, "--dry-run", "--launcher", "slurm", "--sbatch", "--foo"), "--launcher, --sbatch: not"),
+    (("bench.grid", "--list", "--set", "train.epochs=3"), "--set: not with --list"),
     (("bench.run", str(TINY), "--method", "hlgp"), "--benchmark: one of glyphs, glyphs-r"),
     (("bench.report", "mimi"), "unknown 'mimi'"),
     (("bench.check", str(TINY)), "no expected values"),

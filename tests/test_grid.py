@@ -18,11 +18,11 @@ from conftest import ROOT, TINY, table
 
 from bench import hardware
 from bench.errors import UsageError
-from bench.grid import _check_writable
 from bench.launch import pool
 from bench.launch.display import make_display
 from bench.store.archive import pack
 from bench.store.collect import collect
+from bench.store.files import check_writable
 from bench.store.rundir import FIXED_COLUMNS, RunDir
 from bench.store.tables import read_runs
 
@@ -44,6 +44,29 @@ def test_grid_report_and_resume_as_a_user_sees_them(command, tmp_path):
     )
     done = command("bench.grid", str(TINY), check=0)
     assert "8 done before" in done.stderr
+
+
+def test_a_folder_of_another_suite_is_refused(command, tmp_path):
+    """--set, --name and a file that was moved are the same suite; old folders do not say theirs."""
+    one = ("--methods", "linear", "--benchmarks", "glyphs", "--order-seeds", "1", "--name", "mine")
+    (tmp_path / "moved").mkdir()
+    moved, other = tmp_path / "moved" / TINY.name, tmp_path / "other.py"
+    for copy in (moved, other):
+        shutil.copy(TINY, copy)
+    command("bench.grid", str(TINY), *one, check=0)
+    command("bench.grid", str(moved), *one, "--set", "train.epochs=2", check=0)
+    facts, metrics = (tmp_path / "results" / "mine" / n for n in ("suite.json", "metrics.csv"))
+    before = metrics.read_bytes()
+    for words in ((), ("--collect",), ("--launcher", "slurm"), ("--status",), ("--dry-run",)):
+        done = command("bench.grid", str(other), *one, *words, check=2)
+        assert "mine: holds results of the suite 'tiny_suite', not of 'other'" in done.stderr
+    cell = ("bench.run", str(other), "--method", "linear", "--benchmark", "glyphs")
+    assert "not of 'other'" in command(*cell, "--name", "mine", check=2).stderr
+    assert metrics.read_bytes() == before
+    facts.write_text(facts.read_text().replace('"tiny_suite"', '""'))
+    command("bench.grid", str(TINY), *one, "--collect", check=0)
+    assert '"suite": ""' in facts.read_text(), "there are cells of other settings: whose are they?"
+    command("bench.grid", str(other), *one, "--collect", check=0)
 
 
 def test_a_fresh_clone_goes_on_from_committed_tables(command, tmp_path):
@@ -206,14 +229,14 @@ def test_runs_are_packed_beside_another_grid(tiny_spec, run, tmp_path):
 
 
 def test_clocks_apart_are_said(tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr("bench.grid.file_time", lambda folder: time.time() - 312)
-    _check_writable([tmp_path])
+    monkeypatch.setattr("bench.store.files.file_time", lambda folder: time.time() - 312)
+    check_writable([tmp_path])
     assert (
         f"{tmp_path}: its file server's clock and this machine's are -312 s"
         in capsys.readouterr().err
     )
     monkeypatch.undo()
-    _check_writable([tmp_path])
+    check_writable([tmp_path])
     assert not capsys.readouterr().err
     assert not list(tmp_path.iterdir())
 

@@ -57,12 +57,21 @@ def test_merged_and_collected_it_is_one_run(machines, command, tmp_path):
     assert "0 finished cells added, 4 were there" in merge(machines, tmp_path / "results")
 
 
-def test_two_results_of_one_cell_are_named(machines, tmp_path):
+def test_two_results_of_one_cell_are_named(machines, tmp_path, monkeypatch):
     name = next((machines[0] / "runs").iterdir()).name
     other = tmp_path / "other" / SUITE
     shutil.copytree(machines[0], other)
     alter(other / "runs" / name)
-    with pytest.raises(UsageError, match=r"metrics.csv and .* differ"):
+    with pytest.raises(UsageError, match=rf"1 cell.s. .*{name}/metrics.csv and .* differ"):
+        merge([machines[0], other], tmp_path / "results")
+    others = [run for run in (other / "runs").iterdir() if run.name != name]
+    for run in others:
+        alter(run)
+    with pytest.raises(UsageError, match=r"^2 cell.s. ") as both:
+        merge([machines[0], other], tmp_path / "results")
+    assert all(run.name in str(both.value) for run in [*others, other / "runs" / name])
+    monkeypatch.setattr("bench.store.merge.LISTED", 1)
+    with pytest.raises(UsageError, match=r"2 cell.s. [^,]*, [^,]*, and 1 more differ"):
         merge([machines[0], other], tmp_path / "results")
     assert not (tmp_path / "results").exists()
 

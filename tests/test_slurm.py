@@ -1,52 +1,20 @@
 """The Slurm launcher without Slurm: stand-ins for its commands. tests/cluster has a real one."""
 
-import argparse
 import json
-import os
 import subprocess
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 from conftest import TINY
+from conftest import slurm_arguments as arguments
 
 from bench.config.suite import load_suite
 from bench.errors import UsageError
-from bench.launch import sbatch, slurm
+from bench.launch import sbatch, scripts, slurm, submitted
 from bench.launch.status import status
 from bench.paths import cache_dir
 from bench.store.rundir import RunDir
-
-ANSWERS = {
-    "scontrol": "MaxArraySize            = 1001",
-    "sinfo": "short*|1:00:00|10:00|0/2/0/2\nwide|infinite|n/a|1/7/90/98",
-    "squeue": "",
-}
-
-
-@pytest.fixture
-def commands(tmp_path, monkeypatch):
-    """Commands of Slurm that say what a file of their name says, and note how they were called."""
-    folder = tmp_path / "bin"
-    folder.mkdir()
-    for name in ("sbatch", *ANSWERS):
-        (folder / f"{name}.says").write_text(ANSWERS.get(name, "7;cluster") + "\n")
-        command = folder / name
-        command.write_text(
-            f'#!/bin/bash\nprintf "%s\\n" "$@" >> {command}.called\ncat {command}.says\n'
-        )
-        command.chmod(0o755)
-    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
-    return folder
-
-
-def arguments(tmp_path: Path, **given) -> argparse.Namespace:
-    usual = {"suite": str(TINY), "results": tmp_path / "re sults 100%", "published": None}
-    usual |= {"device": "auto", "overrides": {}, "sbatch": "", "slurm_jobs": None, "jobs": None}
-    usual |= {"time_limit": None, "report": None, "scratch": "", "archive": False, "track": ""}
-    usual |= {"keep": False, "methods": [], "benchmarks": [], "order_seeds": [], "seeds": []}
-    usual |= {"shard": (1, 1)}
-    return argparse.Namespace(**{**usual, **given})
 
 
 @pytest.fixture
@@ -54,16 +22,17 @@ def cells():
     return load_suite(str(TINY)).cells
 
 
-def submit(cells, args):
+def submit(cells, args, work=None):
     folder = args.results / cells[0].suite
-    said = slurm.submit(cells, [1.0] * len(cells), args, folder)
+    said = slurm.submit(cells, work, args, folder)
     (script,) = (file for file in folder.glob("slurm/*.sh") if "collect" not in file.name)
     return folder, said, script.read_text()
 
 
 def test_an_array_and_a_job_that_collects(commands, tmp_path, cells):
     folder, said, script = submit(cells, arguments(tmp_path, overrides={"train.epochs": 2}))
-    assert "submitted job 7: 8 cells in 2 elements" in said
+    assert "submitted job 7: 8 cells in 2 elements on cpu" in said
+    assert "no memory is asked for" in said, "none was measured for this suite"
     called = (commands / "sbatch.called").read_text().splitlines()
     assert "--array=0-1" in called, "as many as the default partition has processors"
     assert f"--chdir={folder.absolute()}/slurm" in called
@@ -74,15 +43,15 @@ def test_an_array_and_a_job_that_collects(commands, tmp_path, cells):
     assert "--share" in script
     assert "--device cpu" in script
     assert "train.epochs=2" in script
-    (launch,) = slurm.launches(folder)
+    (launch,) = submitted.launches(folder)
     assert launch.job == "7"
     assert sorted(run_id for share in launch.elements for run_id in share) == sorted(
         cell.run_id for cell in cells
     )
-    share = slurm.share_of(folder / "slurm" / f"{launch.token}.json", 0)
+    share = submitted.share_of(folder / "slurm" / f"{launch.token}.json", 0)
     assert share == launch.elements[0]
     with pytest.raises(UsageError, match="nothing was submitted"):
-        slurm.share_of(folder / "slurm" / f"{launch.token}.json", 99)
+        submitted.share_of(folder / "slurm" / f"{launch.token}.json", 99)
 
 
 def test_the_script_is_bash(commands, tmp_path, cells):
@@ -106,7 +75,7 @@ def test_a_disk_of_the_node_is_named_on_the_node(commands, tmp_path, cells, monk
     args = arguments(tmp_path, scratch="$SLURM_TMPDIR/cache")
     _, _, script = submit(cells, args)
     assert "export BENCH_CACHE='$SLURM_TMPDIR/cache'\n" in script
-    assert "'BENCH_CACHE=$SLURM_TMPDIR/cache'" in slurm.command_of(cells[0], args)
+    assert "'BENCH_CACHE=$SLURM_TMPDIR/cache'" in scripts.command_of(cells[0], args)
     monkeypatch.setenv("BENCH_CACHE", "$SLURM_TMPDIR/cache")
     with pytest.raises(UsageError, match=r"BENCH_CACHE=\S+: \$SLURM_TMPDIR is not"):
         cache_dir()
@@ -117,10 +86,10 @@ def test_a_disk_of_the_node_is_named_on_the_node(commands, tmp_path, cells, monk
 def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
     args = arguments(tmp_path, slurm_jobs=2)
     folder, _, _ = submit(cells, args)
-    (launch,) = slurm.launches(folder)
+    (launch,) = submitted.launches(folder)
     lines = [f"7|0|RUNNING|n1|{launch.comment}", "9|N/A|RUNNING|n2|other", "8|1|PENDING||a|b=c"]
     (commands / "squeue.says").write_text("\n".join(lines) + "\n")
-    queued = slurm.in_queue(folder)
+    queued = submitted.in_queue(folder)
     assert set(queued) == set(launch.elements[0])
     assert {element.node for element in queued.values()} == {"n1"}
     said = status(args.results, cells[0].suite, cells)
@@ -135,7 +104,7 @@ def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
 
 
 def test_a_suite_that_slurm_never_saw_asks_nothing(commands, tmp_path):
-    assert slurm.in_queue(tmp_path) == {}
+    assert submitted.in_queue(tmp_path) == {}
     assert not (commands / "squeue.called").exists()
 
 
@@ -143,14 +112,22 @@ def test_a_file_that_cannot_be_read_is_named(tmp_path):
     (tmp_path / "slurm").mkdir()
     (tmp_path / "slurm" / "x.json").write_text("{")
     with pytest.raises(UsageError, match=r"x.json: cannot be read"):
-        slurm.launches(tmp_path)
+        submitted.launches(tmp_path)
 
 
-def test_what_slurm_says_is_the_error(commands, tmp_path, cells):
-    (commands / "sbatch").write_text(
-        "#!/bin/bash\necho first >&2; echo no such partition >&2; exit 1\n"
-    )
-    with pytest.raises(UsageError, match="Slurm: no such partition"):
+@pytest.mark.parametrize(
+    ("lines", "says"),
+    [
+        (["first", "no such partition"], "first"),
+        (["unrecognized option '--foo'", 'Try "sbatch --help" for more information'], "unrec"),
+        (["sbatch: lua: hello", "sbatch: error: no partition", "sbatch: error: it failed"], "no p"),
+        ([], "exit code 1"),
+    ],
+)
+def test_what_slurm_says_first_is_the_error(lines, says, commands, tmp_path, cells):
+    (commands / "said").write_text("".join(f"{line}\n" for line in lines))
+    (commands / "sbatch").write_text(f"#!/bin/bash\ncat {commands}/said >&2; exit 1\n")
+    with pytest.raises(UsageError, match=f"^Slurm: (sbatch: error: )?{says}"):
         submit(cells, arguments(tmp_path))
 
 
@@ -190,6 +167,18 @@ def test_time_limits(text, minutes):
         ({"sbatch": "-o here"}, "--output: the launcher"),
         ({"sbatch": "--version"}, "--version: the launcher"),
         ({"sbatch": "--partition"}, "--sbatch: argument .*expected one argument"),
+        ({"sbatch": "--time=60 --time-min=1"}, "--time-min=1: at least 5 minutes"),
+        ({"sbatch": "--no-requeue"}, "--no-requeue or SBATCH_NO_REQUEUE: the launcher"),
+        ({"sbatch": "--signal=USR2@9"}, "--signal or SBATCH_SIGNAL: the launcher"),
+        ({"sbatch": "--open-mode truncate"}, "--open-mode or SBATCH_OPEN_MODE: the launcher"),
+        ({"sbatch": "-M other"}, "--clusters or SBATCH_CLUSTERS: the launcher"),
+        ({"sbatch": "x.sh"}, "'x.sh': options alone"),
+        ({"sbatch": "--partition short x.sh"}, "'x.sh': options alone"),
+        ({"sbatch": "--exclusive x.sh"}, "'x.sh': options alone"),
+        ({"sbatch": "--account=lab x.sh"}, "'x.sh': options alone"),
+        ({"sbatch": "-p short -s x.sh"}, "'x.sh': options alone"),
+        ({"sbatch": "--account lab --"}, "'--': options alone"),
+        ({"device": "cuda", "sbatch": "--gpus=0"}, "no GPU is asked for"),
     ],
 )
 def test_what_would_go_wrong_on_a_node(given, says, tmp_path, cells):
@@ -221,16 +210,18 @@ def test_variables_that_sbatch_reads_count_too(commands, tmp_path, cells, monkey
 
 
 def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
-    (commands / "sinfo.says").write_text("tiny*|3:00|n/a|0/8/0/8\n")
+    (commands / "sinfo.says").write_text("tiny*|3:00|n/a|0/8/0/8|1|(null)\n")
     with pytest.raises(UsageError, match="partition tiny: its jobs end after 3:00"):
         submit(cells, arguments(tmp_path))
     assert not list((tmp_path / "re sults 100%").rglob("*.sh"))
-    (commands / "sinfo.says").write_text("tiny|3:00|n/a|0/8/0/8\nlong|infinite|n/a|0/0/4/4\n?\n")
+    (commands / "sinfo.says").write_text(
+        "tiny|3:00|n/a|0/8/0/8|1|(null)\nlong|infinite|n/a|0/0/4/4|1|(null)\n?\n"
+    )
     with pytest.raises(UsageError, match="partition tiny"):
         submit(cells, arguments(tmp_path, sbatch="-p tiny,long"))
     _, said, _ = submit(cells, arguments(tmp_path, sbatch="-p tiny,long -t 30"))
     assert "in 8 elements" in said
-    (commands / "sinfo.says").write_text("long*|infinite|n/a|0/0/4/4\n")
+    (commands / "sinfo.says").write_text("long*|infinite|n/a|0/0/4/4|1|(null)\n")
     _, said, _ = submit(cells, arguments(tmp_path / "2"))
     assert "in 4 elements" in said, "it is down now: as many as it has"
 
@@ -256,6 +247,58 @@ def test_what_a_job_that_collects_is_given(options, without, commands, tmp_path,
         "gpu:" in options or "-G" in options or "gpus" in options
     )
     assert ("--cpus-per-task" in script) == ("cpus" not in options)
+
+
+@pytest.mark.parametrize(
+    ("options", "gpus"),
+    [
+        ("--gpus=2", 2),
+        ("-G0", 0),
+        ("--gpus-per-node a100:4", 4),
+        ("--gres=gpu", 1),
+        ("--gres=disk:9,gpu:a100:2", 2),
+        ("--gres=gpu:0", 0),
+        ("--gres=disk:9", 0),
+        ("--tres-per-task=cpu=4,gres/gpu=3", 3),
+    ],
+)
+def test_gpus_that_are_asked_for(options, gpus):
+    assert sbatch.parse(options).gpus == gpus
+
+
+def test_as_many_elements_as_run_at_once_and_have_something_to_do(commands, tmp_path, cells):
+    """What the user asks for each element counts, and torch is not imported for every cell."""
+
+    def count(name, work=None, **given):
+        found = submit(cells, arguments(tmp_path / name, **given), work)[1]
+        return int(found.split(" cells in ")[1].split()[0])
+
+    large = "large*|infinite|n/a|0/64/0/64|4|gpu:a100:2(S:0-1)"
+    (commands / "sinfo.says").write_text(f"{large}\n")
+    assert count("a") == 8, "nobody knows how long a cell takes"
+    assert count("b", sbatch="--cpus-per-task=16") == 4
+    assert count("c", sbatch="--gpus=4") == 2
+    minute = [60 * slurm.RATES["cpu"]] * 8
+    assert count("d", minute) == 4, "two minutes each"
+    assert count("e", minute, jobs=2) == 2
+    assert count("f", minute, slurm_jobs=7) == 7
+    assert count("g", [1.0] * 8) == 1
+    (commands / "sinfo.says").write_text(f"{large}\n{large.replace(':2(S', ':1(S')}\n")
+    assert count("h", sbatch="--gpus=4") == 3, "nodes of two kinds"
+
+
+def test_memory_is_that_of_the_suite_where_nothing_changes_it(commands, tmp_path):
+    mini = load_suite("mini").cells[:2]
+    usual = {"suite": "mini", "jobs": 1}
+
+    def asked(name, **given):
+        _, said, script = submit(mini, arguments(tmp_path / name, **usual, **given))
+        assert ("--mem=" in script) != ("no memory is asked for" in said)
+        return "--mem=" in script
+
+    assert asked("a", overrides={"train.epochs": 2, "order_seeds": [3]})
+    assert not asked("b", overrides={"train.batch_size": 64})
+    assert not asked("c", overrides={"backbone.image_size": 64})
 
 
 def test_memory_is_said_once(commands, tmp_path, cells):
@@ -300,16 +343,16 @@ def test_an_array_whose_launcher_was_killed_gets_its_collecting_job(commands, tm
     (file,) = folder.glob("slurm/*.json")
     known = json.loads(file.read_text())
     assert known["collector"] == "7"
-    queued = [slurm.Element("9", 0, "RUNNING", slurm.launches(folder)[0].comment, "n1")]
-    assert slurm.without_collector(folder, queued) == []
+    queued = [submitted.Element("9", 0, "RUNNING", submitted.launches(folder)[0].comment, "n1")]
+    assert submitted.without_collector(folder, queued) == []
     file.write_text(json.dumps({**known, "job": "", "collector": ""}))
-    (lost,) = slurm.without_collector(folder, queued)
+    (lost,) = submitted.without_collector(folder, queued)
     old = {key: value for key, value in known.items() if key != "collector"}
     file.write_text(json.dumps(old))
-    assert slurm.without_collector(folder, queued) == [], "of an older version, which has one"
+    assert submitted.without_collector(folder, queued) == [], "of an older version, which has one"
     slurm.collect_after(lost, args, folder)
     assert "--dependency=afterany:9" in (commands / "sbatch.called").read_text()
-    assert slurm.without_collector(folder, queued) == []
+    assert submitted.without_collector(folder, queued) == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])
@@ -329,7 +372,7 @@ def test_shares_are_of_about_equal_work_and_keep_the_order(count, cells):
 def test_an_element_runs_its_share_alone(command, tmp_path, cells):
     """Its tables are left to the job that collects."""
     folder = tmp_path / "results" / cells[0].suite
-    launch = slurm.Launch("abc", cells[0].suite, ((cells[0].run_id,), ("gone",)), "7")
+    launch = submitted.Launch("abc", cells[0].suite, ((cells[0].run_id,), ("gone",)), "7")
     (folder / "slurm").mkdir(parents=True)
     file = folder / "slurm" / "abc.json"
     file.write_text(json.dumps(launch.__dict__))

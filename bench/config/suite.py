@@ -50,6 +50,7 @@ class Suite:
     beside: tuple[str, ...] = ()  # suites whose rows the report shows too
     # Rows, or patterns of their names (fnmatch), that are drawn if all are too many for a figure.
     figure_rows: tuple[str, ...] = ()
+    file: str = ""  # the name of its file
 
     def select(
         self,
@@ -110,7 +111,8 @@ def load_suite(name: str, overrides: dict[str, Any] | None = None, results_name:
             )
     doc, own_keys = _own_text(file)
     shown = {key: tree[key] for key in REPORT_KEYS if key in own_keys and key in tree}
-    return Suite(label, doc, cells, **_report_choices(file.name, shown, list(tree["methods"])))
+    choices = _report_choices(file.name, shown, list(tree["methods"]))
+    return Suite(label, doc, cells, file=file.stem, **choices)
 
 
 def _read(file: Path) -> Tree:

@@ -20,7 +20,18 @@ EXAMPLES = """examples:
   python -m bench.grid merge DIR...   (results/SUITE of other machines)
 """
 NOTHING_RUNS = ("list", "status", "dry_run", "collect")
-OF_A_RUN = ("jobs", "time_limit", "report", "archive", "track")
+OF_CELLS = ("time_limit", "track", "launcher", "slurm_jobs", "sbatch")
+CHOICE = ("methods", "benchmarks", "order_seeds", "seeds", "shard", "overrides", "name")
+# What each of these would ignore. --report is let pass: run_all.sh always gives it.
+READS_STATES = (*OF_CELLS, "quiet", "json", "archive", "scratch")
+IGNORES = {
+    "list": (*READS_STATES, *CHOICE, "jobs", "device", "keep", "keep_stale", "reference"),
+    "status": (*READS_STATES, "jobs", "device", "keep", "keep_stale"),
+    "dry_run": READS_STATES,
+    "collect": (*OF_CELLS, "jobs", "device", "scratch"),
+    "launcher print": ("jobs", "time_limit", "report", "archive", "track", "quiet", "json"),
+    "launcher slurm": ("json",),
+}
 
 
 def _shard(text: str) -> tuple[int, int]:
@@ -137,7 +148,7 @@ def _how(parser: argparse.ArgumentParser) -> None:
         "--slurm-jobs",
         type=cli.positive,
         metavar="N",
-        help="Slurm: split into N elements (default: as many as the partition has processors).",
+        help="Slurm: split into N elements (default: as many as run at once, with minutes to do).",
     )
     how.add_argument(
         "--sbatch",
@@ -181,15 +192,20 @@ def _refuse_what_does_not_go_together(
     asked = [name for name in NOTHING_RUNS if getattr(args, name)]
     if len(asked) > 1:
         parser.error(f"{', '.join(map(_option, asked))}: give one of them")
-    unused = [name for name in OF_A_RUN if getattr(args, name)]
-    if args.launcher == "print" and unused:
-        parser.error(f"{', '.join(map(_option, unused))}: not with --launcher print")
+    for mode in (*asked, f"launcher {args.launcher}"):
+        names = [name for name in IGNORES.get(mode, ()) if _is_given(parser, args, name)]
+        if names:
+            parser.error(f"{', '.join(map(_option, names))}: not with {_option(mode)}")
     if not re.fullmatch(r"auto|cpu|cuda(:[0-9]+)?", args.device):
         raise UsageError.unknown("--device", args.device, ["auto", "cpu", "cuda"])
 
 
+def _is_given(parser: argparse.ArgumentParser, args: argparse.Namespace, name: str) -> bool:
+    return bool(getattr(args, name) != parser.get_default(name))
+
+
 def _option(name: str) -> str:
-    return f"--{name.replace('_', '-')}"
+    return f"--{'set' if name == 'overrides' else name.replace('_', '-')}"
 
 
 def parse(description: str) -> argparse.Namespace:
@@ -207,9 +223,9 @@ def parse(description: str) -> argparse.Namespace:
     args = parser.parse_args(_whole_options(sys.argv[1:]))
     if args.quiet and args.json:
         parser.error("--quiet and --json: give one of them")
+    _refuse_what_does_not_go_together(parser, args)
     if args.launcher != "slurm" and (args.slurm_jobs or args.sbatch):
         parser.error("--slurm-jobs, --sbatch: for --launcher slurm")
-    _refuse_what_does_not_go_together(parser, args)
     args.published = args.results / REFERENCE if args.reference else None
     args.results = args.published or args.results
     if args.scratch and not args.scratch.startswith("$"):

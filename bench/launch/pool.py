@@ -1,7 +1,6 @@
 """Cells on this machine, side by side: worker processes that run one cell at a time.
 
-There are as many workers as cores, or one on each GPU. A worker that dies fails one cell and not
-the grid: the next cell gets a new worker.
+As many workers as cores, or one on each GPU. One that dies fails its cell and not the grid.
 """
 
 from __future__ import annotations
@@ -30,6 +29,7 @@ from bench.config.spec import RunSpec, plain
 from bench.errors import Busy, UsageError
 from bench.hardware import cores
 from bench.launch.display import Display, Event, Outcome
+from bench.launch.submitted import place
 from bench.store.collect import TableRows
 from bench.store.rundir import RunDir, refuse_other
 
@@ -289,7 +289,7 @@ class Pool:
         state = run.state()
         if state["status"] in ("running", "missing", status):
             with contextlib.suppress(OSError, UsageError):  # on a full disk the display says it
-                run.give_up(state | {"status": status, "reason": reason})
+                run.give_up(state | place() | {"status": status, "reason": reason})
 
 
 def further_workers(first: Worker, cells: list[RunSpec], jobs: int | None) -> list[Worker]:

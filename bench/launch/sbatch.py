@@ -7,7 +7,9 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import shlex
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NoReturn
 
@@ -15,6 +17,7 @@ from bench.errors import UsageError
 
 READ = {  # option: its short form, its variable
     "--time": ("-t", "SBATCH_TIMELIMIT"),
+    "--time-min": ("", ""),
     "--partition": ("-p", "SBATCH_PARTITION"),
     "--constraint": ("-C", "SBATCH_CONSTRAINT"),
     "--cpus-per-task": ("-c", ""),
@@ -25,6 +28,7 @@ OF_ELEMENTS = {  # what a job that collects does not need
     "--gpus-per-task": ("", "SBATCH_GPUS_PER_TASK"),
     "--gpus-per-socket": ("", "SBATCH_GPUS_PER_SOCKET"),
     "--gres": ("", "SBATCH_GRES"),
+    "--tres-per-task": ("", "SBATCH_TRES_PER_TASK"),
     "--cpus-per-gpu": ("", "SBATCH_CPUS_PER_GPU"),
     "--mem-per-gpu": ("", "SBATCH_MEM_PER_GPU"),
     "--mem-per-cpu": ("", "SBATCH_MEM_PER_CPU"),
@@ -40,6 +44,10 @@ REFUSED = {
     "--chdir": ("-D", ""),
     "--comment": ("", ""),
     "--wrap": ("", ""),
+    "--no-requeue": ("", "SBATCH_NO_REQUEUE"),
+    "--signal": ("", "SBATCH_SIGNAL"),
+    "--open-mode": ("", "SBATCH_OPEN_MODE"),
+    "--clusters": ("-M", "SBATCH_CLUSTERS"),
     "--wait": ("-W", "SBATCH_WAIT"),
     "--quiet": ("-Q", ""),
     "--version": ("-V", ""),
@@ -47,24 +55,36 @@ REFUSED = {
     "--help": ("-h", ""),
     "--test-only": ("", ""),
 }
-FLAGS = ("--hold", "--wait", "--quiet", "--version", "--usage", "--help", "--test-only")
+RESOURCES = ("gres", "tres_per_task")  # options that may name other things than GPUs
+FLAGS = (
+    *("--hold", "--wait", "--quiet", "--version", "--usage", "--help", "--test-only"),
+    "--no-requeue",
+)
+# Options that take no value, or only one with =: a word after them is none.
+NO_VALUE = (
+    *(*FLAGS, "--contiguous", "--exclusive", "--get-user-env", "--ignore-pbs", "--nice"),
+    *("--no-kill", "--overcommit", "--oversubscribe", "--parsable", "--propagate", "--reboot"),
+    *("--requeue", "--spread-job", "--use-min-nodes", "--verbose"),
+    *("-H", "-h", "-k", "-O", "-Q", "-s", "-v", "-V", "-W"),
+)
 
 
 @dataclass(frozen=True)
 class Options:
     """The words of --sbatch, those of them for a job that collects, and values ("": not given).
 
-    memory, cpus: True where the user says how much of it.
+    gpus, cpus: of an element, 0 where nothing is said. memory: True where the user says how much.
     """
 
     words: tuple[str, ...]
     collecting: tuple[str, ...]
     time: str
+    time_min: str
     partition: str
     constraint: str
-    gpu: bool
+    gpus: int
     memory: bool
-    cpus: bool
+    cpus: int
 
 
 class _Parser(argparse.ArgumentParser):
@@ -95,19 +115,50 @@ def parse(text: str) -> Options:
         if refused[name[2:].replace("-", "_")]:
             said = " or ".join(filter(None, (f"--sbatch {name}", variable)))
             raise UsageError(f"{said}: the launcher submits an array of its own, and goes on")
+    _refuse_stray(words)
     read = vars(_parser(READ | OF_ELEMENTS).parse_known_args(words)[0])
     collecting = _parser(OF_ELEMENTS).parse_known_args(words)[1]
-    gpus = [value for name, value in read.items() if name.startswith("gpus")]
+    gpus = max(_gpus(read[name], name) for name in read if name.startswith(("gpus", *RESOURCES)))
+    cpus = max(_number(read["cpus_per_task"]), gpus * _number(read["cpus_per_gpu"]))
     return Options(
-        tuple(words),
-        tuple(collecting),
-        read["time"],
-        read["partition"],
-        read["constraint"],
-        any(gpus) or "gpu" in read["gres"],
-        any(read[name] for name in ("mem", "mem_per_cpu", "mem_per_gpu")),
-        any(read[name] for name in ("cpus_per_task", "cpus_per_gpu")),
+        words=tuple(words),
+        collecting=tuple(collecting),
+        time=read["time"],
+        time_min=read["time_min"],
+        partition=read["partition"],
+        constraint=read["constraint"],
+        gpus=gpus,
+        memory=any(read[name] for name in ("mem", "mem_per_cpu", "mem_per_gpu")),
+        cpus=cpus,
     )
+
+
+def _refuse_stray(words: Sequence[str]) -> None:
+    """sbatch would take the first word that is no option for the script, and ours for its words."""
+    before = ""
+    for word in words:
+        if word in ("-", "--") or not (word.startswith("-") or _takes_value(before)):
+            raise UsageError(f"--sbatch: '{word}': options alone are expected")
+        before = word
+
+
+def _takes_value(word: str) -> bool:
+    """True for an option, also one that is not written out, whose value is the next word."""
+    if word.startswith("--"):
+        return "=" not in word and not any(name.startswith(word) for name in NO_VALUE)
+    return word.startswith("-") and len(word) == 2 and word not in NO_VALUE
+
+
+def _number(text: str) -> int:
+    return int(text) if text.isdecimal() else int(bool(text))
+
+
+def _gpus(value: str, option: str) -> int:
+    """How many of `2`, `a100:2`, `gpu:a100:2,disk:1` or `cpu=4,gres/gpu=2`."""
+    items = [item for item in value.split(",") if item]
+    if option in RESOURCES:
+        items = [item for item in items if re.match(r"(gres[/:])?gpu\b", item)]
+    return sum(_number(re.split("[:=]", item)[-1]) for item in items)
 
 
 def environment_of_collecting() -> dict[str, str]:

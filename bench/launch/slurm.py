@@ -2,197 +2,158 @@
 
 An element runs its share of the cells one after the other, so torch is imported once, and the
 engine's own saving does the rest: before the time limit, and when it is preempted, the element
-saves at its next step. results/SUITE/slurm/TOKEN.json says which cells each element has. The token
-is in the job's comment, so a second launch finds what is queued, also if the first was killed.
+saves at its next step.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import heapq
 import json
-import os
+import math
 import re
 import secrets
-import shlex
-import subprocess
 import sys
+import time
+from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from bench import cli
 from bench.config.spec import RunSpec
-from bench.errors import UsageError
-from bench.launch import sbatch
-from bench.paths import PROJECT, REFERENCE
-from bench.store.files import write_text
-from bench.store.tables import LATER_COLUMNS, TABLES, read_csv
+from bench.errors import Busy, UsageError
+from bench.launch import sbatch, scripts
+from bench.launch.pool import Worker, check_cells
+from bench.launch.submitted import (
+    COMMENT,
+    ENDING,
+    Element,
+    Launch,
+    in_queue,
+    slurm,
+    without_collector,
+)
+from bench.store.collect import is_held
+from bench.store.files import check_writable, write_text
+from bench.store.locks import locked
+from bench.store.rundir import RunDir
 
-COMMENT = "hlgp-bench"  # before the suite and the token, in a job's comment
 SHORTEST_LIMIT = 5  # minutes: a shorter one may end before anything is saved
-SAVE_SECONDS = 60  # before the time limit, to save
-SPARE = 1.5  # memory asked for, of the peak that was measured
-INHERITED = ("BENCH_DATA", "BENCH_WEIGHTS", "BENCH_CACHE", "BENCH_CACHE_LIMIT", "BENCH_OFFLINE")
-SCRIPT = """#!/bin/bash
-#SBATCH --requeue
-#SBATCH --open-mode=append
-#SBATCH --signal=B:USR1@{seconds}
-{defaults}
-{exports}
-cd {folder} || exit 2
-again=
-trap 'again=yes; kill -TERM $grid' USR1  # the time limit is near
-trap : TERM  # Slurm has told the grid too: wait for it to save
-{command} "$SLURM_ARRAY_TASK_ID" & grid=$!
-wait $grid; code=$?
-while kill -0 $grid 2>/dev/null; do wait $grid; code=$?; done
-wait $grid 2>/dev/null; last=$?  # 127: it was waited for above
-[ $last -ne 127 ] && code=$last
-# 143: stopped with something new saved. This element alone: one of them has the array's own id.
-if [ -n "$again" ] && [ $code -eq 143 ]; then
-    exec scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
-fi
-exit $code
-"""
+ENDING_SECONDS = 30  # for which elements that are ending are waited for
+LEAST_SECONDS = 120  # of predicted work for an element: to import torch takes five or more
+# FLOP/s to predict them with: what a core did in the published cells, and a modest GPU.
+RATES = {"cpu": 25e9, "cuda": 10e12}
 
 
-@dataclass(frozen=True)
-class Launch:
-    """What was submitted: the cells of each element of an array, by run_id."""
+def launch(
+    args: argparse.Namespace, left: list[RunSpec], folder: Path, drawn: Sequence[Path]
+) -> int:
+    """Submit the cells that are left and that nobody has; returns the exit code.
 
-    token: str
-    suite: str
-    elements: tuple[tuple[str, ...], ...]
-    job: str = ""  # "": the launcher was killed before it knew
-    collector: str = ""  # the job that writes the tables
-
-    @property
-    def comment(self) -> str:
-        return f"{COMMENT}:{self.suite}:{self.token}"
-
-
-class Element(NamedTuple):
-    """An element of an array that is in the queue."""
-
-    job: str
-    number: int
-    state: str  # PENDING, RUNNING, ...
-    comment: str
-    node: str
-
-
-def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
-    """The `bench.run` command of one cell for a shell that may stand in any folder."""
-    options = {
-        "--method": cell.method,
-        "--benchmark": cell.benchmark,
-        "--order-seed": cell.order_seed,
-        "--seed": cell.seed,
-        "--results": args.results,
-        "--name": cell.suite,
-        "--device": args.device,
-    }
-    words = [sys.executable, "-m", "bench.run", args.suite]
-    words += [str(word) for option in options.items() for word in option]
-    variables = [f"{name}={value}" for name, value in _environment(args.scratch).items()]
-    place = shlex.join(["cd", str(Path.cwd())])
-    return f"{place} && {shlex.join(['env', *variables, *words, *_settings(args)])}"
-
-
-def _settings(args: argparse.Namespace) -> list[str]:
-    if not args.overrides:
-        return []
-    return ["--set", *(f"{key}={value}" for key, value in args.overrides.items())]
-
-
-# --- what is submitted, and what of it is in the queue ----------------------------------------
-
-
-def launches(folder: Path) -> list[Launch]:
-    """Those of a suite's folder of results."""
-    found = []
-    for file in sorted((folder / "slurm").glob("*.json")):
+    drawn: folders that a report will be written to. What cannot run is found before anything is
+    submitted, also where nothing is to be submitted.
+    """
+    options = check_options(left, args)
+    (folder / "slurm").mkdir(exist_ok=True)
+    busy = f"{folder}: another launcher is submitting this suite"
+    with contextlib.ExitStack() as stack:
         try:
-            content = json.loads(file.read_text("utf-8"))
-            elements = tuple(tuple(of_one) for of_one in content.pop("elements"))
-            content.setdefault("collector", "not recorded")  # by an older version
-            found.append(Launch(elements=elements, **content))
-        except (OSError, ValueError, TypeError, KeyError):
-            raise UsageError(f"{file}: cannot be read; delete it if its job has ended") from None
-    return found
+            stack.enter_context(locked(folder / "slurm" / ".lock", busy))
+        except Busy as error:
+            raise UsageError(str(error)) from None
+        queued = _queued(left, folder)
+        new = [cell for cell in left if cell.run_id not in queued]
+        held = [cell for cell in new if is_held(RunDir.of(args.results, cell))]
+        new = [cell for cell in new if cell not in held]
+        if not new:
+            _check_with_slurm(options)
+        ending = _say_what_others_have(queued, held)
+        for lost in without_collector(folder, queued.values()):
+            collect_after(lost, args, folder)
+            print(f"job {lost.job}: its tables follow when it has ended")
+        if new:
+            check_writable(drawn)
+            print(submit(new, _work(new, args.results), args, folder))
+    return cli.UNFINISHED if ending else cli.FINE
 
 
-def share_of(file: Path, index: int) -> tuple[str, ...]:
-    """The run_ids of one element. Raises UsageError where there are none."""
-    for launch in launches(file.parent.parent):
-        if launch.token == file.stem and 0 <= index < len(launch.elements):
-            return launch.elements[index]
-    raise UsageError(f"--share {file} {index}: nothing was submitted under this name")
+def _queued(cells: Iterable[RunSpec], folder: Path) -> dict[str, Element]:
+    """Those of these cells that an element has, by run_id, when those that end have ended."""
+    names, until, said = {cell.run_id for cell in cells}, time.monotonic() + ENDING_SECONDS, False
+    while True:
+        queued = {name: one for name, one in in_queue(folder).items() if name in names}
+        ending = {element for element in queued.values() if element.state == ENDING}
+        if not ending or time.monotonic() > until:
+            return queued
+        if not said:
+            print(f"waiting for {len(ending)} element(s) of the array to end", file=sys.stderr)
+        said = True
+        time.sleep(1)
 
 
-def queue() -> list[Element]:
-    """Elements of this user's arrays. Raises UsageError where Slurm does not answer."""
-    # The comment last: those of other jobs may hold anything.
-    words = ["squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%N|%k"]
-    fields = [line.strip().split("|", 4) for line in _slurm(words).splitlines()]
-    return [
-        Element(job, int(index), state, comment, node)
-        for job, index, state, node, comment in (one for one in fields if len(one) == 5)
-        if index.isdecimal()
-    ]
+def _say_what_others_have(queued: dict[str, Element], held: Sequence[RunSpec]) -> int:
+    """Say which cells are not submitted; returns how many of them nobody goes on with."""
+    ending = sum(element.state == ENDING for element in queued.values())
+    if len(queued) > ending:
+        count = len(queued) - ending
+        print(f"{count} cell(s) are in Slurm's queue already and keep the options they came with")
+    if ending:
+        print(f"{ending} cell(s): their elements are still ending; run this command again later")
+    if held:
+        print(f"{len(held)} cell(s) are left to another process that runs them: {held[0].run_id}")
+    return ending
 
 
-def in_queue(folder: Path) -> dict[str, Element]:
-    """The element that has a cell, by run_id, for cells of a suite that Slurm will run."""
-    known = {launch.comment: launch for launch in launches(folder)}
-    if not known:
-        return {}
-    return {
-        run_id: element
-        for element in queue()
-        if element.comment in known and element.number < len(known[element.comment].elements)
-        for run_id in known[element.comment].elements[element.number]
-    }
+def _check_with_slurm(options: sbatch.Options) -> None:
+    """Raises UsageError for options that sbatch would refuse."""
+    slurm(["sbatch", "--test-only", *options.words, "--wrap=true"])
 
 
-def _slurm(words: list[str], env: dict[str, str] | None = None) -> str:
-    """What a Slurm command prints. Raises UsageError with its own last line if it fails."""
+def _work(cells: Sequence[RunSpec], results: Path) -> list[float] | None:
+    """FLOPs of each cell, None where they are not known. Builds every combination before.
+
+    Raises UsageError for a combination that cannot be built.
+    """
+    worker = Worker(results, "cpu", lambda line: print(line, file=sys.stderr))
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
-    except FileNotFoundError:
-        raise UsageError(
-            f"--launcher slurm: no Slurm here ({words[0]} is not on the PATH)"
-        ) from None
-    if done.returncode:
-        said = done.stderr.strip().splitlines() or [f"exit code {done.returncode}"]
-        raise UsageError(f"Slurm: {said[-1]}")
-    return done.stdout
-
-
-# --- submitting -------------------------------------------------------------------------------
+        check_cells(cells, worker, {}, elsewhere=True)
+        answer = worker.ask("work", *cells)
+    finally:
+        worker.stop()
+        worker.close()
+    return answer["flops"] if answer.get("known") else None
 
 
 def check_options(cells: Sequence[RunSpec], args: argparse.Namespace) -> sbatch.Options:
     """What --sbatch says. Raises UsageError for what would go wrong only on a node."""
     options = sbatch.parse(args.sbatch)
-    if options.time and sbatch.minutes(options.time) < SHORTEST_LIMIT:
-        raise UsageError(
-            f"--sbatch: --time={options.time}: at least {SHORTEST_LIMIT} minutes are expected"
-        )
+    # With --time-min Slurm may shorten the limit to that.
+    for name, limit in (("--time", options.time), ("--time-min", options.time_min)):
+        if limit and sbatch.minutes(limit) < SHORTEST_LIMIT:
+            least = f"at least {SHORTEST_LIMIT} minutes are expected"
+            raise UsageError(f"--sbatch: {name}={limit}: {least}")
     by_node = [cell for cell in cells if cell.train.precision == "auto"]
     if by_node and not options.constraint:
         raise UsageError(
             f"{by_node[0].benchmark}: train.precision=auto could differ between nodes: give --set "
             "train.precision=fp32 (or bf16), or nodes of one kind (--sbatch --constraint=...)"
         )
-    if args.device.startswith("cuda") and not options.gpu:
+    if args.device.startswith("cuda") and not options.gpus:
         raise UsageError(f"--device {args.device}: no GPU is asked for (--sbatch --gpus=1)")
     return options
 
 
-def shares(cells: Sequence[RunSpec], work: Sequence[float], count: int) -> list[list[RunSpec]]:
-    """`count` shares of about equal work; the cells of each keep their order."""
+def shares(
+    cells: Sequence[RunSpec], work: Sequence[float] | None, count: int
+) -> list[list[RunSpec]]:
+    """`count` shares of about equal work; the cells of each keep their order.
+
+    work: FLOPs of each cell; None = not known, so that all count the same.
+    """
+    work = work or [1.0] * len(cells)
     heaviest = sorted(range(len(cells)), key=lambda i: -work[i])
     loads = [(0.0, number) for number in range(count)]
     owner = {}
@@ -203,21 +164,54 @@ def shares(cells: Sequence[RunSpec], work: Sequence[float], count: int) -> list[
     return [[c for i, c in enumerate(cells) if owner[i] == number] for number in range(count)]
 
 
-def how_many(cells: int, cpus: int, wanted: int, options: sbatch.Options) -> int:
-    """Elements: as many as are wanted, or (0) as the partition has processors for.
+class Partition(NamedTuple):
+    """Nodes of a partition that are alike, as sinfo says it."""
+
+    name: str  # the default one has a star
+    most: str  # its time limit
+    by_default: str  # the time limit of a job that says none
+    cpus: str  # allocated/idle/other/total
+    nodes: str
+    gres: str
+
+    @property
+    def usable(self) -> int:
+        """Processors, without those of nodes that are down."""
+        used, idle, *_ = map(int, self.cpus.split("/"))
+        return used + idle
+
+    @property
+    def gpus(self) -> int:
+        return int(self.nodes) * sum(map(int, re.findall(r"gpu[^,(]*:(\d+)", self.gres)))
+
+
+def how_many(
+    cells: Sequence[RunSpec],
+    work: Sequence[float] | None,
+    args: argparse.Namespace,
+    options: sbatch.Options,
+) -> int:
+    """Elements: as many as are wanted, else as run at once and are worth a start each.
 
     Raises UsageError where jobs of the partition end before anything is saved.
     """
-    largest = re.search(r"MaxArraySize\s*=\s*(\d+)", _slurm(["scontrol", "show", "config"]))
-    words = ["sinfo", "--noheader", "--format=%P|%l|%L|%C"]
+    largest = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm(["scontrol", "show", "config"]))
+    words = ["sinfo", "--noheader", "--format=%P|%l|%L|%C|%D|%G"]
     words += [f"--partition={options.partition}"] if options.partition else []
-    partitions = [line.split("|") for line in _slurm(words).split() if line.count("|") == 3]
-    # Without a name it is the default one, which has a star.
-    own = [one for one in partitions if options.partition or one[0].endswith("*")] or partitions
+    rows = [line.split("|") for line in slurm(words).split()]
+    partitions = [Partition(*row) for row in rows if len(row) == len(Partition._fields)]
+    # Without a name it is the default one.
+    own = [one for one in partitions if options.partition or one.name.endswith("*")] or partitions
+    _refuse_short(own, options)
+    wanted = args.slurm_jobs or min(_room(own, cells, args, options), _worth(work, args, options))
+    return max(1, min(int(wanted), len(cells), int(largest[1]) if largest else 1001))
+
+
+def _refuse_short(partitions: Iterable[Partition], options: sbatch.Options) -> None:
     limits = {}
-    for name, most, by_default, _ in own:
-        limit = options.time or (by_default if by_default != "n/a" else most)
-        limits[name.rstrip("*")] = min(limit, most, key=sbatch.minutes)
+    for one in partitions:
+        limit = options.time or (one.by_default if one.by_default != "n/a" else one.most)
+        limits[one.name.rstrip("*")] = min(limit, one.most, key=sbatch.minutes)
     short = [name for name, limit in limits.items() if sbatch.minutes(limit) < SHORTEST_LIMIT]
     # A job that says its time does not go to those of its partitions that are too short for it.
     if short and (len(short) == len(limits) or not options.time):
@@ -225,41 +219,69 @@ def how_many(cells: int, cpus: int, wanted: int, options: sbatch.Options) -> int
             f"partition {short[0]}: its jobs end after {limits[short[0]]}, at least "
             f"{SHORTEST_LIMIT} minutes are needed (--sbatch --partition=..., --time=...)"
         )
-    counts = [list(map(int, processors.split("/"))) for *_, processors in own]
-    usable = [used + idle for used, idle, *_ in counts]  # without nodes that are down
-    usable = usable if any(usable) else [total for *_, total in counts]
-    wanted = wanted or max((count // cpus for count in usable), default=1)
-    return max(1, min(wanted, cells, int(largest[1]) if largest else 1001))
+
+
+def _cpus(cells: Iterable[RunSpec], args: argparse.Namespace) -> int:
+    """Processors that an element is given where the user does not say it."""
+    return (args.jobs or 1) * max(cell.train.threads for cell in cells)
+
+
+def _room(
+    partitions: Sequence[Partition],
+    cells: Sequence[RunSpec],
+    args: argparse.Namespace,
+    options: sbatch.Options,
+) -> int:
+    """Elements that the largest of these partitions can run at once."""
+    room = Counter[str]()
+    by_gpus = options.gpus and any(one.gpus for one in partitions)
+    all_are_down = not any(one.usable for one in partitions)
+    for one in partitions:
+        cpus = int(one.cpus.split("/")[-1]) if all_are_down else one.usable
+        room[one.name] += one.gpus if by_gpus else cpus
+    each = options.gpus if by_gpus else options.cpus or _cpus(cells, args)
+    return max((count // each for count in room.values()), default=1)
+
+
+def _worth(
+    work: Sequence[float] | None, args: argparse.Namespace, options: sbatch.Options
+) -> float:
+    """Elements that have so much to do that their start does not count."""
+    if work is None:
+        return math.inf
+    rate = RATES[scripts.device_of(args, options).split(":")[0]] * (args.jobs or 1)
+    return sum(work) / rate / LEAST_SECONDS
 
 
 def submit(
-    cells: Sequence[RunSpec], work: Sequence[float], args: argparse.Namespace, folder: Path
+    cells: Sequence[RunSpec], work: Sequence[float] | None, args: argparse.Namespace, folder: Path
 ) -> str:
     """Submit an array for these cells, and a job that collects after it; returns what to say."""
     options = check_options(cells, args)
-    cpus = (args.jobs or 1) * max(cell.train.threads for cell in cells)
-    count = how_many(len(cells), cpus, args.slurm_jobs or 0, options)
+    count = how_many(cells, work, args, options)
     elements = [[cell.run_id for cell in share] for share in shares(cells, work, count)]
     launch = Launch(secrets.token_hex(6), cells[0].suite, tuple(map(tuple, elements)))
     place = _place(folder)
-    file = place / f"{launch.token}.json"
-    script = place / f"{launch.token}.sh"
-    write_text(script, _script(args, cells, file, cpus, options))
+    file, text = place / f"{launch.token}.json", place / f"{launch.token}.sh"
+    write_text(text, scripts.of_array(args, cells, file, _cpus(cells, args), options))
     write_text(file, json.dumps(asdict(launch)) + "\n")
-    words = [f"--array=0-{count - 1}", f"--output={launch.token}-%a.log", str(script)]
+    words = [f"--array=0-{count - 1}", f"--output={launch.token}-%a.log", str(text)]
     job = ""
     try:
-        job = _number(_slurm([*_sbatch(options.words, launch, place), *words]))
+        job = _number(slurm([*_sbatch(options.words, launch, place), *words]))
         collect_after(replace(launch, job=job), args, folder)
     except UsageError:
         if job:
-            _slurm(["scancel", job])
-        for left in (file, script, place / f"{launch.token}-collect.sh"):
+            slurm(["scancel", job])
+        for left in (file, text, place / f"{launch.token}-collect.sh"):
             left.unlink(missing_ok=True)
         raise
+    known = options.memory or scripts.memory_mib(args, options)
+    memory = "" if known else "; no memory is asked for, none was measured with these settings"
     return (
-        f"submitted job {job}: {len(cells)} cells in {count} elements, logs {place}/"
-        f"{launch.token}-*.log; its tables follow when it has ended (--status says how it goes)"
+        f"submitted job {job}: {len(cells)} cells in {count} elements on "
+        f"{scripts.device_of(args, options)}, logs {place}/{launch.token}-*.log; its tables follow "
+        f"when it has ended (--status says how it goes){memory}"
     )
 
 
@@ -268,12 +290,12 @@ def collect_after(launch: Launch, args: argparse.Namespace, folder: Path) -> Non
     place, options = _place(folder), sbatch.parse(args.sbatch)
     file = place / f"{launch.token}.json"
     write_text(file, json.dumps(asdict(launch)) + "\n")  # the launcher may be killed here
-    script = place / f"{launch.token}-collect.sh"
-    write_text(script, _collect_script(args, launch.suite))
+    text = place / f"{launch.token}-collect.sh"
+    write_text(text, scripts.of_collecting(args, launch.suite))
     words = [f"--job-name={COMMENT}-{launch.suite}-collect"]
     words += [f"--output={launch.token}-collect.log", f"--dependency=afterany:{launch.job}"]
     same = _sbatch(options.collecting, launch, place)
-    collector = _slurm([*same, *words, str(script)], sbatch.environment_of_collecting())
+    collector = slurm([*same, *words, str(text)], sbatch.environment_of_collecting())
     known = asdict(launch) | {"collector": _number(collector)}
     write_text(file, json.dumps(known) + "\n")
 
@@ -286,13 +308,6 @@ def _number(said: str) -> str:
     return number
 
 
-def without_collector(folder: Path, queued: Iterable[Element]) -> list[Launch]:
-    """Arrays in the queue whose launcher was killed before it submitted their job that collects."""
-    jobs = {element.comment: element.job for element in queued}
-    lost = [one for one in launches(folder) if one.comment in jobs and not one.collector]
-    return [replace(one, job=jobs[one.comment]) for one in lost]
-
-
 def _place(folder: Path) -> Path:
     return folder.absolute() / "slurm"
 
@@ -301,80 +316,3 @@ def _sbatch(options: Iterable[str], launch: Launch, place: Path) -> list[str]:
     """Paths are given as the working directory: in names of logs % has a meaning."""
     ours = [f"--comment={launch.comment}", f"--chdir={place}"]
     return ["sbatch", "--parsable", *options, *ours]
-
-
-def _script(
-    args: argparse.Namespace,
-    cells: Sequence[RunSpec],
-    file: Path,
-    cpus: int,
-    options: sbatch.Options,
-) -> str:
-    memory = 0.0 if options.memory or args.overrides else _peak_mib(Path(args.suite).stem)
-    defaults = [f"--job-name={COMMENT}-{cells[0].suite}"]
-    defaults += [] if options.cpus else [f"--cpus-per-task={cpus}"]
-    defaults += [f"--mem={int(SPARE * memory) * (args.jobs or 1)}M"] if memory else []
-    device = "cuda" if args.device == "auto" and options.gpu else args.device
-    words = [*_grid(args, cells[0].suite), "--device", "cpu" if device == "auto" else device]
-    words += ["--jobs", str(args.jobs or 1), "--quiet"]
-    words += ["--time-limit", str(args.time_limit)] if args.time_limit else []
-    words += ["--track", args.track] if args.track else []
-    return SCRIPT.format(
-        seconds=SAVE_SECONDS,
-        defaults="\n".join(f"#SBATCH {word}" for word in defaults),
-        exports=_exports(args.scratch),
-        folder=shlex.quote(str(Path.cwd())),
-        command=shlex.join([*words, "--share", str(file)]),
-    )
-
-
-def _collect_script(args: argparse.Namespace, suite: str) -> str:
-    words = [*_grid(args, suite), "--collect", *_selection(args)]
-    words += ["--report", str(args.report.absolute())] if args.report else []
-    words += ["--archive"] if args.archive else []
-    folder = shlex.quote(str(Path.cwd()))
-    return f"#!/bin/bash\n{_exports('')}\ncd {folder} || exit 2\nexec {shlex.join(words)}\n"
-
-
-def _grid(args: argparse.Namespace, name: str) -> list[str]:
-    """The grid of this suite, by an interpreter and paths that are the same on every node."""
-    suite = str(Path(args.suite).absolute()) if Path(args.suite).suffix == ".py" else args.suite
-    words = [sys.executable, "-m", "bench.grid", suite, "--name", name, "--results"]
-    if args.published:
-        words += [str(args.results.parent.absolute()), "--reference"]
-    else:
-        words += [str(args.results.absolute())]
-    return words + _settings(args)
-
-
-def _selection(args: argparse.Namespace) -> list[str]:
-    """The options that say which cells: tables and report speak of these."""
-    words = ["--keep"] if args.keep else []
-    for name in ("methods", "benchmarks", "order_seeds", "seeds"):
-        if given := getattr(args, name):
-            words += [f"--{name.replace('_', '-')}", *map(str, given)]
-    return [*words, "--shard", "/".join(map(str, args.shard))]
-
-
-def _environment(scratch: str) -> dict[str, str]:
-    """What a grid reads, written down: a site may pass nothing on (--export=NONE)."""
-    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", ""))))
-    names = (*INHERITED, "SLURM_CONF")
-    found = {"PYTHONPATH": path} | {name: os.environ[name] for name in names if name in os.environ}
-    return found | ({"BENCH_CACHE": scratch} if scratch else {})
-
-
-def _exports(scratch: str) -> str:
-    found = _environment(scratch)
-    return "\n".join(f"export {name}={shlex.quote(value)}" for name, value in found.items())
-
-
-def _peak_mib(suite: str) -> float:
-    """The largest memory that a cell of the published suite took, MiB; 0 where nobody knows."""
-    file = PROJECT / "results" / REFERENCE / suite / "timing.csv"
-    if not file.is_file():
-        return 0.0
-    return max(
-        float(row["peak_memory_mib"] or 0)
-        for row in read_csv(file, TABLES["timing"], LATER_COLUMNS["timing"])
-    )

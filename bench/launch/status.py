@@ -11,7 +11,7 @@ from tabulate import tabulate
 
 from bench.config.spec import RunSpec
 from bench.errors import UsageError
-from bench.launch.slurm import Element, in_queue, launches
+from bench.launch.submitted import Element, in_queue, launches
 from bench.store.archive import packed
 from bench.store.collect import is_held
 from bench.store.rundir import RunDir
@@ -51,11 +51,18 @@ def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
             job = f"job {before.job}" if before.job else "its job"
             why = f"{job} ended before it ({before.log})"
         if why or state not in ("done", "missing"):
-            job = f"{element.job}_{element.number} {element.node}" if element else ""
-            rows.append([cell.run_id, state, job.strip(), why])
+            rows.append([cell.run_id, state, _where(run, state, element), why])
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
     table = f"\n{tabulate(rows, ['cell', 'state', 'job, node', ''])}" if rows else ""
     return f"suite {suite}: {said}{table}{note}"
+
+
+def _where(run: RunDir, state: str, element: Element | None) -> str:
+    """Job and node: of the element that has the cell, or of the one in which it failed."""
+    if element is not None:
+        return f"{element.job}_{element.number} {element.node}".strip()
+    saved = run.state()
+    return f"{saved.get('job', '')} {saved.get('node', '')}".strip() if state in FAILED else ""
 
 
 def _submitted(folder: Path) -> dict[str, Submitted]:

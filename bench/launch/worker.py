@@ -73,8 +73,9 @@ def _serve_one(request: dict[str, Any], answer: Callable[..., None]) -> None:
         return
     specs = [spec_from_json(json.dumps(spec)) for spec in request["specs"]]
     if request["do"] == "work":
-        flops = [cell_work(spec).flops for spec in specs]
-        answer(kind="state", status="ok", reason="", flops=flops)
+        work = [cell_work(spec) for spec in specs]
+        flops, known = [one.flops for one in work], all(one.known for one in work)
+        answer(kind="state", status="ok", reason="", flops=flops, known=known)
         return
     device = choose_device(request["device"])
     if request["do"] == "memory":

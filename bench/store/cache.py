@@ -110,7 +110,9 @@ def _kept(save: Callable[[], None]) -> bool:
     except (CannotWrite, OSError) as error:
         if isinstance(error, OSError) and error.errno not in NOT_WRITABLE:
             raise
-        _say_once(f"{cache_dir()}: nothing more is kept there ({error}), so it takes longer")
+        # Without the entry's name, so that all of them have the same line.
+        why = getattr(error.__cause__ or error, "strerror", None) or error
+        _say_once(f"{cache_dir()}: nothing more is kept there ({why}), so it takes longer")
         return False
     return True
 

@@ -17,12 +17,14 @@ class SuiteFacts:
     """reference: the row that others are compared with; "" = none, None = the first one.
 
     beside: suites whose rows its report shows too. figure_rows: rows (or patterns of their names)
-    that are drawn where there are too many rows for one figure.
+    that are drawn where there are too many rows for one figure. suite: the name of the suite's
+    file, wherever that lies; "" = not recorded.
     """
 
     reference: str | None = None
     beside: tuple[str, ...] = ()
     figure_rows: tuple[str, ...] = ()
+    suite: str = ""
 
 
 def write_facts(folder: Path, facts: SuiteFacts) -> None:
@@ -39,9 +41,20 @@ def read_facts(folder: Path) -> SuiteFacts:
         if number != formats.TABLES:
             raise UsageError(f"{file}: format {number}, this version reads {formats.TABLES}")
         return SuiteFacts(
-            content["reference"], tuple(content["beside"]), tuple(content["figure_rows"])
+            content["reference"],
+            tuple(content["beside"]),
+            tuple(content["figure_rows"]),
+            str(content.get("suite", "")),
         )
     except FileNotFoundError:
         return SuiteFacts()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file}: cannot be read ({error})") from error
+
+
+def refuse_other_suite(folder: Path, suite: str) -> None:
+    """Raises UsageError where a folder is known to hold the results of another suite's file."""
+    known = read_facts(folder).suite
+    if known and known != suite:
+        what = f"holds results of the suite '{known}', not of '{suite}'"
+        raise UsageError(f"{folder}: {what} (give another --name)")

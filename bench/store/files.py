@@ -8,6 +8,7 @@ import hashlib
 import os
 import sys
 import tempfile
+import time
 import uuid
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -19,6 +20,7 @@ from bench import faults
 from bench.errors import DISK_FAILURES, CannotWrite
 
 READ_BYTES = 1 << 20  # of a file at a time
+CLOCK_SECONDS = 60  # by which the clocks of two machines may differ without a word
 UMASK = os.umask(0)  # it can only be read by setting it
 os.umask(UMASK)
 
@@ -168,3 +170,15 @@ def file_time(folder: Path) -> float:
         return file.stat().st_mtime
     finally:
         file.unlink()
+
+
+def check_writable(folders: Iterable[Path]) -> None:
+    """Raises UsageError now for a folder that cannot be written, and not after the first cell.
+
+    Says so where the file server has another time: no number depends on it, but people read it.
+    """
+    for folder in folders:
+        apart = file_time(folder) - time.time()
+        if abs(apart) > CLOCK_SECONDS:
+            said = f"{folder}: its file server's clock and this machine's are {apart:+.0f} s apart"
+            print(said, file=sys.stderr)

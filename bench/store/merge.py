@@ -14,6 +14,7 @@ from bench.store.rundir import LOCK, RunDir
 from bench.store.tables import TABLES
 
 MEASURED = ("timing",)  # tables that no two runs have alike
+LISTED = 10  # cells with two results that are named
 
 
 def merge(folders: list[Path], results: Path) -> str:
@@ -24,6 +25,7 @@ def merge(folders: list[Path], results: Path) -> str:
     """
     found: dict[str, RunDir] = {}
     suites: dict[str, Path] = {}
+    differing: dict[str, str] = {}  # what differs, by run_id
     unfinished = 0
     for folder in folders:
         runs = sorted((folder / "runs").glob("*/spec.json"))
@@ -40,7 +42,7 @@ def merge(folders: list[Path], results: Path) -> str:
             if not run.done():
                 unfinished += 1
                 continue
-            _refuse_differing(found.setdefault(run.path.name, run), run)
+            differing |= _differing(found.setdefault(run.path.name, run), run)
     if len(suites) > 1:
         said = ", ".join(f"{suite} in {folder}" for suite, folder in suites.items())
         raise UsageError(f"runs of several suites: {said}")
@@ -50,11 +52,12 @@ def merge(folders: list[Path], results: Path) -> str:
     for name, run in found.items():
         here = RunDir(results / suite / "runs" / name)
         if here.done():
-            _refuse_differing(here, run)
+            differing |= _differing(here, run)
         elif name in in_archive:
-            _refuse_other_than_packed(results / suite, in_archive[name], run)
+            differing |= _other_than_packed(results / suite, in_archive[name], run)
         else:
             new.append((run, here))
+    _refuse(differing)
     for run, here in new:
         try:
             with here.lock():
@@ -87,29 +90,35 @@ def _copy(run: Path, here: Path) -> None:
         shutil.copy2(file, here / file.relative_to(run))
 
 
-def _refuse_other_than_packed(folder: Path, archive: Path, run: RunDir) -> None:
-    """As _refuse_differing, where the run that is there lies in an archive."""
+def _other_than_packed(folder: Path, archive: Path, run: RunDir) -> dict[str, str]:
+    """As _differing, where the run that is there lies in an archive."""
     for name in sorted(TABLES.keys() - set(MEASURED)):
         file = run.path / f"{name}.csv"
         text = file.read_bytes().decode("utf-8", "replace") if file.is_file() else ""
         if text != text_of(folder, run.path.name, file.name):
-            raise _two_results(file, f"{run.path.name}/{file.name} in {archive}")
+            return {run.path.name: f"{file} and {run.path.name}/{file.name} in {archive}"}
+    return {}
 
 
-def _refuse_differing(one: RunDir, other: RunDir) -> None:
-    """Raises UsageError if two finished runs of one cell have other numbers."""
-    for name in TABLES.keys() - set(MEASURED):
+def _differing(one: RunDir, other: RunDir) -> dict[str, str]:
+    """The files in which two finished runs of one cell have other numbers, by run_id."""
+    for name in sorted(TABLES.keys() - set(MEASURED)):
         files = [run.path / f"{name}.csv" for run in (one, other)]
         contents = [file.read_bytes() if file.is_file() else b"" for file in files]
         if contents[0] != contents[1]:
-            raise _two_results(*files)
+            return {one.path.name: f"{files[0]} and {files[1]}"}
+    return {}
 
 
-def _two_results(one: Path, other: Path | str) -> UsageError:
-    return UsageError(
-        f"{one} and {other} differ: one cell with two results (other processors, or other code); "
-        "keep one of the folders"
-    )
+def _refuse(differing: dict[str, str]) -> None:
+    """Raises UsageError where cells have two results, and names them."""
+    if differing:
+        named = ", ".join([*differing.values()][:LISTED])
+        more = f", and {len(differing) - LISTED} more" if len(differing) > LISTED else ""
+        raise UsageError(
+            f"{len(differing)} cell(s) with two results (other processors, or other code; keep one "
+            f"of the folders): {named}{more} differ"
+        )
 
 
 def main(words: list[str]) -> int:
