@@ -18,6 +18,7 @@ from bench.report.build import build
 from bench.report.frames import load
 from bench.report.look import plt
 
+SHOWN = ("accuracy", "matrices", "ranks", "cost", "gain")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 OPTIONS = (
     *("--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"),
@@ -41,7 +42,9 @@ frame.onload = async () => {{
     dark: frame.contentWindow.matchMedia("(prefers-color-scheme: dark)").matches,
     loaded: frame.contentWindow.performance.getEntriesByType("resource").map((one) => one.name),
     tips: all('svg [data-row="hlgp"] > title').map((title) => title.textContent),
+    figures: all("figure svg").length,
     without_name: all("figure svg").filter((svg) => !svg.getAttribute("aria-label")).length,
+    drawn: all("#cost svg title").map((title) => title.textContent),
   }};
   const image = page.querySelector("svg image");  // of the first matrix
   image.scrollIntoView();
@@ -93,9 +96,11 @@ def mini():
 
 @pytest.fixture(scope="module")
 def report(mini, tmp_path_factory):
-    """The report of a published suite with two of its figures; test_report.py draws the others."""
+    """The report of a published suite with a figure of each section and the matrices; with all of
+    them the browser takes minutes. test_report.py draws the others.
+    """
     folder = tmp_path_factory.mktemp("reports") / "mini"
-    some = [one for one in figures.all_figures(mini) if one.name in ("accuracy", "matrices")]
+    some = [one for one in figures.all_figures(mini) if one.name in SHOWN]
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("bench.report.figures.all_figures", lambda results: some)
         build(mini, folder)
@@ -197,7 +202,7 @@ def test_in_a_browser(mini, report, page, tmp_path, width, dark):
     assert found["wide"] <= width, "no sideways scroll"
     assert found["loaded"] == [], "nothing from the network"
     assert found["faults"] == []
-    assert found["without_name"] == 0
+    assert (found["figures"], found["without_name"]) == (len(SHOWN), 0)
     # Sorted by glyphs-v, the fourth column of numbers.
     means = pd.read_csv(report / "tables" / "answer.csv")
     means = means[means["benchmark"] == "glyphs-v"]
@@ -216,6 +221,9 @@ def test_in_a_browser(mini, report, page, tmp_path, width, dark):
     last = curve[curve["after_task"] == 6]["accuracy"].mean()
     assert any(tip.endswith(f"6: {last:.1f}") for tip in found["tips"])
     assert found["curves"][0] > found["curves"][1] == 0
+    cost = pd.read_csv(report / "figures" / "cost.csv").set_index("method").loc["hlgp"]
+    said = f"{cost['faa']:.1f}% at {cost['train_seconds']:.4g} training seconds of a cell"
+    assert any(title.endswith(said) for title in found["drawn"])
     mean = pd.read_csv(report / "figures" / "matrices.csv")
     mean = mean.set_index(["benchmark", "method", "after_task", "eval_task"])["accuracy"]
     assert found["cell"] == f"after task 3, task 2: {mean['glyphs', 'hlgp', 3, 2]:.1f}"
