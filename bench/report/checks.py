@@ -135,21 +135,24 @@ def refuse_mixed(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None
     must share the digest of every batch.
     """
     _refuse_gaps(where, done, protocol)
-    for (benchmark, key), group in protocol.groupby(["benchmark", "key"], sort=False):
-        if key.startswith(SHARED_PREFIXES) and group["value"].nunique() > 1:
-            both = _two_values(group, "value", "method")
-            raise UsageError(f"{where}: {key} differs between rows of {benchmark}: {both}")
+    shared = protocol[protocol["key"].str.startswith(SHARED_PREFIXES)]
+    values = shared.groupby(["benchmark", "key"], sort=False)["value"].nunique()
+    for benchmark, key in values.index[values > 1]:
+        group = shared[(shared["benchmark"] == benchmark) & (shared["key"] == key)]
+        both = _two_values(group, "value", "method")
+        raise UsageError(f"{where}: {key} differs between rows of {benchmark}: {both}")
     precision = protocol[protocol["key"] == "train.precision"].set_index(ROW_KEYS)["value"]
     done = done.join(training(protocol), on=ROW_KEYS)
     done = done.join(precision.rename("wanted"), on=ROW_KEYS).fillna({"wanted": ""})
     for (column, noun), keys in EQUAL_COLUMNS.items():
-        for _, group in done.groupby(keys, sort=False):
-            if group[column].nunique() > 1:
-                first, second = group.drop_duplicates(column)["run_id"][:2]
-                raise UsageError(
-                    f"{where}: {column} of '{first}' and '{second}' differ: rows of one table need "
-                    f"the same {noun} (make them equal by --set, and run under another --name)"
-                )
+        counts = done.groupby(keys, sort=False)[column].transform("nunique")
+        if (counts > 1).any():
+            _, group = next(iter(done[counts > 1].groupby(keys, sort=False)))
+            first, second = group.drop_duplicates(column)["run_id"][:2]
+            raise UsageError(
+                f"{where}: {column} of '{first}' and '{second}' differ: rows of one table need "
+                f"the same {noun} (make them equal by --set, and run under another --name)"
+            )
 
 
 def _refuse_gaps(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None:

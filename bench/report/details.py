@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from markupsafe import Markup
 
 from bench.report.frames import Results
@@ -19,7 +18,6 @@ from bench.report.page import (
     Text,
     anchor,
     file_name,
-    html_table,
     link,
     page,
 )
@@ -33,6 +31,7 @@ OF_A_RUN = ("status", "reason", "precision", "tasks", "classes", "params_trainab
 MADE_BY = ("gflops_infer", "version", "commit", "code_sha", "spec_sha", "env_sha", "weights_sha")
 FACTS = (*OF_A_RUN, *MADE_BY, "data_sha", "stream_sha")
 
+LOSSES = ("task", "epoch", "part", "value")  # columns of a cell's page
 MATRICES = (  # of a cell's page
     ("class", "Accuracy"),
     ("task", "Accuracy, task known"),
@@ -92,8 +91,10 @@ def pages(results: Results) -> Iterator[tuple[str, str]]:
     """(file in the report's folder, text) of every page."""
     per_task = results.losses.groupby(["run_id", "task"], sort=False)["epoch"]
     last = results.losses[results.losses["epoch"] == per_task.transform("max")]
-    shown = last[["run_id", "task", "epoch", "part", "value"]].astype({"task": str, "epoch": str})
-    losses = dict(list(shown.groupby("run_id", sort=False)))
+    shown = last[["run_id", *LOSSES]].astype({"task": str, "epoch": str})
+    losses: dict[str, list[tuple]] = {}
+    for run_id, *values in shown.itertuples(index=False):
+        losses.setdefault(run_id, []).append(tuple(values))
     for method in results.methods:
         yield f"{ROWS}/{file_name(method)}.html", _row(results, method)
     for run in results.runs.to_dict("records"):
@@ -126,7 +127,7 @@ def _row(results: Results, method: str) -> str:
     return page(label(method), sections, note, back)
 
 
-def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) -> str:
+def _cell(results: Results, run: dict[str, str], losses: list[tuple] | None) -> str:
     run_id = run["run_id"]
     address = link("..", "rows", f"{file_name(run['method'])}.html")
     words = (
@@ -142,8 +143,7 @@ def _cell(results: Results, run: dict[str, str], losses: pd.DataFrame | None) ->
         text = Text(
             "Mean of each part of the loss in the last epoch of each task; losses.csv has all."
         )
-        table = html_table(losses.drop(columns="run_id"))
-        sections.append(Section("Losses", [text, table]))
+        sections.append(Section("Losses", [text, HtmlTable([*LOSSES], losses)]))
     facts = [(name, str(run[name])) for name in FACTS if str(run[name])]
     sections.append(Section("The run", [HtmlTable(["fact", "value"], facts, frozenset())]))
     log = text_of(results.folders.get(run["suite"], Path()), run_id, "log.txt")

@@ -330,9 +330,11 @@ def protocol_table(results: Results) -> pd.DataFrame:
     marked: set[tuple[str, str]] = set()
     for (_, key), group in protocol.groupby(["benchmark", "key"], sort=False):
         marked |= {(method, key) for method in _unusual(group.set_index("method")["value"])}
+    found: dict[tuple[str, str], list[str]] = {}
+    for method, key, value in protocol[["method", "key", "value"]].itertuples(index=False):
+        found.setdefault((method, key), []).append(value)
     columns: dict[str, dict[str, str]] = {}
-    for (method, key), group in protocol.groupby(["method", "key"], sort=False):
-        values = group["value"].tolist()
+    for (method, key), values in found.items():
         text = " / ".join(values if len(set(values)) > 1 else values[:1])
         columns.setdefault(method, {})[key] = text + (" *" if (method, key) in marked else "")
     return pd.DataFrame(columns, dtype=object).fillna("").rename_axis("key").reset_index()
