@@ -1,5 +1,6 @@
 """The answer: who is best, from whom it cannot be told apart, and what is said of it."""
 
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -189,3 +190,10 @@ def test_a_cell_shows_its_interval_on_hover(mini):
     assert "95% interval " in table.rows[0][2]
     assert "of 3 pairs" in table.rows[0][2]
     assert table.rows[0][2].count("<span") == 1
+
+
+def test_no_difference_is_not_negative(mini):
+    drawn = [pairs.html(mini.methods, pairs.differences(mini, b)) for b in mini.benchmarks]
+    shown = [re.findall(r">([^<]+)</span>", cell) for t in drawn for row in t.rows for cell in row]
+    assert ["+0.0"] in shown
+    assert ["-0.0"] not in shown

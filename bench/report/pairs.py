@@ -115,7 +115,8 @@ def _cell(difference: Difference | None) -> Markup | str:
         said = f"95% interval {low:+.1f} to {high:+.1f}, p = {value.p:.3g}, {said}"
     shade = min(abs(value.difference) / FULL_SHADE, 1) if decided else 0.0
     kind = "worse" if value.difference < 0 else "better"
-    return CELL.format(kind, shade, said, f"{value.difference:+.1f}")
+    shown = round(value.difference, 1) + 0.0  # no -0.0
+    return CELL.format(kind, shade, said, f"{shown:+.1f}")
 
 
 def explanation(whom: dict[str, Differences]) -> str:
