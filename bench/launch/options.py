@@ -29,7 +29,7 @@ IGNORES = {
     "status": (*READS_STATES, "jobs", "device", "keep", "keep_stale"),
     "dry_run": READS_STATES,
     "collect": (*OF_CELLS, "jobs", "device", "scratch"),
-    "launcher print": ("jobs", "time_limit", "report", "archive", "track", "quiet", "json"),
+    "launcher print": ("jobs", "time_limit", "archive", "track", "quiet", "json"),
     "launcher slurm": ("json",),
 }
 
