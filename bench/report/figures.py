@@ -66,8 +66,9 @@ SIMILARITY = (
 )
 SELECTION = (
     "How often each prompt was chosen for the test images of each task, after the last task: dark "
-    "is often, on a scale of each panel. A column that is dark from top to bottom is a prompt that "
-    "all tasks share. CODA-Prompt's weights are soft: their sizes as shares."
+    "is often, on a scale of each panel that reaches twice an even share or more. A column that is "
+    "dark from top to bottom is a prompt that all tasks share. CODA-Prompt's weights are soft: "
+    "their sizes as shares."
 )
 CURVES, COSTS, PROMPTS, WHOM = "curves", "cost", "prompts", "whom"  # sections that figures stand in
 
