@@ -209,11 +209,11 @@ def _sentence(found: Answer, benchmark: str) -> str:
     known = {m: standing for m, standing in ranked.items() if standing is not None}
     if len(known) < 2:
         return f"{benchmark}: fewer than two methods have finished cells."
-    best = next(method for method, standing in known.items() if standing.rank == "best")
+    first = best(found)[benchmark]
     level = [method for method, standing in known.items() if standing.rank == "level"]
     runs = f"{_range([standing.n for standing in known.values()])} a row"
-    top = f"of {len(known)} methods {row_of(best).short} has the highest mean"
-    top = f"{benchmark}: {top} ({known[best].mean:.1f}% FAA; {runs})"
+    top = f"of {len(known)} methods {row_of(first).short} has the highest mean"
+    top = f"{benchmark}: {top} ({known[first].mean:.1f}% FAA; {runs})"
     others = _listed([row_of(method).short for method in level])
     others = "any other" if len(level) == len(known) - 1 else others
     told = f"It cannot be told from {others}" if level else "Every other method is below it at 5%"
@@ -221,7 +221,7 @@ def _sentence(found: Answer, benchmark: str) -> str:
     higher = [
         f"{row_of(m).short} ({s.mean:.1f})"
         for m, s in references.items()
-        if s and s.mean > known[best].mean
+        if s and s.mean > known[first].mean
     ]
     rows = f" Reference rows with a higher mean: {_listed(higher)}." if higher else ""
     empty = _listed([row_of(m).short for m in ranked if m not in known])
