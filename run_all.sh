@@ -6,6 +6,11 @@
 # PATH (not with FRESH=1). Otherwise .venv is made with the exact versions of constraints.txt.
 # Results and reports go into this folder, wherever the command is typed.
 set -euo pipefail
+case "${1:-}" in -h | --help)  # said before anything is set up
+    sed -n '2,/^set/s/^# \{0,1\}//p' "$0"
+    echo "Options of bench.grid, once that is set up: python -m bench.grid --help"
+    exit ;;
+esac
 root=$(cd "$(dirname "$0")" && pwd)
 # this project's modules, wherever the command is typed
 export PYTHONPATH="$root${PYTHONPATH:+:$PYTHONPATH}" PYTHONSAFEPATH=1

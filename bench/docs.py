@@ -105,17 +105,19 @@ def against_by_head(suite: str, row: str, others: tuple[str, ...]) -> pd.DataFra
 def drift(suite: str, row: str, other: str) -> pd.DataFrame:
     """How far prompts and old features move, and what alignment brings: a row against another.
 
-    Drift is of what the head reads, 1 - cosine, mean over tasks. Differences are row minus other,
-    with 95% t intervals over pairs of cells, not corrected for their number.
+    Drift is of what the head reads, 1 - cosine, mean over tasks. Its p is of a paired t test over
+    cells, corrected for the number of benchmarks (Holm). Differences are row minus other, with 95%
+    t intervals over pairs of cells, not corrected for their number.
     """
     results = published(suite)
     seeds = ["order_seed", "seed"]
     of_cells = read_by_head(results).merge(results.runs[["run_id", *seeds]], on="run_id")
     drifts = of_cells.groupby([*ROW_KEYS, *seeds])["feature_drift"].mean()
     moves = results.movement.groupby(ROW_KEYS)["prompt_change"].mean()
+    pairs = {name: [drifts[name, method] for method in (row, other)] for name in results.benchmarks}
+    p_values = holm(np.array([paired_t(*pair) for pair in pairs.values()]))
     columns: dict[str, list[str]] = {}
-    for benchmark in results.benchmarks:
-        ours, theirs = (drifts[benchmark, method] for method in (row, other))
+    for (benchmark, (ours, theirs)), p in zip(pairs.items(), p_values, strict=True):
         of_heads = {}
         for scenario in ("class", "class-aligned"):
             cells = [select(results, benchmark, method, scenario) for method in (row, other)]
@@ -126,11 +128,12 @@ def drift(suite: str, row: str, other: str) -> pd.DataFrame:
             f"{moves[benchmark, row]:.3f} / {moves[benchmark, other]:.3f}",
             f"{ours.mean():.4f} / {theirs.mean():.4f}",
             f"{(ours < theirs).sum()} of {len(ours)}",
+            f"{p:.3f}" if p >= 0.001 else "< 0.001",
             _difference(faas[1] - faas[0]),
             _difference(trained["forgetting_x"] - trained["forgetting_y"]),
             _difference(aligned["forgetting_x"] - aligned["forgetting_y"]),
         ]
-    lines = ["movement of prompts", "drift", "orders with less drift"]
+    lines = ["movement of prompts", "drift", "orders with less drift", "p of the drift"]
     lines += ["gain by alignment", "forgetting, head as trained", "forgetting, aligned head"]
     return pd.DataFrame({"": lines, **columns})
 

@@ -91,9 +91,8 @@ def parse() -> argparse.Namespace:
     )
     parser.add_argument(
         "suite",
-        nargs="*",
+        nargs="+",
         type=cli.results_name,
-        default=["smoke"],
         metavar="SUITE",
         help="name of a suite; `same SUITE`: run a sample of it again and compare bytes",
     )
