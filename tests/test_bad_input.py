@@ -38,6 +38,7 @@ WRONG = [
     ((*GRID, "--name", "reference"), "it holds the published results"),
     ((*GRID, "--set", "data.class_order=[1,2"), "a value that can be read"),
     (("bench.check", "--jobs", "-1"), "whole number from 1"),
+    (("bench.check",), "required: SUITE"),
     ((*GRID, "--set", "methods.hlpg.model.groups=2"), "did you mean 'hlgp'"),
     ((*GRID, "--set", "methods.hlgp.model.group=2"), "did you mean 'groups'"),
     ((*GRID, "--set", "methods.hlgp.model.groups=5"), "does not divide"),

@@ -242,16 +242,13 @@ def test_clocks_apart_are_said(tmp_path, monkeypatch, capsys):
 
 
 def test_a_python_that_is_not_there_is_named(tmp_path):
-    words = [str(ROOT / "run_all.sh"), "--help"]
-    done = subprocess.run(
-        words,
-        cwd=tmp_path,
-        env={**os.environ, "PYTHON": "/no/python"},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    words, env = [str(ROOT / "run_all.sh"), "--list"], {**os.environ, "PYTHON": "/no/python"}
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
     assert (done.returncode, done.stderr) == (2, "error: PYTHON=/no/python: no such program\n")
+    words[1] = "--help"  # answered without Python, before anything is set up
+    done = subprocess.run(words, cwd=tmp_path, env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "./run_all.sh test" in done.stdout
 
 
 def test_a_grid_that_waited_to_collect_has_what_the_other_finished(tiny_spec, run, tmp_path):
