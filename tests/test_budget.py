@@ -14,6 +14,7 @@ from bench.config.spec import BackboneSpec, RunSpec
 from bench.config.suite import load_suite
 from bench.cost import predicted as passes
 from bench.cost import suite as budget
+from bench.cost.counted import COUNTED_IMAGES
 from bench.data import datasets
 from bench.engine import run as engine
 
@@ -30,6 +31,9 @@ KINDS = (
     "ranpac",
     "caprompt",
     "vq_prompt",
+    "nsp",
+    "ovor",
+    "slca",
     "linear_ncm",
     "finetune",
 )
@@ -81,13 +85,16 @@ def test_every_forward_pass_is_predicted(kind, tiny_spec, images, tmp_path):
     (state,) = run_all([cell], tmp_path)
     assert sum(images) == expected.forwards
     per_image = passes.flops(passes.shape(cell.backbone), passes.Call(rows=1)) * (
-        kind not in ("hlgp", "oneprompt", "finetune", "caprompt")
+        kind not in ("hlgp", "oneprompt", "finetune", "caprompt", "nsp", "ovor", "slca")
     )
     head = 2 * 30 * (96 + 6) if kind == "ranpac" else 2 * 96 * 6  # W, then the head
+    # The keys and values of 4 tokens in 6 layers, once for all counted images.
+    own = 2 * 6 * 4 * 192 * 384 / COUNTED_IMAGES if kind == "nsp" else 0
     done = budget.trace_of(cell)
     infer = (
         sum(passes.flops(passes.shape(cell.backbone), call) for call in done.test[1])
         + per_image
+        + own
         + head
     )
     assert infer / 1e9 == pytest.approx(state["gflops_infer"], rel=0.01)
@@ -95,6 +102,7 @@ def test_every_forward_pass_is_predicted(kind, tiny_spec, images, tmp_path):
         train = (
             sum(passes.flops(passes.shape(cell.backbone), call) for call in done.loss[1])
             + per_image
+            + 2 * own
             + 3 * head
         )
         assert train / 1e9 == pytest.approx(state["gflops_train"], rel=0.01)

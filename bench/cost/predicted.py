@@ -1,10 +1,11 @@
 """What one image costs in a method: its passes through the network, and their FLOPs.
 
 The passes are observed: a method is built at its real width on a network of one patch with zero
-weights, and its calls of the backbone are recorded in its first and its second task. That needs no
-list of methods, no weights and no data. The FLOPs follow from the network's sizes. They are those
-of the matrix products, 2 per multiply-add, as torch's FlopCounterMode counts them. A method's own
-small products (keys, mixing of prompts) are left out, about 0.1% at the papers' scale.
+weights, and its calls of the backbone are recorded in its first and its second task; those between
+tasks also in the last one. That needs no list of methods, no weights and no data. The FLOPs follow
+from the network's sizes. They are those of the matrix products, 2 per multiply-add, as torch's
+FlopCounterMode counts them. A method's own small products (keys, mixing of prompts) are left out,
+about 0.1% at the papers' scale.
 """
 
 from __future__ import annotations
@@ -38,7 +39,10 @@ class Call:
 
 @dataclass
 class Trace:
-    """What a method does with an image in its first task (index 0) and in later ones (1)."""
+    """What a method does with an image in its first task (index 0) and in later ones (1).
+
+    plain may have a third entry, of the last task.
+    """
 
     needs_images: bool
     needs_query: bool
@@ -105,12 +109,20 @@ def trace(kind: str, model: str, spec: BackboneSpec, classes: int, tasks: int) -
                 Call(rows=out.shape[1], backward=torch.is_grad_enabled(), own_network=True)
             )
         )
-    start = 0
-    for index, size in enumerate(task_sizes(classes, tasks)[:2]):
+    sizes = task_sizes(classes, tasks)
+    for index, size in enumerate(sizes):
+        start = sum(sizes[:index])
         plain = functools.partial(_queries, found, real.width, start, size)
         images = functools.partial(_images, method, start)
-        _observe(method, backbone, Task(index, start, start + size, start, plain, images), found)
-        start += size
+        task = Task(index, start, start + size, start, plain, images)
+        if index < 2:
+            _observe(method, backbone, task, found)
+        elif index == tasks - 1 and found.plain[1]:
+            # After it nothing is trained: what serves the next task may be left out.
+            method.train()
+            method.begin_task(task)
+            method.end_task(task)
+            found.plain.append(backbone.calls.copy())
     return found
 
 

@@ -111,7 +111,7 @@ def cell_work(cell: RunSpec) -> Work:
         work.train_images += served
         work.add(s, served, done.loss[later])
         work.add(s, each.test * seen, done.test[later])
-        work.add(s, each.train * size, done.plain[later])
+        work.add(s, each.train * size, done.plain[later if index < len(sizes) - 1 else -1])
         if aligned:
             work.add(s, each.train * size, done.test[later])
         work.flops += served * head * (3 if done.needs_images else 2) + each.test * seen * head

@@ -6,7 +6,7 @@ a batch that holds one task, so not compared; CODA-Prompt 86.25 ± 0.74 (n = 5) 
 (see cifar100_coda).
 
 Not run by this project: no GPU. Command: ./run_all.sh cifar100_original --device cuda
-Cost: 8,192 PFLOP, 131,760,840 forward passes (--dry-run)
+Cost: 8,191 PFLOP, 131,735,840 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_original.py"]

@@ -6,7 +6,7 @@ compared; DualPrompt 68.13 ± 0.49 (4.68); CODA-Prompt 75.45 ± 0.56 (n = 5) wit
 imagenet_r_coda). Data as there. L2P's 50 epochs here are DualPrompt's: our choice.
 
 Not run by this project: no GPU. Command: ./run_all.sh imagenet_r_original --device cuda
-Cost: 8,339 PFLOP, 129,155,840 forward passes (--dry-run)
+Cost: 8,338 PFLOP, 129,143,840 forward passes (--dry-run)
 """
 
 _base_ = ["./_base_/recipe_original.py"]
