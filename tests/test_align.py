@@ -27,9 +27,9 @@ FORMS = ("full", "diagonal", "shared")
 # --- against the official stage ---------------------------------------------------------------
 
 
-def features_of(arrays, name, task):
-    """(n, D) float64 of the training images in the test view, by the network after this task."""
-    plain = arrays["train_plain"].double()
+def features_of(arrays, name, task, images="train_plain"):
+    """(n, D) float64 of images in the test view, by the network after this task."""
+    plain = arrays[images].double()
     if name == "head_only":
         return plain
     part = {
@@ -51,8 +51,13 @@ def close(ours, theirs, what):
 
 @pytest.mark.parity
 @pytest.mark.parametrize("name", ["head_only", "full"])
-def test_it_is_slcas_official_stage(name):
+def test_it_is_slcas_official_stage(name, monkeypatch):
     arrays = golden(f"slca_{name}")
+    slopes = []
+    gradient = align.gradient
+    monkeypatch.setattr(
+        align, "gradient", lambda *given: slopes.append(gradient(*given)) or slopes[-1]
+    )
     tasks: list[TaskStatistics] = []
     for task, (start, stop) in enumerate(bounds(arrays)):
         found = align.statistics(
@@ -69,16 +74,19 @@ def test_it_is_slcas_official_stage(name):
         spec = AlignSpec(samples=noise.shape[2], epochs=len(noise), lr=0.01, temperature=0.1)
         start = {key: arrays[f"task{task}_stage1_head_{key}_64"] for key in ("w", "b")}
         before = {key: value.clone() for key, value in start.items()}
+        slopes.clear()
         weight, bias = align.align(
             start["w"], start["b"], tasks, spec, functools.partial(next, draws)
         )
         assert all(torch.equal(start[key], before[key]) for key in start), "copies alone"
         close(weight, arrays[f"task{task}_head_w_64"], "weight")
         close(bias, arrays[f"task{task}_head_b_64"], "bias")
+        for when, found_slopes in {"first": slopes[0], "last": slopes[-1]}.items():
+            for key, slope in zip("wb", found_slopes, strict=True):
+                close(slope, arrays[f"task{task}_ca_grad_{key}_{when}_64"], f"{when} gradient")
+        test = features_of(arrays, name, task, "test")[arrays["test_labels"] < stop]
+        close(F.linear(test, weight, bias), arrays[f"task{task}_logits_64"], "logits")
         if name == "head_only":
-            seen = arrays["test_labels"] < stop
-            test = arrays["test"][seen].double()
-            close(F.linear(test, weight, bias), arrays[f"task{task}_logits_64"], "logits")
             drawn = align.samples(tasks, "full", noise[0])
             close(drawn, arrays[f"task{task}_ca_samples_epoch0_64"], "samples")
 

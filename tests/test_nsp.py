@@ -89,7 +89,8 @@ def test_the_knee(name):
 @pytest.mark.parametrize("which", [1, 2])
 def test_a_projector(which, number):
     arrays = golden("nsp2_projection")
-    covariance = arrays[f"C{which}_{number}"]
+    covariance, spectrum = arrays[f"C{which}_{number}"], arrays[f"S{which}_{number}"]
+    assert nsp.nullity(spectrum) == int(arrays[f"nullity{which}_{number}_adaptive"])
     for tag, eta in (("adaptive", float(arrays[f"eta{which}"])), ("unmixed", 1.0)):
         found = nsp.projector(covariance, eta, 0.0, False)
         close(found.float(), arrays[f"P{which}_{number}_{tag}"], tag)
@@ -148,11 +149,15 @@ def test_three_tasks_of_training_are_the_official_ones(network):
         put(method, head=(arrays[f"head_weight_{t}"], arrays[f"head_bias_{t}"]), start=5 * t)
         method.end_task(task)
         if t < 2:
-            close(method.gram1, arrays[f"C1_{t}"], "C1")
-            close(method.gram2, arrays[f"C2_{t}"], "C2")
-    heads = [(arrays[f"head_weight_{t}"], arrays[f"head_bias_{t}"]) for t in range(3)]
-    put(method, head=[torch.cat(of_tasks) for of_tasks in zip(*heads, strict=True)])
-    close(method(arrays["images"].flatten(0, 1), None), arrays["logits_2"], "logits")
+            for which, grams in ((1, method.gram1), (2, method.gram2)):
+                close(grams, arrays[f"C{which}_{t}"], f"C{which}")
+                spectra = torch.linalg.eigvalsh(grams.double()).flip(1)
+                found = [nsp.nullity(spectrum) for spectrum in spectra]
+                assert found == arrays[f"nullity{which}_{t}"].tolist()
+        heads = [(arrays[f"head_weight_{i}"], arrays[f"head_bias_{i}"]) for i in range(t + 1)]
+        put(method, head=[torch.cat(of_tasks) for of_tasks in zip(*heads, strict=True)])
+        logits = method(arrays["images"][: t + 1].flatten(0, 1), None)[:, : task.stop]
+        close(logits, arrays[f"logits_{t}"], "logits")
 
 
 @pytest.mark.parametrize("file", sorted(f.stem for f in GOLDEN.glob("nsp2_lnloss*.npz")))

@@ -47,6 +47,8 @@ def test_it_is_the_official_code(name, small_vit):
         theirs = arrays[f"task{task}_losses_64"]
         told = method.ridges >= (1e-4 if name == "rp" else 0)
         assert losses[told].log() == pytest.approx(theirs[told].log(), rel=1e-7, abs=1e-7)
+        if not task:
+            close(h[:8], arrays["task0_H_first8_64"], "H")
         method.learn(h, y)
         assert float(method.ridge) == pytest.approx(float(arrays[f"task{task}_ridge_64"]))
         close(method.gram, arrays[f"task{task}_G_64"], "G")
@@ -55,6 +57,20 @@ def test_it_is_the_official_code(name, small_vit):
         test = arrays["test_features"][arrays["test_labels"] < seen].double()
         logits = method(None, test)[:, :seen]
         close(logits, arrays[f"task{task}_logits_64"], "logits", 1e-8)
+
+
+def test_class_means_are_the_official_ones(small_vit):
+    """The official code's form without projection and Gram matrix is the suite's `ncm`."""
+    arrays = golden("ranpac_ncm")
+    method = build_method("ncm", small_vit, 12, 3, {}, 0).double()
+    stop = 0
+    for task, size in enumerate(arrays["task_sizes"].tolist()):
+        start, stop = stop, stop + size
+        rows = (arrays[f"task{task}_features"].double(), arrays[f"task{task}_labels"])
+        method.end_task(Task(task, start, stop, start, functools.partial(tuple, rows)))
+        close(method.class_means.means[:stop], arrays[f"task{task}_W_64"], "means")
+        test = arrays["test_features"][arrays["test_labels"] < stop].double()
+        close(method(None, test)[:, :stop], arrays[f"task{task}_logits_64"], "logits")
 
 
 def losses_of(method, h, y):

@@ -153,6 +153,10 @@ def test_coswm_is_vq_prompts_official_schedule():
         for base, rates in zip(golden["base"], golden["lr_of_update"].T, strict=True):
             found = [coswm(n, updates, int(golden["freeze_iters"]), base) for n in range(updates)]
             assert found == pytest.approx(rates, rel=1e-6)
+        epochs = int(golden["cosine_epochs"])
+        for base, rates in zip(golden["base"], golden["lr_of_epoch"].T, strict=True):
+            found = [base * schedule_factor("coda", epoch, epochs) for epoch in range(epochs)]
+            assert found == pytest.approx(rates, rel=1e-6), "its cosine is CODA-Prompt's"
 
 
 def test_the_engine_follows_coswm(tiny_spec, monkeypatch):

@@ -17,16 +17,22 @@ def close(ours, theirs, what):
     assert (ours.detach() - theirs).abs().max().item() / scale < 1e-9, what
 
 
-def test_three_tasks_of_the_slow_learner_are_the_official_ones(small_vit, monkeypatch):
-    """The official network is a linear layer and the fresh norm."""
-    arrays = golden("slca_full")
+@pytest.mark.parametrize("file", ["full", "head_only"])
+def test_three_tasks_of_the_slow_learner_are_the_official_ones(file, small_vit, monkeypatch):
+    """The official network is a linear layer and the fresh norm; with the head alone, nothing."""
+    arrays = golden(f"slca_{file}")
     monkeypatch.setattr(slca, "run_vit", lambda vit, x, **settings: vit(x)[:, None])
     method = build_method("slca", small_vit, 12, 3, {}, 0)
-    linear = nn.Linear(24, 24)
-    with torch.no_grad():
-        linear.weight.copy_(arrays["lin_w"])
-        linear.bias.copy_(arrays["lin_b"])
-    method.vit = nn.Sequential(linear, nn.LayerNorm(24, eps=1e-5))
+    network = {}
+    method.vit = nn.Identity()
+    if file == "full":
+        linear, norm = nn.Linear(24, 24), nn.LayerNorm(24, eps=1e-5)
+        with torch.no_grad():
+            linear.weight.copy_(arrays["lin_w"])
+            linear.bias.copy_(arrays["lin_b"])
+        method.vit = nn.Sequential(linear, norm)
+        network = {"lin_w": linear.weight, "lin_b": linear.bias}
+        network |= {"norm_w": norm.weight, "norm_b": norm.bias}
     method.head = nn.Linear(24, 12)
     method.double()
     views, labels = arrays["train_view"].double(), arrays["train_labels"]
@@ -38,7 +44,7 @@ def test_three_tasks_of_the_slow_learner_are_the_official_ones(small_vit, monkey
             method.head.bias[task.start : task.stop] = 0
         method.begin_task(task)
         hyper = arrays[f"task{t}_stage1_hyper"]
-        rates = {"prompt": float(hyper[0, 0, 0]), "head": float(hyper[0, 1, 0])}
+        rates = {"prompt": float(hyper[0, 0, 0]), "head": float(hyper[0, -1, 0])}
         groups = [{**group, "lr": rates[group["kind"]]} for group in method.param_groups()]
         optimiser = torch.optim.SGD(groups, momentum=0.9, weight_decay=5e-4)
         step = 0
@@ -51,14 +57,17 @@ def test_three_tasks_of_the_slow_learner_are_the_official_ones(small_vit, monkey
                 close(loss.total, arrays[f"task{t}_stage1_loss_64"][step], f"loss {t} {step}")
                 optimiser.zero_grad()
                 loss.total.backward()
+                if not step:
+                    grads = {name: value.grad for name, value in network.items()}
+                    grads["head_w"] = method.head.weight.grad[task.start : task.stop]
+                    grads["head_b"] = method.head.bias.grad[task.start : task.stop]
+                    for name, value in grads.items():
+                        close(value, arrays[f"task{t}_stage1_grad_{name}_first_64"], name)
                 optimiser.step()
                 method.after_step()
                 step += 1
         found = {
-            "lin_w": linear.weight,
-            "lin_b": linear.bias,
-            "norm_w": method.vit[1].weight,
-            "norm_b": method.vit[1].bias,
+            **network,
             "head_w": method.head.weight[: task.stop],
             "head_b": method.head.bias[: task.stop],
         }

@@ -1,10 +1,12 @@
 """VQ-Prompt against its official code: what is chosen, the two terms, and every gradient."""
 
+import copy
 from typing import Any
 
 import pytest
 import torch
 from golden_files import GOLDEN, close, golden, tiny_backbone
+from torch.nn import functional as F
 
 from bench.errors import UsageError
 from bench.method import Task, build_method
@@ -41,10 +43,19 @@ def built(arrays: Any, backbone: Any, **model: Any) -> Any:
 def check_forward(method, arrays):
     query, images = arrays["query"], arrays["images"]
     close(method.backbone.cls(images), query, "query")
-    prefix, _ = method.prefixes(query)
+    prefix, term = method.prefixes(query)
+    official = sum(arrays[f"prompt_loss_{layer}"] for layer in LAYERS)
+    close(term, torch.as_tensor(official).float(), "both terms")
     for layer, pool in enumerate(method.pools):
-        close(pool.soft(query), arrays[f"soft_{layer}"], "soft prompt")
-        assert torch.equal(pool.nearest(pool.soft(query)), arrays[f"index_{layer}"])
+        _, soft, entry = pool(query)
+        close(soft, arrays[f"soft_{layer}"], "soft prompt")
+        assert torch.equal(pool.nearest(soft), arrays[f"index_{layer}"])
+        close(entry, arrays[f"quantised_{layer}"], "entry")
+        close(F.mse_loss(soft, entry), arrays[f"mse_soft_{layer}"].float(), "soft side")
+        close(F.mse_loss(entry, soft), arrays[f"mse_entry_{layer}"].float(), "entry side")
+        unit = copy.deepcopy(pool)  # of unit vectors the soft sum is the weights
+        unit.prompts = torch.nn.Parameter(torch.eye(len(pool.keys))[:, None])
+        close(unit.soft(query)[:, 0], arrays[f"alpha_{layer}"], "weights")
         close(prefix[layer][:, 0], arrays[f"Ek_{layer}"], "keys")
         close(prefix[layer][:, 1], arrays[f"Ev_{layer}"], "values")
     close(method.features(images, query), arrays["features"], "features")
@@ -57,7 +68,10 @@ def test_a_training_step_is_the_official_one(file, tiny_vit):
     images, query, labels = arrays["images"], arrays["query"], arrays["labels"]
     task = int(arrays["task"])
     now = Task(task, 3 * task, 3 * task + 3, 3 * task, lambda: (images, labels))
-    check_forward(built(arrays, tiny_vit), arrays)
+    method = built(arrays, tiny_vit)
+    check_forward(method, arrays)
+    logits = method(images, query)[:, now.start : now.stop]
+    close(logits, arrays["logits_current"], "logits in training")
     losses: dict[str, dict] = {"ce": {"soft": 0.0, "entry": 0.0}, "ce_soft": {"entry": 0.0}}
     for name, weights in {**losses, "total": {}}.items():  # else the method's own: the official
         method = built(arrays, tiny_vit, **weights)
