@@ -23,6 +23,7 @@ Deviations:
 - The official code reads (keys/values, image) as (image, keys/values) without a permutation and so
   mixes the prompts of different images. reference_bug=True does the same, for the parity test.
 - With tasks of unequal size it cannot run; ours takes the sum over a task's classes, not the mean.
+- Official accuracies are over all classes; the engine's are over the classes seen.
 - Its stage that aligns the head is the engine's (bench/engine/align.py), with the recipe that every
   row has; its own has 30 epochs, logits that are not normalised, and each class's statistics under
   the prompt of its own task alone.

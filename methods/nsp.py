@@ -24,7 +24,11 @@ Mostly this is a smaller step: with R = 90 and eta = .97 most directions are sca
 protected by .03. `control` puts in place of each P the multiple of I with its Frobenius norm.
 
 Deviations:
-- One head for all classes; the official head of the second task starts from that of the first.
+- One head for all classes, as in every row, in which each task's rows start fresh. The official
+  code makes a new head only where its size differs, so the second task's starts from the first's.
+- Views, normalisation and precision are the suite's. The official ones: AutoAugment without a flip,
+  mean and sd .5, fp16.
+- Its other rules for R, by a threshold (`times`) and with an offset, both unused there, are absent.
 - A chunk of the pass has the engine's size, not 100 images.
 - Weight decay is the suite's, 0: Adam would move the rows of old classes by the rate in each step.
 - Projectors are computed in fp64.

@@ -20,7 +20,10 @@ jpmorganchase/ovor issue 5).
 Deviations:
 - Features are of the test view and computed once, not of each epoch's augmented views.
 - The second phase has a fresh Adam, and its own rate `lr`. It runs at the rates of the last fifth
-  of a cosine, as 4 of 20 and 10 of 50 epochs do in the official scripts.
+  of a cosine, as 4 of 20 and 10 of 50 epochs do in the official scripts. In the embedded suites it
+  is one epoch after two: a third of all epochs.
+- The first phase has the suite's schedule to its end. The official cosine runs through both phases.
+- The form with squared errors, to which the released code's `--huber` switches, is absent.
 - A task with fewer images than `neighbours` takes the last neighbour.
 """
 

@@ -1,4 +1,5 @@
-"""RanPAC: random projection, Gram matrix and ridge regression (McDonnell et al., NeurIPS 2023).
+"""RanPAC: random projection, Gram matrix and ridge regression (McDonnell et al., NeurIPS 2023,
+arXiv 2307.02251).
 
 Official code: RanPAC/RanPAC, RanPAC.py and inc_net.py, at 012927f. This is its form without
 training in the first task ("no Phase 1", ID 4 of its argument files). The numbers follow it.

@@ -1,4 +1,4 @@
-"""SLCA: slow learner with classifier alignment (Zhang et al., ICCV 2023).
+"""SLCA: slow learner with classifier alignment (Zhang et al., ICCV 2023, arXiv 2303.05118).
 
 Official code: GengDavid/SLCA at 169d4e6, models/slca.py::_stage1_training and convs/vits.py. The
 numbers follow it.
@@ -13,6 +13,15 @@ it: SLCA itself is the aligned head of this row, the trained head is the slow le
 
 SGD with momentum .9 and weight decay 5e-4 comes from the suite, as the rates do: train.prompt_lr is
 the network's.
+
+Deviations:
+- One head whose resting rows are put back stands for the official heads of single tasks.
+- The aligned head has the setting that a suite gives every row. A class's mean is scaled by its own
+  task; the official code takes its number over the newest task's size, wrong where sizes differ.
+- Views and normalisation are the suite's. The official ones normalise by mean and sd, and jitter
+  the brightness on CIFAR-100.
+- Rates and schedule of the embedded suites are the suites' own; the official ones are in
+  bench/suites/_base_/recipe_original.py.
 """
 
 from __future__ import annotations
