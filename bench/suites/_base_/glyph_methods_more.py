@@ -1,8 +1,9 @@
 """The rows that came after suite `tune`, with the best of twelve settings each (suite `tune_more`).
 
-SLCA's network and the prompts of VPT-NSP2 are at an edge of their grid, RanPAC has the largest of
-twelve projections. The control of VPT-NSP2 has its rates, and so has OVOR with outliers as in the
-paper.
+All but VQ-Prompt are at an edge of their grid: the prompts of CAPrompt and OVOR at its highest
+rate, those of VPT-NSP2 at its lowest, with the lower of two rates for the head, SLCA's network at
+its highest, and RanPAC has the largest of twelve projections. The control of VPT-NSP2 has its
+rates, and so has OVOR with outliers as in the paper.
 """
 
 _base_ = ["./glyph_methods.py"]
