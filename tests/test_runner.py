@@ -147,6 +147,7 @@ def test_schedules():
     assert falling == pytest.approx([1] * 4 + [0.1] * 3 + [0.01] * 3)
 
 
+@pytest.mark.parity
 def test_coswm_is_vq_prompts_official_schedule():
     with np.load(ROOT / "tests" / "golden" / "vq_prompt_schedules.npz") as golden:
         updates = int(golden["iter_step"] * golden["n_epochs"])
