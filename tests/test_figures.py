@@ -11,10 +11,10 @@ import pytest
 from conftest import REFERENCE
 from report_tables import identity, run_of, write_protocol, write_suite
 
-from bench.report import figures, plots, tables
+from bench.report import figures, matrices, plots, tables
 from bench.report.build import build, build_figures
 from bench.report.frames import load
-from bench.report.look import MARKERS, Paper, looks, plt
+from bench.report.look import MARKERS, Paper, decades, looks, plt
 from bench.report.rows import ROWS
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.tables import SELECTION, write_csv
@@ -169,6 +169,65 @@ def test_costs_are_of_the_machine_of_finished_cells(tmp_path):
 
     results = load(write_suite(tmp_path / "s", change))
     assert tables.cost_of_rows(results)["train_seconds"].tolist() == [2.0]
+
+
+def test_what_was_measured_has_no_pareto_front():
+    """Seconds depend on a cache and memory on the process: neither ranks rows."""
+    results = load(REFERENCE / "mini")
+    fronts = {column for column in tables.cost_of_rows(results) if column.startswith("front_")}
+    assert fronts == {"front_parameters", "front_gflops_train", "front_gflops_infer"}
+    figure = plots.accuracy_against_cost(results)
+    ringed = {
+        axis.get_xlabel(): any(line.get_markersize() == 11 for line in axis.lines)
+        for axis in figure.axes
+        if axis.get_visible()
+    }
+    plt.close(figure)
+    measured = {title: title not in ringed or not ringed[title] for title in plots.COSTS.values()}
+    assert [title for title, none in measured.items() if none] == [
+        "training seconds of a cell",
+        "peak memory of the process so far (MiB)",
+    ]
+
+
+def test_what_trains_nothing_stands_at_0():
+    figure = plots.accuracy_against_cost(load(REFERENCE / "mini"))
+    figure.canvas.draw()
+    axis = figure.axes[0]
+    ticks = [tick.get_text() for tick in axis.get_xticklabels()]
+    assert ticks[:2] == ["0", "1,000"]
+    assert any(text.get_text() == "//" for text in axis.texts), "the axis is broken there"
+    plt.close(figure)
+
+
+def test_the_last_place_of_drift_is_the_head():
+    results = load(REFERENCE / "mini")
+    figure = plots.feature_drift(results)
+    figure.canvas.draw()
+    for axis in figure.axes[: len(results.benchmarks)]:
+        ticks = {tick.get_text(): tick.get_position()[0] for tick in axis.get_xticklabels()}
+        assert ticks["head"] == 13, "twelve blocks"
+        assert "13" not in ticks
+        assert axis.get_yscale() == "symlog"
+        assert axis.get_yticks()[0] == 0
+    plt.close(figure)
+
+
+def test_values_of_two_decades_stay_on_a_plain_axis():
+    figure, axis = plt.subplots()
+    decades(axis, "y", pd.Series([0, 0.01, 1]))
+    assert axis.get_yscale() == "linear"
+    decades(axis, "y", pd.Series([0, 0.009, 1]))
+    assert axis.get_yscale() == "symlog"
+    plt.close(figure)
+
+
+def test_matrices_have_a_scale():
+    figure = matrices.accuracy_matrices(load(REFERENCE / "mini"))
+    *_, bar = figure.axes
+    assert bar.get_ylabel() == "accuracy (%)"
+    assert bar.get_ylim() == (0, 100)
+    plt.close(figure)
 
 
 def test_a_cost_that_nobody_measured_has_no_panel():

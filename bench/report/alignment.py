@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import few_ticks, legend, looks, panels, tip
+from bench.report.look import decades, few_ticks, legend, looks, panels, tip
 from bench.report.rows import label
 from bench.report.tables import ROW_KEYS, in_pairs, read_by_head, select
 from bench.stats import half_width
@@ -27,7 +27,8 @@ TEXT = (
 )
 CAPTION = (
     "What an aligned head gains over the trained one (points of final average accuracy, with 95% t "
-    "intervals over cells) against the drift of earlier tasks' features as the head reads them."
+    "intervals over cells) against the drift of earlier tasks' features as the head reads them, on "
+    "an axis that is logarithmic above its first mark where drifts span more than two decades."
 )
 
 
@@ -77,7 +78,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "method": [label(method) for method in table["method"]],
             "head as trained": table["faa"].map("{:.1f}".format),
             "aligned head": table["faa_aligned"].map("{:.1f}".format),
-            "gain": said,
+            "gain (95% interval)": said,
             "feature drift": table["feature_drift"].map("{:.3f}".format),
             "n": table["n"],
         }
@@ -110,5 +111,6 @@ def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
             dots.setdefault(label(row.method), bar.lines[0])
         axis.set(title=benchmark, xlabel="feature drift, 1 - cosine", ylabel="gain (points)")
         few_ticks(axis)
+        decades(axis, "x", table.loc[table["benchmark"] == benchmark, "feature_drift"])
     legend(figure, list(dots.values()))
     return figure

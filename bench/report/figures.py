@@ -38,18 +38,19 @@ ACCURACY = (
 )
 ORDERS = "Final average accuracy of each cell (dots), and the mean with its 95% t interval."
 FORGETTING = (
-    "Forgetting of each task: its best accuracy so far minus its final one, mean over cells. Low "
-    "forgetting alone is no merit: a method that learns nothing forgets nothing."
+    "Forgetting of each task: its best accuracy before the last task minus its final one, mean "
+    "over cells; below 0 where the last task helped. Low forgetting alone is no merit: a method "
+    "that learns nothing forgets nothing."
 )
 MATRICES = (
-    "Accuracy on each task after each task, mean over cells, of the rows in front: dark is 0%, "
-    "bright 100%. Those of every row are on its page."
+    "Accuracy on each task after each task, mean over cells, of the rows in front. Those of every "
+    "row are on its page."
 )
 COST = (
     "Final average accuracy against costs, each the mean over the benchmarks. Ringed, and joined "
-    "by a line: the Pareto front, rows that no other beats in both; joint rows take no part. A row "
-    f"that trains nothing stands at {plots.MIN_PARAMETERS:g} parameters. Seconds and memory are of "
-    "the environment that most cells share; a row without is left out."
+    "by a line: the Pareto front, rows that no other beats in both; joint rows take no part. "
+    "Seconds and memory have no front, since they depend on what else the process ran (see below); "
+    "they are of the environment that most cells share, and a row without is left out."
 )
 RANKS = (
     "Mean ranks of the methods over the benchmarks, without those that miss one. A bar joins those "
@@ -57,8 +58,9 @@ RANKS = (
 )
 NO_RANKS = "No critical-difference diagram: the rows are settings, or too many for one figure."
 DRIFT = (
-    "How far the features of earlier tasks' test images drift while a later task is learned, by "
-    "layer (mean over tasks). The last point is what the head reads."
+    "How far the features of earlier tasks' test images drift while a later task is learned, after "
+    "each block and as the head reads them (mean over tasks). Where values span more than two "
+    "decades, the axis is logarithmic above its first mark and linear down to 0."
 )
 SIMILARITY = (
     "Cosine between the prompts of every two layers after the last task, mean over all benchmarks "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import itertools
+import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,10 +15,12 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator, NullLocator
 
 from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, label, row_of
@@ -25,6 +28,7 @@ from bench.report.rows import FRONT, Row, label, row_of
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 NARROWEST, NARROWEST_MATRIX = 1.6, 0.6  # inches of a panel on paper
 LOWEST, LOWEST_MATRIX = 1.4, 0.9
+MAX_DECADES, LOWEST_POWER = 3, -4  # of an axis that starts at 0; less than 0.0001 is hard to read
 MARKERS = "osP^vD<>XpH*"  # of rows that rows.csv does not list, told apart in grey too
 TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^|"]*)">')  # each quoted, as in an address
 CELLS = re.compile(
@@ -157,6 +161,27 @@ def few_ticks(axis: Axes) -> None:
     figure: Any = axis.figure
     width = figure.get_figwidth() * axis.get_position().width  # inches
     axis.locator_params(axis="x", nbins=max(2, int(1.8 * width)))
+
+
+def decades(axes: Axes, direction: str, values: pd.Series) -> None:
+    """A log axis that goes on linearly down to 0, where values span more than two decades."""
+    known = values[values > 0]
+    if not len(known) or known.max() <= 100 * known.min():
+        return
+    top = math.floor(math.log10(known.max()))
+    lowest = max(top - MAX_DECADES, math.floor(math.log10(known.min())), LOWEST_POWER)
+    marks = [0.0, *(10.0**power for power in range(min(lowest, top), top + 1))]
+    scale = {"linthresh": marks[1], "linscale": 0.5}
+    if direction == "x":
+        axes.set_xscale("symlog", **scale)
+        axes.set_xlim(-0.4 * marks[1], 1.5 * known.max())
+    else:
+        axes.set_yscale("symlog", **scale)
+        axes.set_ylim(0, 1.3 * known.max())
+    axis = axes.xaxis if direction == "x" else axes.yaxis
+    axis.set_major_locator(FixedLocator(marks))
+    axis.set_major_formatter(lambda value, place: f"{value:g}")
+    axis.set_minor_locator(NullLocator())
 
 
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:

@@ -70,7 +70,8 @@ def accuracy_matrices(results: Results) -> Figure:
     ]  # fmt: skip
     lines = [line for line in lines if line.matrices]
     few = sum(len(line.matrices) for line in lines) <= MAX_MATRICES_WITH_NUMBERS
-    return _draw_lines(lines, (2.5, 2.0), "viridis", "task tested", "after task", numbers=few)
+    figure = _draw_lines(lines, (2.5, 2.0), "viridis", "task tested", "after task", numbers=few)
+    return _with_scale(figure, "accuracy (%)")
 
 
 def mean_matrix(results: Results, benchmark: str, method: str) -> np.ndarray | None:
@@ -94,8 +95,13 @@ def prompt_similarity(results: Results) -> Figure:
         matrices.append(Matrix(row_of(method).short, square, said, (-1, 1)))
     lines = [Line("", matrices[i : i + 4]) for i in range(0, len(matrices), 4)]
     figure = _draw_lines(lines, (2.4, 2.1), "vlag", "layer", "layer", narrowest=NARROWEST)
-    image = figure.axes[0].images[0]
-    figure.colorbar(image, ax=list(figure.axes), label="cosine", shrink=0.8)
+    return _with_scale(figure, "cosine")
+
+
+def _with_scale(figure: Figure, name: str) -> Figure:
+    """With a bar of the colours, which all matrices share."""
+    bar = figure.colorbar(figure.axes[0].images[0], ax=list(figure.axes), label=name, shrink=0.8)
+    bar.outline.set_visible(False)
     return figure
 
 

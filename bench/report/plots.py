@@ -12,15 +12,25 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from bench.report.frames import Results
-from bench.report.look import Look, few_ticks, legend, legend_of_lines, looks, panels, plt, tip
+from bench.report.look import (
+    Look,
+    decades,
+    few_ticks,
+    legend,
+    legend_of_lines,
+    looks,
+    panels,
+    plt,
+    tip,
+)
 from bench.report.rows import label, row_of
-from bench.report.tables import cost_of_rows, select
+from bench.report.tables import COUNTED_COSTS, cost_of_rows, select
 from bench.stats import critical_difference, half_width, summarise
 
 POINT = "#0173b2"  # of a setting
 GREY = "#c4c4c4"  # of rows in the background
 MARKERS = {"method": "o", "reference": "s", "joint": "_"}
-MIN_PARAMETERS = 300.0  # left edge of a log axis, for rows that train nothing
+MIN_PARAMETERS = 300.0  # where a log axis has its 0, left of a break
 MAX_CHARACTERS = 24  # of one axis' labels; more of them are rotated
 WIDE = 3  # costs that differ by more than this are on a log scale
 COSTS = {  # columns of tables.cost_of_rows
@@ -28,7 +38,7 @@ COSTS = {  # columns of tables.cost_of_rows
     "gflops_train": "GFLOPs per training image",
     "gflops_infer": "GFLOPs per test image",
     "train_seconds": "training seconds of a cell",
-    "peak_memory_mib": "peak memory (MiB)",
+    "peak_memory_mib": "peak memory of the process so far (MiB)",
 }
 
 
@@ -135,7 +145,7 @@ def orders(results: Results) -> Figure:
 
 
 def forgetting_per_task(results: Results) -> Figure:
-    """The best accuracy that each task ever had minus its final one, mean over cells."""
+    """Each task's best accuracy before the last task minus its final one, mean over cells."""
     look = {m: one for m, one in looks(results).items() if one.kind != "joint"}
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     data = forgetting_data(results)
@@ -168,7 +178,7 @@ def accuracy_against_cost(results: Results) -> Figure:
     """Final average accuracy against each cost, both the mean over benchmarks.
 
     Of rows that have finished cells on every benchmark. The line is the Pareto front of the rows
-    that are not joint: no other such row is as accurate for less.
+    that are not joint: no other such row is as accurate for less. What was measured has none.
     """
     data = cost_of_rows(results)
     look = looks(results)
@@ -188,13 +198,15 @@ def accuracy_against_cost(results: Results) -> Figure:
                 label=label(method),
             )
             tip(dot, method, f"{faa:.1f}% at {cost:.4g} {title}", stays=True)
-        front = here[here[f"front_{column}"]].sort_values(column)
-        costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
-        axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
-        axis.plot(costs, front["faa"], "o", markersize=11, fillstyle="none", color="#808080")
+        if column in COUNTED_COSTS:
+            front = here[here[f"front_{column}"]].sort_values(column)
+            costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
+            axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
+            axis.plot(costs, front["faa"], "o", markersize=11, fillstyle="none", color="#808080")
         axis.set(xlabel=title, ylabel="FAA (%)")
         if here[column].max() > WIDE * max(here[column].min(), 0):
-            _log_scale(axis)
+            zero = column == "parameters" and (here[column] < MIN_PARAMETERS).any()
+            _log_scale(axis, MIN_PARAMETERS if zero else None)
         else:
             few_ticks(axis)
     handles: dict[str, Any] = {}
@@ -205,12 +217,26 @@ def accuracy_against_cost(results: Results) -> Figure:
     return figure
 
 
-def _log_scale(axis: Axes) -> None:
-    """A log axis with plain numbers: powers of ten take long to typeset."""
+def _log_scale(axis: Axes, zero: float | None = None) -> None:
+    """A log axis with plain numbers: powers of ten take long to typeset.
+
+    zero: the place of what costs nothing, which a log axis does not have; the axis is broken there.
+    """
     axis.set_xscale("log")
     low, high = axis.get_xlim()
-    axis.xaxis.set_major_locator(LogLocator(subs=(1,) if high > 30 * low else (1, 2, 5)))
-    axis.xaxis.set_major_formatter(lambda value, place: f"{value:,.10g}")
+    locator = LogLocator(subs=(1,) if high > 30 * low else (1, 2, 5))
+    axis.xaxis.set_major_locator(locator)
+    if zero is not None:
+        marks = [mark for mark in locator.tick_values(low, high) if 2 * zero < mark <= high]
+        axis.set_xticks([zero, *marks])
+        broken: dict[str, Any] = {
+            "color": "#555555",
+            "ha": "center",
+            "va": "center",
+            "size": "small",
+        }
+        axis.text(1.6 * zero, 0, "//", transform=axis.get_xaxis_transform(), **broken)
+    axis.xaxis.set_major_formatter(lambda value, place: "0" if value == zero else f"{value:,.10g}")
     axis.xaxis.set_minor_formatter(NullFormatter())
 
 
@@ -257,6 +283,9 @@ def feature_drift(results: Results) -> Figure:
     The last point is what the head reads.
     """
     look = looks(results)
+    head = int(results.movement["layer"].max()) + 1  # the place after the last block
+    step = max(1, round(head / 4))
+    ticks = {place: str(place) for place in range(1, head - step // 2, step)} | {head: "head"}
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     drift = results.movement.dropna(subset=["feature_drift"])
     means = drift.groupby(["benchmark", "method", "layer"])["feature_drift"].mean()
@@ -265,6 +294,7 @@ def feature_drift(results: Results) -> Figure:
             if (benchmark, method) not in means:
                 continue
             mean = means[benchmark, method].rename(lambda layer: layer + 1)
+            said = _listed(mean.rename({head: "head"}), digits=3)
             (line,) = axis.plot(
                 mean.index,
                 mean,
@@ -275,9 +305,12 @@ def feature_drift(results: Results) -> Figure:
                 markersize=4,
                 markevery=3,
             )
-            tip(line, method, f"after layer {_listed(mean, digits=3)}")
-        axis.set(title=benchmark, xlabel="layer", ylabel="feature drift, 1 - cosine")
+            tip(line, method, f"after block {said}")
+        axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine")
+        axis.set_xticks([*ticks], [*ticks.values()])
         axis.set(ylim=(0, None))
+        if benchmark in set(drift["benchmark"]):
+            decades(axis, "y", means[benchmark])
     drawn = set(drift["method"])
     legend_of_lines(figure, {m: one for m, one in look.items() if m in drawn})
     return figure

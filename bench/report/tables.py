@@ -19,6 +19,7 @@ Marked = Mapping[tuple[str, str], str]  # Results.of_other_code
 NONE: Marked = MappingProxyType({})
 MARK = " †"
 METRIC_TITLES = {"faa": "FAA", "caa": "CAA", "forgetting": "forgetting"}
+COUNTED_COSTS = ("parameters", "gflops_train", "gflops_infer")  # the others are measured
 # Prompts of a run did not move if their change over a task is below this share of their size.
 MIN_RELATIVE_CHANGE = 0.1
 
@@ -262,14 +263,17 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
     """A row per method that has finished cells on every benchmark; each value the mean over them.
 
     faa (percent), parameters, gflops_train, gflops_infer, train_seconds (of a cell) and
-    peak_memory_mib; front_COST: on the Pareto front of accuracy and this cost (never a joint row).
+    peak_memory_mib; front_COST: on the Pareto front of accuracy and a counted cost (never a joint
+    row).
     What was measured, seconds and memory, is NaN for rows with a benchmark on which no cell ran in
-    the environment that most cells share: machines differ by more than rows.
+    the environment that most cells share: machines differ by more than rows. It has no front: a
+    cell is faster after another one that filled the cache, and a process keeps its peak of memory.
     """
     cells = results.cells[results.cells["scenario"] == "class"] if len(results.cells) else None
-    costs = ["parameters", "gflops_train", "gflops_infer", "train_seconds", "peak_memory_mib"]
+    costs = [*COUNTED_COSTS, "train_seconds", "peak_memory_mib"]
     if cells is None:
-        return pd.DataFrame(columns=["method", "faa", *costs, *(f"front_{c}" for c in costs)])
+        fronts = (f"front_{cost}" for cost in COUNTED_COSTS)
+        return pd.DataFrame(columns=["method", "faa", *costs, *fronts])
     timing = results.timing.groupby("run_id").agg(
         train_seconds=("train_seconds", "sum"), peak_memory_mib=("peak_memory_mib", "max")
     )
@@ -283,7 +287,7 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
     table = means.groupby("method", sort=False).agg(pd.Series.mean, skipna=False)[whole]
     table = table.reindex([method for method in results.methods if method in table.index])
     takes_part = [results.kinds[method] != "joint" for method in table.index]
-    for cost in costs:
+    for cost in COUNTED_COSTS:
         own = pareto_front(table.loc[takes_part, cost], table.loc[takes_part, "faa"])
         table[f"front_{cost}"] = own.reindex(table.index, fill_value=False)
     return table.reset_index()
