@@ -1,6 +1,7 @@
 """The answer: who is best, from whom it cannot be told apart, and what is said of it."""
 
 import re
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -12,6 +13,7 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from bench.report import answer, pairs
+from bench.report.elsewhere import more_orders
 from bench.report.frames import load
 from bench.report.rows import row_of
 from bench.report.tables import paired_table
@@ -74,24 +76,82 @@ def test_the_sentences_say_what_the_table_says(mini):
         assert line.startswith(f"{benchmark}: ")
         others = len(found.rows["method"]) - 1
         assert f"{benchmark}: of {others + 1} methods " in line
-        assert "% FAA; 3 cells a row). It cannot be told from " in line
+        assert "% FAA; 3 cells a row); " in line
         told, _, higher = line.partition(" Reference rows with a higher mean: ")
-        assert told.endswith(" any other.") == (len(level) == others)
-        assert (" and " in told) == (1 < len(level) < others)
+        assert told.endswith("; no other can be told from it.") == (len(level) == others)
+        below = [m for m in found.rows["method"] if found.standings[benchmark, m].rank == "below"]
+        assert all(row_of(m).short in told for m in below), "the shorter list"
         best = max(found.standings[benchmark, m].mean for m in found.rows["method"])
-        references = found.rows["reference"]
-        assert (higher.removesuffix(".").replace(" and ", ", ").split(", ") if higher else []) == [
-            f"{row_of(m).short} ({found.standings[benchmark, m].mean:.1f})"
-            for m in references
-            if found.standings[benchmark, m].mean > best
-        ]
+        means = {
+            row_of(m).short: found.standings[benchmark, m].mean for m in found.rows["reference"]
+        }
+        above = [name for name, mean in means.items() if mean > best]
+        first = max(means, key=means.get)
+        assert higher == f"{len(above)}, the highest {first} ({means[first]:.1f}%)."
+
+
+def test_level_does_not_mean_alike(mini):
+    """The widest gap that counts as level, and how many comparisons are decided, by hand."""
+    found = answer.answer(mini)
+    ranked = [one for one in found.standings.values() if one.rank in ("level", "below")]
+    below = sum(one.rank == "below" for one in ranked)
+    digits = {m: found.standings["digits", m] for m in ("caprompt", "l2p")}
+    gap = digits["caprompt"].mean - digits["l2p"].mean
+    said = answer.resolution(found)
+    assert f"3 cells a row decide {below} of {len(ranked)} comparisons" in said
+    assert f"up to {gap:.1f} points count as level (CAPrompt above L2P on digits)" in said
+    decided = {key: replace(one, rank="below") for key, one in found.standings.items()}
+    assert not answer.resolution(found._replace(standings=decided))
+
+
+def test_a_suite_with_more_orders_is_named_where_it_is_known(mini, alone, tmp_path):
+    assert more_orders(mini) == "Suite orders has 10 class orders of these benchmarks."
+    shutil.copytree(REFERENCE / "mini", tmp_path / "other images")
+    runs = tmp_path / "other images" / "runs.csv"
+    data = alone.runs["data_sha"].iloc[0]
+    runs.write_text(runs.read_text().replace(data, data[::-1]))
+    assert more_orders(load(runs.parent)) == "", "of other images"
+
+
+def test_the_best_row_of_all_is_in_the_headline(mini):
+    found = answer.answer(mini)
+    said = answer.headline(found)
+    assert said.startswith("Highest mean of all rows but joint ones: RanPAC on glyphs (84.9), ")
+    assert "; of the methods: CAPrompt on glyphs (71.1), " in said
+    methods = found._replace(rows=found.rows | {"reference": []})
+    assert answer.headline(methods).startswith("Highest mean: CAPrompt on glyphs (71.1), ")
+
+
+def test_a_row_with_one_cell_is_neither_level_nor_below(mini):
+    """Nor the best of methods with more cells, however high its one cell is."""
+    cells = mini.cells.copy()
+    mine = (cells["method"] == "l2p") & (cells["benchmark"] == "glyphs")
+    kept = cells[~mine | (cells["order_seed"] == 1)].copy()
+    kept.loc[kept["method"] == "l2p", "faa"] = 99.0
+    found = answer.answer(replace(mini, cells=kept))
+    standing = found.standings["glyphs", "l2p"]
+    assert (standing.rank, standing.n) == ("untested", 1)
+    shown = answer.shown(found, mini.benchmarks).set_index("mean ± 95% interval")
+    assert shown.loc["L2P", "glyphs"] == "99.0"
+    (line, *_) = answer.sentences(found, mini.benchmarks)
+    assert line.startswith(
+        "glyphs: of 10 methods CAPrompt has the highest mean (71.1% FAA; 3 cells"
+    )
+    assert "Not tested, with fewer than two pairs: L2P." in line
+    row = answer.html(found, mini.benchmarks).rows[found.rows["method"].index("l2p")]
+    assert "<u" not in row[1]
+    assert "not tested: fewer than two pairs" in row[1]
+    assert "glyphs," not in answer.headline(found).partition("every other method")[2]
 
 
 def test_one_order_decides_nothing(mini):
     one = replace(mini, cells=mini.cells[mini.cells["order_seed"] == 1])
     found = answer.answer(one)
     ranks = {found.standings["glyphs", m].rank for m in found.rows["method"]}
-    assert ranks == {"best", "level"}
+    assert ranks == {"best", "untested"}
+    (line, *_) = answer.sentences(found, mini.benchmarks)
+    assert "1 cell a row); with fewer than two pairs no other is tested against it." in line
+    assert answer.headline(found).endswith("Above every other method at 5%: nowhere.")
     assert "±" not in answer.cell(found.standings["glyphs", "hlgp"])
     assert "nan" not in str(answer.html(found, mini.benchmarks).rows)
 

@@ -24,6 +24,7 @@ from bench.report.tables import MARK, by_order_and_seed, in_common, select
 from bench.stats import half_width, holm, paired_t, summarise
 
 LEVEL = 0.05
+UNDECIDED = ("level", "untested")  # ranks of which it cannot be said that the best is above them
 
 
 @dataclass(frozen=True)
@@ -31,7 +32,8 @@ class Standing:
     """A row on a benchmark: mean and half width of its 95% t interval in percent, and cells.
 
     p: of the comparison with the best method, corrected; NaN for the best and for rows that take no
-    part. rank: "best", "level" (no difference from the best can be told), "below" or "".
+    part. rank: "best", "level" (no difference from the best can be told), "below", "untested"
+    (fewer than two pairs with the best: neither level nor below) or "".
     """
 
     mean: float
@@ -62,16 +64,24 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
         known = {m: standing for m, standing in known.items() if standing.n}
         methods = [m for m in rows["method"] if m in known]
         if len(methods) > 1:
-            best = max(methods, key=lambda m: sign * known[m].mean)
+            # A mean of one cell cannot be tested, so it is the best only where all are such.
+            several = [m for m in methods if known[m].n > 1] or methods
+            best = max(several, key=lambda m: sign * known[m].mean)
             ps = _of_pairs({m: cells[m] for m in methods}, metric)
             for method in methods:
                 p = ps.get(frozenset((best, method)), float("nan"))
-                rank = "best" if method == best else "below" if p < LEVEL else "level"
+                rank = "best" if method == best else _rank(p)
                 known[method] = replace(known[method], p=p, rank=rank)
         standings |= {(benchmark, m): standing for m, standing in known.items()}
     marked = {method for _, method in results.of_other_code}
     names = {m: label(m) + (MARK if m in marked else "") for m in results.methods}
     return Answer(standings, rows, names)
+
+
+def _rank(p: float) -> str:
+    if np.isnan(p):
+        return "untested"
+    return "below" if p < LEVEL else "level"
 
 
 def _standing(values: np.ndarray) -> Standing:
@@ -130,13 +140,13 @@ def shown(found: Answer, benchmarks: list[str]) -> pd.DataFrame:
             standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
             texts = [marks.get(s.rank if s else "", "{}").format(cell(s)) for s in standings]
             lines.append([found.names[method], *texts])
-    return pd.DataFrame(lines, columns=["", *benchmarks])
+    return pd.DataFrame(lines, columns=["mean ± 95% interval", *benchmarks])
 
 
 def latex(found: Answer, benchmarks: list[str]) -> str:
     r"""A tabular of booktabs, for \input: best in bold, level with it underlined."""
     marks = {"best": r"\textbf{{{}}}", "level": r"\underline{{{}}}"}
-    head = " & ".join(["", *map(escape_latex, benchmarks)])
+    head = " & ".join([r"mean $\pm$ 95\% interval", *map(escape_latex, benchmarks)])
     lines = [rf"\begin{{tabular}}{{l{'r' * len(benchmarks)}}}", r"\toprule", rf"{head} \\"]
     for methods in (methods for methods in found.rows.values() if methods):
         lines.append(r"\midrule")
@@ -165,7 +175,7 @@ def html(found: Answer, benchmarks: list[str], names: Mapping[str, str] | None =
         for method in methods:
             standings = [found.standings.get((benchmark, method)) for benchmark in benchmarks]
             rows.append(((names or found.names)[method], *map(_html_cell, standings)))
-    return HtmlTable(["row", *benchmarks], rows, frozenset(rules))
+    return HtmlTable(["row: mean ± 95% interval", *benchmarks], rows, frozenset(rules))
 
 
 def _html_cell(standing: Standing | None) -> Markup:
@@ -175,9 +185,10 @@ def _html_cell(standing: Standing | None) -> Markup:
         "best": "<b>{}</b>",
         "level": '<u title="{1}">{0}</u>',
         "below": '<span title="{1}">{0}</span>',
+        "untested": '<span title="{1}">{0}</span>',
     }
     p = standing.p if standing else np.nan
-    said = "fewer than two pairs" if np.isnan(p) else f"p = {p:.2g}, corrected"
+    said = "not tested: fewer than two pairs" if np.isnan(p) else f"p = {p:.2g}, corrected"
     return Markup(tag.get(rank, "{}")).format(cell(standing), said)
 
 
@@ -193,15 +204,58 @@ def best(found: Answer) -> dict[str, str]:
 
 def headline(found: Answer) -> str:
     """Who stands best where, and whether that can be told, in a line."""
-    where: dict[str, list[str]] = {}
-    for benchmark, method in best(found).items():
-        where.setdefault(row_of(method).short, []).append(benchmark)
-    if not where:
+    first = best(found)
+    if not first:
         return "One method, so nothing is compared"
-    level = {benchmark for (benchmark, _), one in found.standings.items() if one.rank == "level"}
-    told = [benchmark for benchmark in best(found) if benchmark not in level]
-    means = "; ".join(f"{name} on {', '.join(of)}" for name, of in where.items())
-    return f"Highest mean: {means}. Above every other method at 5%: {', '.join(told) or 'nowhere'}."
+    undecided = {on for (on, _), one in found.standings.items() if one.rank in UNDECIDED}
+    told = [benchmark for benchmark in first if benchmark not in undecided]
+    above = {on: rows[0] for on in first if (rows := _references_above(found, on))}
+    said = f"Highest mean: {_where(found, first)}"
+    if above:
+        said = f"Highest mean of all rows but joint ones: {_where(found, first | above)}"
+        said += f"; of the methods: {_where(found, first)}"
+    return f"{said}. Above every other method at 5%: {', '.join(told) or 'nowhere'}."
+
+
+def _where(found: Answer, rows: dict[str, str]) -> str:
+    """Rows with the benchmarks on which each stands, and its mean there."""
+    where: dict[str, list[str]] = {}
+    for benchmark, method in rows.items():
+        mean = found.standings[benchmark, method].mean
+        where.setdefault(row_of(method).short, []).append(f"{benchmark} ({mean:.1f})")
+    return "; ".join(f"{name} on {', '.join(of)}" for name, of in where.items())
+
+
+def _references_above(found: Answer, benchmark: str) -> list[str]:
+    """Reference rows with a higher mean than the best method, the highest first."""
+    means = {
+        m: one.mean
+        for m in found.rows["reference"]
+        if (one := found.standings.get((benchmark, m))) is not None
+    }
+    limit = found.standings[benchmark, best(found)[benchmark]].mean
+    return sorted((m for m in means if means[m] > limit), key=lambda m: -means[m])
+
+
+def resolution(found: Answer) -> str:
+    """How much the tests can tell, from the numbers; "" where nothing counts as level."""
+    ranked = {key: one for key, one in found.standings.items() if one.rank in ("level", "below")}
+    first = best(found)
+    gaps = {
+        (on, m): abs(found.standings[on, first[on]].mean - one.mean)
+        for (on, m), one in ranked.items()
+        if one.rank == "level"
+    }
+    if not gaps:
+        return ""
+    on, method = max(gaps, key=lambda key: gaps[key])
+    cells = _range([one.n for one in ranked.values()])
+    decided = len(ranked) - len(gaps)
+    return (
+        f"Level does not mean alike: {cells} a row decide {decided} of {len(ranked)} comparisons "
+        f"with the best method, and up to {gaps[on, method]:.1f} points count as level "
+        f"({row_of(first[on]).short} above {row_of(method).short} on {on})."
+    )
 
 
 def _sentence(found: Answer, benchmark: str) -> str:
@@ -210,22 +264,39 @@ def _sentence(found: Answer, benchmark: str) -> str:
     if len(known) < 2:
         return f"{benchmark}: fewer than two methods have finished cells."
     first = best(found)[benchmark]
-    level = [method for method, standing in known.items() if standing.rank == "level"]
-    runs = f"{_range([standing.n for standing in known.values()])} a row"
-    top = f"of {len(known)} methods {row_of(first).short} has the highest mean"
-    top = f"{benchmark}: {top} ({known[first].mean:.1f}% FAA; {runs})"
-    others = _listed([row_of(method).short for method in level])
-    others = "any other" if len(level) == len(known) - 1 else others
-    told = f"It cannot be told from {others}" if level else "Every other method is below it at 5%"
-    references = {m: found.standings.get((benchmark, m)) for m in found.rows["reference"]}
-    higher = [
-        f"{row_of(m).short} ({s.mean:.1f})"
-        for m, s in references.items()
-        if s and s.mean > known[first].mean
-    ]
-    rows = f" Reference rows with a higher mean: {_listed(higher)}." if higher else ""
-    empty = _listed([row_of(m).short for m in ranked if m not in known])
-    return f"{top}. {told}.{rows}" + (f" Without a finished cell: {empty}." if empty else "")
+    of = {
+        rank: [m for m, standing in known.items() if standing.rank == rank]
+        for rank in ("level", "below", "untested")
+    }
+    tested = [first, *of["level"], *of["below"]]
+    compared = tested if len(tested) > 1 else [*known]
+    runs = f"{_range([known[m].n for m in compared])} a row"
+    said = f"{benchmark}: of {len(compared)} methods {row_of(first).short} has the highest mean "
+    said += f"({known[first].mean:.1f}% FAA; {runs}); {_told(of['level'], of['below'])}."
+    if compared is tested and of["untested"]:
+        said += f" Not tested, with fewer than two pairs: {_names(of['untested'])}."
+    if above := _references_above(found, benchmark):
+        highest = f"{row_of(above[0]).short} ({found.standings[benchmark, above[0]].mean:.1f}%)"
+        said += f" Reference rows with a higher mean: {len(above)}, the highest {highest}."
+    empty = [m for m in ranked if m not in known]
+    return said + (f" Without a finished cell: {_names(empty)}." if empty else "")
+
+
+def _told(level: list[str], below: list[str]) -> str:
+    """What the tests say of the others; by the shorter list of names."""
+    if not level and not below:
+        return "with fewer than two pairs no other is tested against it"
+    if not level:
+        return "every other is below it at 5%"
+    if not below:
+        return "no other can be told from it"
+    if len(below) < len(level):
+        return f"only {_names(below)} can be told from it, at 5%"
+    return f"it cannot be told from {_names(level)}"
+
+
+def _names(methods: list[str]) -> str:
+    return _listed([row_of(method).short for method in methods])
 
 
 def _range(counts: Sequence[int]) -> str:

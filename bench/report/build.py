@@ -107,6 +107,8 @@ def _write_answer(
     texts = {"md": f"{table}\n"}
     if name == "answer":
         lines = answer.sentences(found, results.benchmarks)
+        limit = answer.resolution(found)
+        texts["md"] += f"\n{limit}\n" if limit else ""
         texts["md"] += "\n" + "".join(f"- {line}\n" for line in lines)
     if not tracked:
         texts["csv"] = table_files.csv_text(answer.exact(found))
