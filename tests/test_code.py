@@ -13,7 +13,8 @@ from conftest import ROOT, TINY, table
 
 import bench.code as code
 from bench.cli import CHECK_FAILED, FINE
-from bench.report.codes import MIXED, OTHER
+from bench.report.build import code_notes
+from bench.report.codes import MIXED, OTHER, PROVED
 from bench.report.frames import load
 from bench.store.codes import Codes, record_same
 from bench.store.rundir import RunDir
@@ -292,6 +293,36 @@ def test_the_report_marks_rows_of_other_code(tmp_path):
     link = {"suite": "s", "method": "hlgp", "old_code": "bbbb-1", "new_code": "aaaa-1", "cells": 1}
     record_same(tmp_path / "same_code.csv", [link])
     assert not load(folder).of_other_code, "known to give the same bytes"
+
+
+def test_the_report_says_what_was_proved_of_another_engine(tmp_path):
+    """A new row under an engine that others were run again with: marked, and what to do."""
+
+    from report_tables import identity, write_protocol, write_suite
+
+    codes_of = {"hlgp": "aaaa-1", "other_row": "aaaa-2", "l2p": "aaaa-3", "third": "bbbb-9"}
+
+    def third(metrics, runs):
+        for rows in (metrics, runs):
+            for method in ("third", "l2p"):
+                old = [row for row in rows if row["method"] == "hlgp"]
+                rows += [row | identity(method, row["order_seed"]) for row in old]
+        for row in runs:
+            row["code_sha"] = codes_of[row["method"]]
+
+    folder = write_suite(tmp_path / "mini", third)
+    link = {"suite": "mini", "method": "hlgp", "old_code": "aaaa-1", "new_code": "bbbb-1"}
+    write_protocol(folder, **{m: {"type": m} for m in codes_of})
+    record_same(tmp_path / "same_code.csv", [link | {"cells": 1}])
+    results = load(folder)
+    ((row, said),) = results.of_other_code.items()
+    assert row == ("b<script>", "third")
+    assert said == OTHER + PROVED.format(1, 3)
+    (note,) = code_notes(results)
+    assert note.endswith(
+        "third on b<script>. To find out whether the bytes are the same: "
+        "python -m bench.check same mini."
+    )
 
 
 def test_the_mark_is_in_the_tables(command, tmp_path):

@@ -13,7 +13,7 @@ from bench.report.frames import Results
 from bench.report.look import Paper
 from bench.report.overview import Summary, write_summary
 from bench.report.page import HtmlFigure, html_figure, page
-from bench.report.rows import label, row_of
+from bench.report.rows import is_suite, label, row_of
 from bench.report.table_files import ReportTable
 from bench.report.verdict import verdict
 from bench.store.files import write_text
@@ -159,11 +159,21 @@ def warnings(results: Results) -> list[str]:
 
 
 def code_notes(results: Results) -> list[str]:
-    """A sentence for each kind of other code, with the rows that have it."""
-    rows_of: dict[str, list[str]] = {}
+    """A sentence for each kind of other code, with the rows that have it and what can be done."""
+    rows_of: dict[str, dict[str, list[str]]] = {}
     for (benchmark, method), said in results.of_other_code.items():
-        rows_of.setdefault(said, []).append(f"{label(method)} on {benchmark}")
-    return [f"{said} (marked †): {', '.join(rows)}." for said, rows in rows_of.items()]
+        rows_of.setdefault(said, {}).setdefault(label(method), []).append(benchmark)
+    notes = []
+    for said, rows in rows_of.items():
+        named = "; ".join(f"{name} on {', '.join(on)}" for name, on in rows.items())
+        notes.append(f"{said} (marked †): {named}.")
+    if notes:
+        marked = {method for _, method in results.of_other_code}
+        rest = results.runs.loc[~results.runs["method"].isin(marked), "suite"].unique()
+        commands = [f"python -m bench.check same {suite}" for suite in rest if is_suite(suite)]
+        if commands:
+            notes[-1] += f" To find out whether the bytes are the same: {', '.join(commands)}."
+    return notes
 
 
 def other_suites(results: Results) -> str:

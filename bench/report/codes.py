@@ -9,7 +9,8 @@ import pandas as pd
 from bench.store.codes import Codes
 from bench.store.tables import NOT_RECORDED
 
-OTHER = "The engine's code is another one than that of the other rows"
+OTHER = "Another engine code than that of most rows"
+PROVED = "; {} of {} methods were run again under it and gave the same bytes"
 MIXED = "Cells of one row were made by different codes"
 
 
@@ -19,7 +20,9 @@ def of_other_code(
     """OTHER or MIXED by benchmark and method; codes known to give the same bytes count as one.
 
     Rows of a benchmark share the engine's half of their code_sha (bench/code.py). Those that do not
-    have the half that most rows have are marked.
+    have the half that most rows have are marked. OTHER says of how many methods that have it both
+    halves were proved to give the same bytes. The row stays marked, since what holds for one method
+    need not for another.
     """
     types = (
         protocol[protocol["key"] == "type"].set_index(["benchmark", "method"])["value"].to_dict()
@@ -28,10 +31,10 @@ def of_other_code(
     done = runs[runs["status"] == "done"]
     for benchmark, rows in done.groupby("benchmark", sort=False):
         engines: dict[str, frozenset[str]] = {}
+        kinds = {method: types.get((benchmark, method), method) for method in rows["method"]}
         for method, cells in rows.groupby("method", sort=False):
-            kind = types.get((benchmark, method), method)
             pairs = cells[["suite", "code_sha"]].drop_duplicates().itertuples(index=False)
-            known = {codes.known(suite, kind, code) for suite, code in pairs}
+            known = {codes.known(suite, kinds[method], code) for suite, code in pairs}
             if len(known) > 1:
                 marked[benchmark, method] = MIXED
             engines[method] = frozenset(_engine(name) for names in known for name in names)
@@ -39,7 +42,10 @@ def of_other_code(
         usual = max(counts, key=lambda engine: counts[engine])
         for method, each in engines.items():
             if usual not in each:
-                marked.setdefault((benchmark, method), OTHER)
+                under = {m: others for m, others in engines.items() if usual in others}
+                same = {kinds[m] for m, others in under.items() if each & others}
+                said = PROVED.format(len(same), len({kinds[m] for m in under})) if same else ""
+                marked.setdefault((benchmark, method), OTHER + said)
     return marked
 
 
