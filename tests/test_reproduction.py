@@ -140,7 +140,8 @@ def test_the_published_results_reproduce_themselves(mini, expected, capsys, tmp_
     said = capsys.readouterr().out
     rows = len(expected)
     assert said == (
-        f"reproduced: {rows} of {rows} rows within their margins; largest difference 0.0 points; "
+        f"reproduced: {rows} of {rows} means (row x benchmark) within their margins; "
+        "largest difference 0.0 points; "
         f"{len(mini.runs)} of {len(mini.runs)} cells equal to the byte\n"
     )
 
@@ -153,7 +154,7 @@ def test_a_row_outside_its_margin_fails_and_is_named(mini, expected, capsys, tmp
     far = changed(REFERENCE / "mini", tmp_path / "far", lowered(1.5 * limit, "hlgp", "glyphs-v"))
     assert verdict(load(far), mini, expected, tmp_path) == CHECK_FAILED, "half of twice the margin"
     said = capsys.readouterr().out
-    assert said.startswith(f"NOT reproduced: {len(expected) - 1} of {len(expected)} rows")
+    assert said.startswith(f"NOT reproduced: {len(expected) - 1} of {len(expected)} means")
     assert "(HLGP (reconstructed), glyphs-v)" in said
     assert "| glyphs-v" in said
 
@@ -164,7 +165,10 @@ def test_a_part_of_a_suite_has_a_verdict(mini, expected, capsys, tmp_path):
 
     part = changed(REFERENCE / "mini", tmp_path, first_order, first_order)
     assert verdict(load(part), mini, expected, tmp_path) == FINE
-    assert "5 of 5 rows within their margins (the suite has 55)" in capsys.readouterr().out
+    assert (
+        "5 of 5 means (row x benchmark) within their margins (the suite has 55)"
+        in capsys.readouterr().out
+    )
     rows = Comparison(load(part), mini, expected).rows
     whole = expected.set_index(["benchmark", "method"])["margin"]
     ours = rows.set_index(["benchmark", "method"])["margin"]
@@ -236,10 +240,10 @@ def test_two_folders_are_compared(command, tmp_path):
     folder = changed(REFERENCE / "mini", tmp_path, without_ncm, without_ncm)
     same = command("bench.report", "--compare", str(folder), str(REFERENCE / "mini"), check=0)
     assert "150 cells of mini and mini are compared" in same.stdout
-    assert "equal to the byte: 50 of 50 rows" in same.stdout
+    assert "equal to the byte: 50 of 50 means (row x benchmark)" in same.stdout
     assert "only in mini: ncm--glyphs--o1--s1" in same.stdout
     shutil.rmtree(folder)
     changed(REFERENCE / "mini", tmp_path, lowered(30, "ncm", "digits"))
     other = command("bench.report", "--compare", str(folder), str(REFERENCE / "mini"), check=1)
-    assert "differ beyond their spread: 1 rows" in other.stdout
+    assert "differ beyond their spread: 1 means" in other.stdout
     assert "largest difference: 30." in other.stdout or "largest difference: 29." in other.stdout

@@ -154,12 +154,12 @@ class Comparison:
         return f"{abs(row['difference']):.1f} points{of}"
 
     def sentence(self, of: int | None = None) -> str:
-        """Reproduced or not, in one line. of: the rows of the whole suite, if it has more."""
+        """Reproduced or not, in one line. of: the means of the whole suite, if it has more."""
         good, rows = int(self.rows["ok"].sum()), len(self.rows)
         said = "reproduced" if good == rows else "NOT reproduced"
         of_all = "" if of in (None, rows) else f" (the suite has {of})"
         return (
-            f"{said}: {good} of {rows} rows within their margins{of_all}; "
+            f"{said}: {good} of {rows} means (row x benchmark) within their margins{of_all}; "
             f"largest difference {self.largest()}; "
             f"{int(self.cells['equal'].sum())} of {len(self.cells)} cells equal to the byte"
         )
@@ -233,10 +233,10 @@ def shown(comparison: Comparison, results: Path) -> str:
     lines = [f"{len(comparison.cells)} cells of {names[0]} and {names[1]} are compared"]
     if len(rows):
         equal = rows[rows["equal"]]
-        lines.append(f"equal to the byte: {len(equal)} of {len(rows)} rows")
+        lines.append(f"equal to the byte: {len(equal)} of {len(rows)} means (row x benchmark)")
         within = rows[rows["ok"] & ~rows["equal"]]
-        lines.append(f"differ within their spread: {len(within)} rows")
-        lines.append(f"differ beyond their spread: {(~rows['ok']).sum()} rows")
+        lines.append(f"differ within their spread: {len(within)} means")
+        lines.append(f"differ beyond their spread: {(~rows['ok']).sum()} means")
         lines.append(f"largest difference: {comparison.largest()}")
         if not rows["ok"].all():
             lines += ["", comparison.outside(), ""]
