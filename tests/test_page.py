@@ -17,6 +17,7 @@ from bench.report import details, figures, plots, sections
 from bench.report.build import build
 from bench.report.frames import load
 from bench.report.look import plt
+from bench.store.facts import SuiteFacts, write_facts
 
 SHOWN = ("accuracy", "matrices", "ranks", "cost", "gain")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
@@ -159,6 +160,64 @@ def test_a_file_of_ones_own_is_made_by_its_own_command(mini):
     (page,) = (text for name, text in pages.items() if name.startswith("cells/"))
     assert "bench.run mine" not in page
     assert "bench.run, what made these results, and" in page
+
+
+def begun(mini, folder):
+    """A suite `mine`, made by a file of one's own: the first cell of DualPrompt, alone."""
+    first = mini.runs[mini.runs["method"] == "dualprompt"]["run_id"].iloc[0]
+    for name in ("runs", "metrics", "protocol"):
+        table = pd.read_csv(REFERENCE / "mini" / f"{name}.csv", dtype=str, keep_default_na=False)
+        chosen = table["method"] == "dualprompt"
+        rows = table[chosen & (table["run_id"] == first)] if "run_id" in table else table[chosen]
+        rows = rows.replace({"dualprompt": "mine", "mini": "mine"})
+        if "run_id" in rows:
+            rows["run_id"] = rows["run_id"].str.replace("dualprompt--", "mine--")
+        folder.mkdir(exist_ok=True)
+        rows.to_csv(folder / f"{name}.csv", index=False)
+    write_facts(folder, SuiteFacts(suite="mine"))
+    return load(REFERENCE / "mini", [folder], [REFERENCE / "references"])
+
+
+def test_a_row_of_ones_own_that_is_not_finished(mini, tmp_path):
+    """Its runs.csv lists the one cell that was run; the page counts the others too."""
+    results = begun(mini, tmp_path / "mine")
+    missing = results.missing()
+    grid = results.runs[results.runs["method"] == "hlgp"]
+    assert len(missing) == len(grid) - 1
+    assert set(missing["method"]) == {"mine"}
+    done = len(results.runs)
+    assert sections.scale(results).startswith(f"{done} of {done + len(grid) - 1} cells finished")
+    text, *_ = sections._missing(results).blocks
+    assert text.text == (
+        f"{len(grid) - 1} cells without a result. "
+        "The command that made mine runs what is missing there."
+    )
+    assert not len(mini.missing()), "whole suites lack nothing"
+
+
+def test_whose_page_it_is_and_what_made_it(mini, tmp_path):
+    results = begun(mini, tmp_path / "mine")
+    assert (results.title, mini.title) == ("Results: mini + mine", "Results: mini")
+    (said,) = sections.lead(results, "reproduced: all")
+    assert "<code>./run_all.sh references</code>" in said.text
+    assert said.text.endswith("the suite file <code>mine.py</code>.")
+    assert "run_all.sh mine" not in said.text, "it takes the project's suites alone"
+    assert ". Reproduced: all. Made by " in said.text
+    assert "Version 0.1.0 (45 cells without a recorded version)" in said.text
+
+
+def test_the_page_says_each_thing_where_it_is_needed(page):
+    """What a column means stands at its table, and what the tests can tell above the sentences."""
+    prompts = page.partition('<section id="what-the-prompts-did">')[2].partition("</section>")[0]
+    shown, _, folded = prompts.partition("<details>")
+    assert "relative_change" not in shown
+    assert "relative_change" in folded
+    answer = page.partition('<section id="the-answer">')[2]
+    assert answer.index("Level does not mean alike") < answer.index("<li>glyphs: of 11 methods")
+    definitions = page.partition('<section id="definitions">')[2]
+    assert definitions.index("<li>a[t, i]") < definitions.index("<li>Final average accuracy")
+    assert "so far minus" not in page, "one definition of forgetting"
+    assert page.count('<table class="turned">') == 5, "the matrices of pairs"
 
 
 def test_a_setting_says_its_value_on_hover():

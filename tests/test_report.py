@@ -19,7 +19,8 @@ from bench.report.__main__ import parse
 from bench.report.build import all_tables, build
 from bench.report.frames import load
 from bench.report.page import long
-from bench.report.sections import all_answers, differences
+from bench.report.protocol import differences
+from bench.report.sections import all_answers
 from bench.report.table_files import escape_latex
 from bench.store.facts import read_facts
 from bench.store.tables import MOVEMENT, write_csv
@@ -106,7 +107,7 @@ def test_tables_by_hand(tmp_path):
     paired = tables.paired_table(results).iloc[0]
     assert paired["difference"] == pytest.approx(10)
     assert paired["half_width_95"] == pytest.approx(0, abs=1e-9)
-    assert tables.for_people(tables.main_table(results))["FAA"].tolist() == [
+    assert tables.for_people(tables.main_table(results))["FAA (sd)"].tolist() == [
         "70.8 ± 0.4",
         "60.8 ± 0.4",
     ]
@@ -311,6 +312,19 @@ def test_the_protocol_says_what_differs(tmp_path):
     _, by_benchmark, by_row = differences(pd.concat([two, other]))
     assert ("train.epochs", "5", "c") in by_benchmark
     assert {key for key, *_ in by_row} == {"train.lr"}
+
+
+def test_the_protocol_leaves_out_what_says_nothing(tmp_path):
+    """Names that repeat themselves, and settings of one row, which are on its page."""
+    folder = write_suite(tmp_path / "s")
+    own = {"hlgp": {"model.groups": 3}, "other_row": {}}
+    names = {"data.name": "b<script>", "model.length": 5}
+    write_protocol(folder, **{m: {"type": m} | names | of for m, of in own.items()})
+    shared, by_benchmark, by_row = differences(load(folder).protocol)
+    keys = {key for key, *_ in (*shared, *by_benchmark, *by_row)}
+    assert not keys & {"type", "data.name", "model.groups"}
+    assert ("model.length", "5") in shared
+    assert not by_benchmark + by_row
 
 
 def test_the_overview_lists_every_report(tmp_path, no_figures):

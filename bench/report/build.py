@@ -55,7 +55,7 @@ def build(results: Results, out: Path, tracked: bool = False) -> str:
         said = verdict(results)
         lead = sections.lead(results, said)
         parts = sections.sections(results, made, answers, whom, shown, all_notes(results))
-        write_text(out / "index.html", page(f"Results: {results.suite}", parts, lead))
+        write_text(out / "index.html", page(results.title, parts, lead))
         _write_pages(results, out)
         headline = sections.headline(results, answers)
         write_summary(out, Summary(headline, _size(results), sections.last_day(results), said))
@@ -128,9 +128,8 @@ def _write_pages(results: Results, out: Path) -> None:
 
 
 def _size(results: Results) -> str:
-    done = (results.runs["status"] == "done").sum()
     rows, benchmarks = len(results.methods), len(results.benchmarks)
-    return f"{rows} rows on {benchmarks} benchmark(s), {done} of {len(results.runs)} cells"
+    return f"{rows} rows on {benchmarks} benchmark(s), {sections.cells_done(results)}"
 
 
 def _remove_others(folder: Path, names: re.Pattern, written: Iterable[Path]) -> None:

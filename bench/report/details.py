@@ -103,7 +103,7 @@ def pages(results: Results) -> Iterator[tuple[str, str]]:
 
 
 def _row(results: Results, method: str) -> str:
-    back = ("../index.html", f"Results: {results.suite}")
+    back = ("../index.html", results.title)
     sections = []
     for benchmark in results.benchmarks:
         matrix = mean_matrix(results, benchmark, method)

@@ -47,7 +47,8 @@ class Results:
     table that was not recorded is empty.
     reference, figure_rows: as in bench/store/facts.py.
     notes: a line for each other suite or row that was asked for and is not shown, with the reason.
-    folders: where the tables of each suite lie. of_other_code: what is to be said of a row
+    folders: where the tables of each suite lie. asked: the other suites whose rows were asked for
+    by name. of_other_code: what is to be said of a row
     (benchmark, method) whose code is another one than that of the benchmark's other rows.
     """
 
@@ -67,11 +68,17 @@ class Results:
     matrices: dict[tuple[str, str], np.ndarray]
     notes: tuple[str, ...] = ()
     folders: Mapping[str, Path] = field(default_factory=dict)
+    asked: tuple[str, ...] = ()
     of_other_code: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
         return list(dict.fromkeys(self.runs["method"]))
+
+    @property
+    def title(self) -> str:
+        """Of the pages: the suite, and the others whose rows were asked for."""
+        return f"Results: {' + '.join((self.suite, *self.asked))}"
 
     @property
     def benchmarks(self) -> list[str]:
@@ -96,9 +103,23 @@ class Results:
         return dict(zip(rows["method"], rows["value"], strict=True))
 
     def missing(self) -> pd.DataFrame:
-        """Cells without a result, with status and reason."""
-        columns = [*CELL_COLUMNS[1:], "status", "reason"]
-        return self.runs.loc[self.runs["status"] != "done", columns]
+        """Cells without a result, with suite, status and reason.
+
+        Those of rows from other suites too which their runs.csv does not list, though another cell
+        of the same benchmark, order and seed is finished: `bench.run` lists what it ran alone.
+        """
+        columns = [*CELL_COLUMNS[1:], "suite", "status", "reason"]
+        listed = self.runs.loc[self.runs["status"] != "done", columns]
+        places = CELL_COLUMNS[1:2] + CELL_COLUMNS[3:]
+        own = (self.runs["suite"] == self.suite) & (self.runs["status"] == "done")
+        rows = self.runs.loc[self.runs["suite"] != self.suite, ["method", "suite"]]
+        grid = self.runs.loc[own, places].drop_duplicates().merge(rows.drop_duplicates(), "cross")
+        known = self.runs.set_index(CELL_COLUMNS[1:]).index
+        lost = grid[~grid.set_index(CELL_COLUMNS[1:]).index.isin(known)]
+        if not len(lost):
+            return listed
+        lost = lost.assign(status="missing", reason="not in the runs.csv of its suite")
+        return pd.concat([listed, lost[columns]], ignore_index=True)
 
 
 def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path] = ()) -> Results:
@@ -133,6 +154,7 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
         **_numbers(frame),
         notes=tuple(notes),
         folders={one.name: one for one in (*beside, *if_comparable, folder)},
+        asked=tuple(one.name for one in beside),
         of_other_code=of_other_code(runs, tables["protocol"], Codes.of(folder.parent)),
     )
 

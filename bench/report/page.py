@@ -35,12 +35,16 @@ class Files(NamedTuple):
 
 
 class HtmlTable(NamedTuple):
-    """A table's cells. rules: rows with a rule above; None: each new value in the first column."""
+    """A table's cells. rules: rows with a rule above; None: each new value in the first column.
+
+    turned: the heads stand upright, so that many narrow columns fit.
+    """
 
     columns: list[str]
     rows: list[tuple]
     rules: frozenset[int] | None = None
     files: Files | None = None
+    turned: bool = False
     kind: str = "table"
 
 

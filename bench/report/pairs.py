@@ -100,7 +100,7 @@ def html(methods: list[str], found: Differences) -> HtmlTable:
         for first in names
     ]
     heads = ["row minus column", *(row_of(m).short for m in names)]
-    return HtmlTable(heads, rows, frozenset())
+    return HtmlTable(heads, rows, frozenset(), turned=True)
 
 
 def _cell(difference: Difference | None) -> Markup | str:
@@ -135,4 +135,5 @@ def _smallest(counts: list[int]) -> str:
     """The smallest p of the fewest and of the most pairs."""
     ends = dict.fromkeys((*counts[:1], *counts[-1:]))
     said = [f"{min(1, 2 ** (1 - n)):.4g} with {n} pair{'s' if n > 1 else ''}" for n in ends]
-    return f" The smallest p of the sign-flip test: {', '.join(said)}." if said else ""
+    text = f" The smallest p of the sign-flip test: {', '.join(said)}"
+    return f"{text}; the answer above has t tests, which know no such limit." if said else ""

@@ -11,13 +11,13 @@ from markupsafe import Markup
 from bench.report import alignment, answer, details, figures, pairs, tables
 from bench.report.answer import Answer
 from bench.report.checks import ROW_KEYS
+from bench.report.elsewhere import more_orders
 from bench.report.frames import Results
 from bench.report.look import looks
 from bench.report.page import (
     Code,
     Files,
     HtmlFigure,
-    HtmlTable,
     Items,
     More,
     Rows,
@@ -25,17 +25,19 @@ from bench.report.page import (
     Switch,
     Text,
     html_table,
-    long,
 )
+from bench.report.protocol import protocol
 from bench.report.rows import FRONT, is_suite, row_of
 from bench.report.table_files import ReportTable
+from bench.store.facts import read_facts
 from bench.store.tables import COMPARED_COLUMNS, NOT_RECORDED, PUBLISHED, read_csv
 
 ANSWER_TEXT = (
-    "Mean over class orders and seeds with its 95% t interval, in percent. Best method of each "
-    "benchmark in bold. Underlined: no difference from it can be told (t test over pairs of the "
-    "same order and seed, 5%, Holm's correction over all pairs of methods). Rows below the first "
-    "rule are reference rows and are not compared; those below the second see all classes at once. "
+    "Mean ± the half of its 95% t interval over class orders and seeds, in percent. Best method of "
+    "each benchmark in bold. Underlined: level, no difference from it can be told (t test over "
+    "pairs of the same order and seed, 5%, Holm's correction over all pairs of methods). Below the "
+    "first rule stand reference rows, which are not compared: heads without prompts, fine-tuning "
+    "and controls, as a scale for the methods; those below the second see all classes at once. "
     "A row with a lower mean can be level where one with a higher mean is not: its differences "
     "from the best spread more. "
     "A cell is one run of one row, class order and seed; ± 0.0: the class order does not matter."
@@ -47,13 +49,15 @@ INTERVALS = (
 )
 METRICS_TEXT = (
     "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: "
-    "max form. Class-incremental, the task is never known at test. ± is one standard deviation "
+    "best accuracy of a task before the last task minus its final one, mean over all tasks but the "
+    "last. Class-incremental, the task is never known at test. sd: ± is one standard deviation "
     "over the cells here, not an interval."
 )
 COST_TEXT = (
     "FLOPs count the query's forward pass although it is shared between methods. Times are of the "
     "machines named under Environments, and shorter where an earlier cell had left query features "
-    "in the cache: they are no fair comparison of rows."
+    "in the cache. Peak memory is that of the worker process since it began, over all cells that "
+    "it ran, so rows that shared a process share it. Neither is a fair comparison of rows."
 )
 MOVEMENT_TEXT = (
     "What training did: the size of the prompts after the last task (prompt_rms), their change by "
@@ -64,8 +68,8 @@ MOVEMENT_TEXT = (
 NO_SELECTION = (
     "Which prompts were chosen: not recorded in these runs (no selection.csv), or no row selects."
 )
-# a[t, i]: accuracy on task i after task t, of N tasks (bench/metrics.py).
-DEFINITIONS = (
+DEFINITIONS = (  # as in bench/metrics.py
+    "a[t, i]: share of correct answers on the test images of task i after task t, of N tasks.",
     "Final average accuracy, FAA = (1/N) Σᵢ a[N, i].",
     "Cumulative average accuracy, CAA = (1/N) Σₜ Aₜ with Aₜ = (1/t) Σᵢ≤ₜ a[t, i].",
     "Forgetting (max form, Chaudhry et al. 2018) = (1/(N−1)) Σᵢ<N (maxₜ<N a[t, i] − a[N, i]).",
@@ -76,7 +80,6 @@ DEFINITIONS = (
     "Change of prompts in a task = root mean square of p after − p before; relative_change: as a "
     "share of that of p (bench/engine/movement.py).",
     "Probability of improvement = share of pairs in which the row is above; a tie counts half.",
-    "a[t, i]: share of correct answers on the test images of task i after task t, of N tasks.",
 )
 METRICS = (  # of the switch: name, column of cells, scenario
     ("Final average", "faa", "class"),
@@ -93,12 +96,24 @@ def lead(results: Results, verdict: str) -> list[Any]:
     """Above the first section: scale, hardware, code and command in a line, then the verdict."""
     done = results.runs[results.runs["status"] == "done"]
     finished = f"Finished on {day}" if (day := last_day(results)) else ""
-    facts = (scale(results), hardware(results), _code(done), finished, verdict)
+    found = verdict[:1].upper() + verdict[1:]
+    facts = (scale(results), hardware(results), _code(done), finished, found)
     line = ". ".join(filter(None, facts))
-    commands = [f"./run_all.sh {suite}" for suite in results.runs["suite"].unique()]
-    made = Markup(" and ").join(Markup("<code>{}</code>").format(one) for one in commands)
-    by = Markup(". Made by {}.").format(made) if is_suite(results.suite) else "."
-    return [Text(Markup("{}{}").format(line, by))]
+    made = Markup(", ").join(_command(results, one) for one in results.runs["suite"].unique())
+    return [Text(Markup("{}. Made by {}.").format(line, made))]
+
+
+def _command(results: Results, suite: str) -> Markup:
+    """What makes a suite's cells; where a file of one's own lies is not known."""
+    if is_suite(suite):
+        return Markup("<code>./run_all.sh {}</code>").format(suite)
+    folder = results.folders.get(suite)
+    known = read_facts(folder).suite if folder else ""
+    if is_suite(known):
+        return Markup("suite {} under the name {}").format(known, suite)
+    if known:
+        return Markup("the suite file <code>{}.py</code>").format(known)
+    return Markup("the command that made {}").format(suite)
 
 
 def _code(done: pd.DataFrame) -> str:
@@ -107,7 +122,7 @@ def _code(done: pd.DataFrame) -> str:
     unknown = int((~done["version"].isin(versions)).sum())
     if not versions:
         return "Version not recorded"
-    rest = f" (not recorded: {_count(unknown, 'cell')})" if unknown else ""
+    rest = f" ({_count(unknown, 'cell')} without a recorded version)" if unknown else ""
     return f"Version {', '.join(versions)}{rest}"
 
 
@@ -122,9 +137,15 @@ def scale(results: Results) -> str:
     done = results.runs[results.runs["status"] == "done"]
     orders, seeds = done["order_seed"].nunique(), done["seed"].nunique()
     return (
-        f"{len(done)} of {len(results.runs)} cells finished, {_count(orders, 'class order')} x "
+        f"{cells_done(results)} finished, {_count(orders, 'class order')} x "
         f"{_count(seeds, 'seed')}, {precision(results)}"
     )
+
+
+def cells_done(results: Results) -> str:
+    """How many cells have a result, of those that the report would show."""
+    done = int((results.runs["status"] == "done").sum())
+    return f"{done} of {done + len(results.missing())} cells"
 
 
 def _count(number: int, noun: str) -> str:
@@ -202,8 +223,10 @@ def _answer(results: Results, answers: dict[str, Answer]) -> Section:
             files = Files("tables", answer_file(metric, scenario))
             choices.append((name, table._replace(files=files)))
     found = answers["Final average"]
-    statements = Items(answer.sentences(found, results.benchmarks))
-    return Section("The answer", [statements, Switch("Metric", choices), Text(ANSWER_TEXT)])
+    blocks: list[Any] = [Items(answer.sentences(found, results.benchmarks))]
+    if limit := answer.resolution(found):
+        blocks.insert(0, Text(f"{limit} {more_orders(results)}".strip()))
+    return Section("The answer", [*blocks, Switch("Metric", choices), Text(ANSWER_TEXT)])
 
 
 def answer_file(metric: str, scenario: str) -> str:
@@ -269,7 +292,8 @@ def _cost(table: ReportTable, drawn: list[HtmlFigure]) -> Section:
 def _prompts(results: Results, made: dict[str, ReportTable], drawn: list[HtmlFigure]) -> Section:
     shown = html_table(made["movement"].shown, Files("tables", "movement"))
     said = [] if len(results.selection) else [Text(NO_SELECTION)]
-    blocks = [Text(MOVEMENT_TEXT), *drawn, *said, More("Movement, a table", [shown])]
+    movement = More("Movement, a table", [Text(MOVEMENT_TEXT), shown])
+    blocks = [*drawn, *said, movement]
     if (gains := made.get("alignment")) is not None:
         both = html_table(gains.shown, Files("tables", "alignment"))
         blocks.append(More("Trained and aligned head, a table", [Text(alignment.TEXT), both]))
@@ -319,59 +343,6 @@ def _published(results: Results) -> list[Section]:
     return [Section("Published values", blocks)]
 
 
-# --- protocol ---------------------------------------------------------------------------------
-
-
-def protocol(results: Results) -> list[Any]:
-    """What all rows share, as a list; what differs, as two small tables; the environments."""
-    shared, by_benchmark, by_row = differences(results.protocol)
-    blocks: list[Any] = []
-    if by_row:
-        heads = ["setting", "value", "rows"]
-        blocks.append(Text("What differs between rows of one benchmark:"))
-        blocks.append(HtmlTable(heads, by_row, files=Files("tables", "protocol")))
-    if by_benchmark:
-        blocks.append(Text("What differs between benchmarks alone:"))
-        blocks.append(HtmlTable(["setting", "value", "benchmarks"], by_benchmark))
-    if shared:
-        items = [f"{key}: {value}" for key, value in shared]
-        blocks.append(More(f"What all rows share ({len(items)} settings)", [Items(items)]))
-    environments = results.environments
-    used = environments[environments["env_sha"].isin(results.runs["env_sha"])]
-    blocks.append(More("Environments", [html_table(used)]))
-    digests = results.runs[["benchmark", "data_sha", "weights_sha", "code_sha", "precision"]]
-    short = digests.drop_duplicates().map(lambda value: str(value)[:33])
-    blocks.append(More("Digests of images, weights and code", [html_table(short)]))
-    return blocks
-
-
-def differences(
-    frame: pd.DataFrame,
-) -> tuple[list[tuple], list[tuple], list[tuple]]:
-    """(key, value) of all rows; (key, value, benchmarks); (key, value, rows), from protocol.csv.
-
-    A value that a row has on some benchmarks alone names them.
-    """
-    shared, by_benchmark, by_row = [], [], []
-    benchmarks = frame["benchmark"].nunique()
-    for key, group in frame.groupby("key", sort=False):
-        if group["value"].nunique() == 1:
-            shared.append((key, group["value"].iloc[0]))
-            continue
-        within = group.groupby("benchmark")["value"].nunique()
-        if (within == 1).all():
-            for value, of in group.groupby("value", sort=False)["benchmark"].unique().items():
-                by_benchmark.append((key, value, ", ".join(of)))
-            continue
-        for value, of in group.groupby("value", sort=False):
-            named = []
-            for method, on in of.groupby("method", sort=False)["benchmark"].unique().items():
-                where = "" if len(on) == benchmarks else f" ({', '.join(on)})"
-                named.append(row_of(str(method)).short + where)
-            by_row.append((key, value, long(", ".join(named))))
-    return shared, by_benchmark, by_row
-
-
 # --- missing ----------------------------------------------------------------------------------
 
 
@@ -379,8 +350,8 @@ def _missing(results: Results) -> Section:
     left = results.missing()
     if not len(left):
         return Section("Missing cells", [Text("None: every cell has a result.")])
-    shown = html_table(left, Files("tables", "missing"))
-    suites = results.runs.loc[left.index, "suite"].unique()
+    shown = html_table(left.drop(columns="suite"), Files("tables", "missing"))
+    suites = left["suite"].unique()
     commands = "\n".join(f"python -m bench.grid {suite}" for suite in suites if is_suite(suite))
     own = [suite for suite in suites if not is_suite(suite)]
     text = f"{_count(len(left), 'cell')} without a result."

@@ -38,7 +38,7 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
         "cost": _dashed(cost_table(results)),
         "movement": _dashed(movement_table(results).round(3)),
         "protocol": protocol_table(results),
-        "missing": results.missing(),
+        "missing": results.missing().drop(columns="suite"),
     }
     for name, table in others.items():
         named = {"method": table["method"].map(label)} if "method" in table else {}
@@ -114,7 +114,7 @@ def for_people(table: pd.DataFrame, marked: Marked = NONE, latex: bool = False) 
     shown = pd.DataFrame({"benchmark": table["benchmark"], "method": _names(table, marked)})
     for metric, title in METRIC_TITLES.items():
         columns = [table[f"{metric}_{name}"] for name in ("mean", "std", "n")]
-        shown[title] = [cell_text(Summary(*c), latex) for c in zip(*columns, strict=True)]
+        shown[f"{title} (sd)"] = [cell_text(Summary(*c), latex) for c in zip(*columns, strict=True)]
     shown["n"] = table["n"]
     return shown.assign(suite=table["suite"]) if "suite" in table else shown
 
@@ -187,7 +187,7 @@ def paired_for_people(
         {
             "benchmark": table["benchmark"],
             minus_column: _names(table, marked),
-            "points": [_interval_text(mean, half, latex) for mean, half in pairs],
+            "points (95% interval)": [_interval_text(mean, half, latex) for mean, half in pairs],
             "p (sign flips)": ["–" if np.isnan(p) else f"{p:.2f}" for p in table["sign_flip_p"]],
             "n": table["n"],
         }

@@ -1,0 +1,67 @@
+"""The section Protocol of a suite's page: what differs between rows, and what they share."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pandas as pd
+
+from bench.report.frames import Results
+from bench.report.page import Files, HtmlTable, Items, More, Text, html_table, long
+from bench.report.rows import row_of
+
+
+def protocol(results: Results) -> list[Any]:
+    """What differs, as two small tables; what rows share, as a list; the environments."""
+    shared, by_benchmark, by_row = differences(results.protocol)
+    blocks: list[Any] = []
+    if by_row:
+        heads = ["setting", "value", "rows"]
+        blocks.append(Text("What differs between rows of one benchmark:"))
+        blocks.append(HtmlTable(heads, by_row, files=Files("tables", "protocol")))
+    if by_benchmark:
+        blocks.append(Text("What differs between benchmarks alone:"))
+        blocks.append(HtmlTable(["setting", "value", "benchmarks"], by_benchmark))
+    if shared:
+        said = "What all rows share that have the setting; those of one row are on its page"
+        items = [f"{key}: {value}" for key, value in shared]
+        blocks.append(More(f"{said} ({len(items)})", [Items(items)]))
+    environments = results.environments
+    used = environments[environments["env_sha"].isin(results.runs["env_sha"])]
+    blocks.append(More("Environments", [html_table(used)]))
+    digests = results.runs[["benchmark", "data_sha", "weights_sha", "code_sha", "precision"]]
+    short = digests.drop_duplicates().map(lambda value: str(value)[:33])
+    blocks.append(More("Digests of images, weights and code", [html_table(short)]))
+    return blocks
+
+
+def differences(
+    frame: pd.DataFrame,
+) -> tuple[list[tuple], list[tuple], list[tuple]]:
+    """(key, value) that rows share; (key, value, benchmarks); (key, value, rows).
+
+    A value that a row has on some benchmarks alone names them. Left out is what says no more than a
+    name does (a row's type, a benchmark's data of its name), and what one row alone has.
+    """
+    shared, by_benchmark, by_row = [], [], []
+    benchmarks = frame["benchmark"].nunique()
+    named_alike = (frame["key"] == "data.name") & (frame["value"] == frame["benchmark"])
+    frame = frame[~named_alike & (frame["key"] != "type")]
+    rows = frame["method"].nunique()
+    for key, group in frame.groupby("key", sort=False):
+        if group["value"].nunique() == 1:
+            if min(rows, 2) <= group["method"].nunique():
+                shared.append((key, group["value"].iloc[0]))
+            continue
+        within = group.groupby("benchmark")["value"].nunique()
+        if (within == 1).all():
+            for value, of in group.groupby("value", sort=False)["benchmark"].unique().items():
+                by_benchmark.append((key, value, ", ".join(of)))
+            continue
+        for value, of in group.groupby("value", sort=False):
+            named = []
+            for method, on in of.groupby("method", sort=False)["benchmark"].unique().items():
+                where = "" if len(on) == benchmarks else f" ({', '.join(on)})"
+                named.append(row_of(str(method)).short + where)
+            by_row.append((key, value, long(", ".join(named))))
+    return shared, by_benchmark, by_row
