@@ -211,7 +211,7 @@ def test_the_command_gives_the_verdict(command, tmp_path):
     absent = command("bench.check", "mini", check=2)
     assert "no results of your own" in absent.stderr
     changed(REFERENCE / "mini", tmp_path / "results")
-    assert command("bench.check", "mini", check=0).stdout.startswith("reproduced: 55 of 55 rows")
+    assert command("bench.check", "mini", check=0).stdout.startswith("reproduced: 55 of 55 means")
 
 
 def test_expected_values_are_made_by_one_command(command, tmp_path, monkeypatch, mini, expected):
