@@ -32,11 +32,12 @@ from bench.launch.submitted import share_of
 from bench.launch.track import require_tracker
 from bench.paths import EXPECTED, REFERENCE, cache_dir, reference_folders
 from bench.store import merge
-from bench.store.archive import pack, packed
+from bench.store.archive import packed
 from bench.store.codes import Codes
 from bench.store.collect import TableRows, collect, known_before, rows_of_done
 from bench.store.facts import SuiteFacts, read_facts, refuse_other_suite, write_facts
 from bench.store.files import check_writable, file_time
+from bench.store.pack import pack
 from bench.store.rundir import RunDir
 from bench.store.tables import NOT_RECORDED, PUBLISHED, read_csv, read_runs
 
@@ -44,8 +45,8 @@ WORK_PER_REPORT = 5  # seconds of cells between two reports of a running grid, p
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["merge"]:
-        return merge.main(sys.argv[2:])
+    if (words := merge.words_of(sys.argv[1:])) is not None:
+        return merge.main(words)
     args = options.parse(__doc__.split("\n\n")[0])
     if args.list:
         print(listing.suite_list())
@@ -67,8 +68,7 @@ def main() -> int:
         print(status(args.results, suite.name, chosen))
         return cli.FINE
     left = [cell for cell in chosen if not RunDir.of(args.results, cell).done_as(cell)]
-    in_archive = packed(folder)
-    kept = rows_of_done(folder, [cell for cell in left if cell.run_id in in_archive])
+    kept: dict[str, TableRows] = {}
     for source in _kept_from(args, suite):
         kept = rows_of_done(source, left) | kept
     stale = [] if args.keep_stale else _stale(args.results, chosen, kept)
@@ -232,17 +232,16 @@ class Grid:
         file = self.folder / "runs.csv"
         rows = read_runs(file) if file.is_file() else []
         known = {cell.run_id for cell in self.listed}
-        gone = [row["run_id"] for row in rows if row["status"] == "done"]
-        gone = [run_id for run_id in gone if run_id not in known]
+        # A merge brings runs that no table here has listed yet.
+        runs = packed(self.folder) | {run.parent.name for run in self.folder.glob("runs/*/DONE")}
+        done = dict.fromkeys([row["run_id"] for row in rows if row["status"] == "done"])
+        gone = [run_id for run_id in done | dict.fromkeys(sorted(runs)) if run_id not in known]
         if not gone:
             return
         what = f"{self.folder}: {len(gone)} finished cell(s) of other settings, e.g. {gone[0]}"
-        kept = packed(self.folder)
-        if not all(
-            run_id in kept or (self.folder / "runs" / run_id / "DONE").is_file() for run_id in gone
-        ):
+        if not runs.issuperset(gone):
             raise UsageError(f"{what}, would be lost: give another --name")
-        self.display.warn(f"{what}, are not in the tables any more; their runs stay")
+        self.display.warn(f"{what}, are not in the tables; their runs stay")
 
     def _first_line(self) -> str:
         asked, listed, whole = len(self.asked), len(self.listed), len(self.suite.cells)

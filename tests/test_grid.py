@@ -2,6 +2,7 @@
 if run in one place.
 """
 
+import argparse
 import fcntl
 import itertools
 import os
@@ -16,13 +17,14 @@ import pytest
 import torch
 from conftest import ROOT, TINY, table
 
-from bench import hardware
+from bench import grid, hardware
+from bench.config.suite import load_suite
 from bench.errors import UsageError
 from bench.launch import pool
 from bench.launch.display import make_display
-from bench.store.archive import pack
 from bench.store.collect import collect
 from bench.store.files import check_writable
+from bench.store.pack import pack
 from bench.store.rundir import FIXED_COLUMNS, RunDir
 from bench.store.tables import read_runs
 
@@ -203,11 +205,11 @@ def test_packed_runs_stay_finished(command, tmp_path):
     command(*draw, check=0)
     assert page.read_text() == text
     assert {file: file.read_bytes() for file in tables} == tables
-    refused = command("bench.grid", "merge", str(folder), "--results", "other", check=2).stderr
-    assert f"unpack it first: python -m zipfile -e {folder}/archive/1.zip {folder}/runs" in refused
     zipfile.ZipFile(folder / "archive" / "1.zip").extractall(folder / "runs")
     assert {file: file.read_bytes() for file in runs} == runs
-    assert "archive/2.zip: 2" in command(*words, "--collect", "--archive", check=0).stderr
+    again = command(*words, "--collect", "--archive", check=0).stderr
+    assert "archive: all runs were packed before" in again
+    assert not list((folder / "runs").iterdir())
     (folder / "archive" / "2.zip").write_bytes(b"torn")
     assert "archive/2.zip: cannot be read" in command(*words, "--status", check=2).stderr
 
@@ -324,3 +326,23 @@ def test_printed_commands_run_from_any_folder(command, tmp_path):
     )
     assert done.returncode == 0, done.stderr
     assert len(list((tmp_path / "results" / "tiny_suite" / "runs").glob("*/DONE"))) == 1
+
+
+def grid_in(results, shard=(1, 1)):
+    """A grid of one finished cell, in this process."""
+    args = argparse.Namespace(results=results, json=False, quiet=True, shard=shard, keep=False)
+    args.published, args.share, args.report, args.archive = None, None, None, False
+    args.jobs, args.device, args.time_limit, args.track = 1, "cpu", None, ""
+    suite = load_suite(str(TINY), {}, "mini")
+    cells, rounds = suite.cells[:1], pool.rounds_of(suite.cells)
+    return grid.Grid(args, suite, cells, [], cells, {}, rounds)
+
+
+def test_runs_of_other_settings_are_named_though_no_table_lists_them(tmp_path, capsys):
+    """A merge brought them."""
+    folder = tmp_path / "mini" / "runs" / "linear--glyphs--o1--s1--000000000000"
+    folder.mkdir(parents=True)
+    (folder / "DONE").touch()
+    grid_in(tmp_path)
+    said = capsys.readouterr().err
+    assert f"1 finished cell(s) of other settings, e.g. {folder.name}, are not in the" in said

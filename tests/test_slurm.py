@@ -96,7 +96,9 @@ def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
     assert "4 in a running job, 4 missing" in said
     assert "7_0 n1" in said
     assert said.count("job 7 ended before it") == 4
-    assert f"{launch.token}-1.log" in said
+    assert ".log" not in said, "its element never began"
+    (folder / "slurm" / f"{launch.token}-1.log").touch()
+    assert f"{launch.token}-1.log)" in status(args.results, cells[0].suite, cells)
     failed = RunDir.of(args.results, next(c for c in cells if c.run_id == launch.elements[0][0]))
     failed.path.mkdir(parents=True)
     failed.save_state({"status": "diverged", "reason": "loss is nan"})

@@ -1,6 +1,7 @@
 """What a launch submits and leaves alone, and what an element does: Slurm is a stand-in."""
 
 import contextlib
+import json
 import os
 import shlex
 import signal
@@ -103,6 +104,17 @@ def test_cells_that_a_process_runs_are_left_to_it(launch, commands, cells, tmp_p
     assert f"1 cell(s) are left to another process that runs them: {cells[0].run_id}" in said
     (one,) = submitted.launches(folder)
     assert [*one.elements[0]] == [cell.run_id for cell in cells[1:]]
+
+
+def test_a_job_that_never_was_has_no_log(launch, commands, cells):
+    """The launcher was killed before it called sbatch."""
+    go, folder = launch
+    go()
+    (file,) = folder.glob("slurm/*.json")
+    file.write_text(json.dumps({**json.loads(file.read_text()), "job": ""}))
+    said = status(folder.parent, folder.name, cells)
+    assert said.count("its launcher was killed, and no job of it is in the queue") == len(cells)
+    assert ".log" not in said
 
 
 def test_a_failed_cell_keeps_its_job_and_node(launch, cells, monkeypatch):

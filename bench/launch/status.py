@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -12,12 +12,11 @@ from tabulate import tabulate
 from bench.config.spec import RunSpec
 from bench.errors import UsageError
 from bench.launch.submitted import Element, in_queue, launches
-from bench.store.archive import packed
 from bench.store.collect import is_held
 from bench.store.rundir import RunDir
+from bench.store.tables import FAILED
 
 LOST = "running without a process"
-FAILED = ("diverged", "oom", "error")
 
 
 class Submitted(NamedTuple):
@@ -28,8 +27,11 @@ class Submitted(NamedTuple):
     log: Path
 
 
-def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
-    """A line with the counts, and a table of the cells that are not done."""
+def status(results: Path, suite: str, cells: Iterable[RunSpec], stale: Sequence[str] = ()) -> str:
+    """A line with the counts, and a table of the cells that are not done.
+
+    stale: the run_id of each finished cell of other code than today's.
+    """
     folder, note = results / suite, ""
     queued: dict[str, Element] = {}
     submitted: dict[str, Submitted] = {}
@@ -39,22 +41,28 @@ def status(results: Path, suite: str, cells: Iterable[RunSpec]) -> str:
     except UsageError as error:  # the state files say most of it
         note = f"\n{error}"
     rows, counts = [], Counter[str]()
-    in_archive = packed(folder)
     for cell in cells:
         run, element = RunDir.of(results, cell), queued.get(cell.run_id)
         before = submitted.get(cell.run_id)
         state, why = _state(run, element, before)
-        if state == "missing" and cell.run_id in in_archive:
-            state = "done"
         counts[state] += 1
         if state == "missing" and before and not note:
-            job = f"job {before.job}" if before.job else "its job"
-            why = f"{job} ended before it ({before.log})"
+            why = _why_missing(before)
         if why or state not in ("done", "missing"):
             rows.append([cell.run_id, state, _where(run, state, element), why])
     said = ", ".join(f"{count} {state}" for state, count in counts.items())
+    if stale:
+        said += f" ({len(stale)} of them of other code than today's, e.g. {stale[0]})"
     table = f"\n{tabulate(rows, ['cell', 'state', 'job, node', ''])}" if rows else ""
     return f"suite {suite}: {said}{table}{note}"
+
+
+def _why_missing(submitted: Submitted) -> str:
+    """Why a cell that was submitted is not there. Its element has a log only if it began."""
+    log = f" ({submitted.log})" if submitted.log.is_file() else ""
+    if not submitted.job and not log:
+        return "its launcher was killed, and no job of it is in the queue"
+    return f"{f'job {submitted.job}' if submitted.job else 'its job'} ended before it{log}"
 
 
 def _where(run: RunDir, state: str, element: Element | None) -> str:

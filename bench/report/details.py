@@ -23,7 +23,7 @@ from bench.report.page import (
 )
 from bench.report.rows import is_suite, label, row_of
 from bench.report.tables import METRIC_TITLES
-from bench.store.archive import text_of
+from bench.store.rundir import RunDir
 
 ROWS, CELLS = "rows", "cells"  # folders of the pages
 LOG_LINES = 20
@@ -146,8 +146,7 @@ def _cell(results: Results, run: dict[str, str], losses: list[tuple] | None) -> 
         sections.append(Section("Losses", [text, HtmlTable([*LOSSES], losses)]))
     facts = [(name, str(run[name])) for name in FACTS if str(run[name])]
     sections.append(Section("The run", [HtmlTable(["fact", "value"], facts, frozenset())]))
-    log = text_of(results.folders.get(run["suite"], Path()), run_id, "log.txt")
-    lines = log.splitlines()[-LOG_LINES:] if log else []
+    lines = _log(results.folders.get(run["suite"], Path()), run_id)[-LOG_LINES:]
     shown = Code("\n".join(lines)) if lines else Text("Not kept with these tables.")
     sections.append(Section("End of its log", [shown]))
     said, command = "This command runs it again:", f"python -m bench.run {run['suite']} {words}"
@@ -155,3 +154,9 @@ def _cell(results: Results, run: dict[str, str], losses: list[tuple] | None) -> 
         said, command = "To run it again: bench.run, what made these results, and", words
     lead = [Text(said), Code(command)]
     return page(run_id, sections, lead, (address, label(run["method"])))
+
+
+def _log(folder: Path, run_id: str) -> list[str]:
+    """The lines of a run's log; none where it was not kept with the tables."""
+    content = RunDir(folder / "runs" / run_id).read("log.txt") or b""
+    return content.decode("utf-8", "replace").splitlines()

@@ -1,97 +1,109 @@
-"""Finished runs packed into one file: `python -m bench.grid SUITE --archive`.
+"""Finished runs packed into one file: results/SUITE/archive/1.zip, 2.zip ... hold RUN_ID/FILE.
 
-results/SUITE/archive/1.zip, 2.zip ... hold RUN_ID/FILE. A thousand cells are else fifteen thousand
-files, and clusters count them. The tables keep the numbers, so a packed cell is not run again.
-`python -m zipfile -e results/SUITE/archive/1.zip results/SUITE/runs` unpacks.
+A thousand cells are else fifteen thousand files, and clusters count them. A packed run counts as
+finished everywhere, by RunDir; what lies in runs/ under the same name is newer and wins.
 """
 
 from __future__ import annotations
 
 import contextlib
 import functools
-import shutil
+import os
 import zipfile
-from collections.abc import Iterable
+import zlib
+from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO
 
-from bench.config.spec import RunSpec
-from bench.errors import Busy, UsageError
-from bench.store.collect import rows_of_done
-from bench.store.files import write_atomic
-from bench.store.locks import locked
-from bench.store.rundir import LOCK, RunDir
+from bench.errors import UsageError
 
 FOLDER = "archive"
+DAMAGED = (OSError, zipfile.BadZipFile, zlib.error, EOFError, RuntimeError)
 
 
 def archives(folder: Path) -> list[Path]:
-    """The archives of a suite's folder of results, the newest last."""
-    return sorted((folder / FOLDER).glob("*.zip"), key=lambda file: (len(file.name), file.name))
+    """The archives of a suite's folder of results, the newest last; other names count as older.
 
-
-def packed(folder: Path) -> dict[str, Path]:
-    """The newest archive that holds a run, by run_id. Raises UsageError for a broken one."""
-    found: dict[str, Path] = {}
-    for file in archives(folder):
-        try:
-            with zipfile.ZipFile(file) as archive:
-                found |= dict.fromkeys((name.split("/")[0] for name in archive.namelist()), file)
-        except (OSError, zipfile.BadZipFile) as error:
-            raise UsageError(f"{file}: cannot be read ({error})") from None
-    return found
-
-
-def pack(results: Path, cells: Iterable[RunSpec]) -> str:
-    """Move the finished runs of cells of one suite into a new archive; returns what to say.
-
-    Only those whose rows are in the suite's tables: another grid may have finished one since they
-    were written. A run goes when the archive is on disk; one that another process holds stays.
+    Raises UsageError for a folder that may not be read.
     """
-    cells = list(cells)
-    folder = results / cells[0].suite
-    with locked(folder / ".lock"):  # nobody collects meanwhile
-        in_tables = rows_of_done(folder, cells)
-        runs = [RunDir.of(results, cell) for cell in cells if cell.run_id in in_tables]
-        runs = [run for run in runs if run.done()]
-        if not runs:
-            return "nothing to pack"
-        before = archives(folder)
-        file = folder / FOLDER / f"{int(before[-1].stem) + 1 if before else 1}.zip"
-        write_atomic(file, lambda stream: _write(stream, runs))
-        for run in runs:
-            with contextlib.suppress(Busy), run.lock():
-                _remove(run, file.parent / f".{run.path.name}")
-    return f"{file}: {len(runs)} finished runs are packed"
+    try:
+        names = os.listdir(folder / FOLDER)
+    except (FileNotFoundError, NotADirectoryError):
+        return []
+    except OSError as error:
+        raise UsageError(f"{folder / FOLDER}: cannot be read ({error.strerror})") from error
+    files = [folder / FOLDER / name for name in names if name.endswith(".zip") and name[0] != "."]
+    return sorted(files, key=lambda file: (number_of(file), file.name))
 
 
-def _remove(run: RunDir, aside: Path) -> None:
-    """Out of the way at once: a grid that starts meanwhile must not see half of a run."""
-    shutil.rmtree(aside, ignore_errors=True)  # of a process that was killed here
-    run.path.rename(aside)
-    shutil.rmtree(aside)
+def number_of(file: Path) -> int:
+    """1 of 1.zip; 0 of a name that is not ours."""
+    return int(file.stem) if file.stem.isdecimal() else 0
 
 
-def _write(stream: BinaryIO, runs: Iterable[RunDir]) -> None:
-    with zipfile.ZipFile(stream, "w", zipfile.ZIP_DEFLATED) as archive:
-        for run in runs:
-            for file in sorted(run.path.rglob("*")):
-                if file.is_file() and file.name != LOCK:
-                    archive.write(file, f"{run.path.name}/{file.relative_to(run.path)}")
+@dataclass(frozen=True)
+class Packed:
+    """A finished run in an archive."""
+
+    file: Path
+    run_id: str
+
+    def names(self) -> list[str]:
+        """Its files, as they are named in the folder of the run."""
+        return sorted(_open(self.file).runs[self.run_id])
+
+    def read(self, name: str) -> bytes | None:
+        """What a file holds; None where the run has no such file. Raises UsageError."""
+        opened = _open(self.file)
+        if name not in opened.runs[self.run_id]:
+            return None
+        with _named(self.file):
+            return opened.archive.read(f"{self.run_id}/{name}")
 
 
-def text_of(folder: Path, run_id: str, name: str) -> str:
-    """A text of a run, packed or not; "" where there is none."""
-    with contextlib.suppress(OSError):
-        return (folder / "runs" / run_id / name).read_text("utf-8", "replace")
+def find(folder: Path, run_id: str) -> Packed | None:
+    """A run in the newest archive that holds it. Raises UsageError for a broken archive."""
     for file in reversed(archives(folder)):
-        with contextlib.suppress(OSError, KeyError, zipfile.BadZipFile):
-            archive = _opened(file, file.stat().st_mtime_ns)
-            return archive.read(f"{run_id}/{name}").decode("utf-8", "replace")
-    return ""
+        if run_id in _open(file).runs:
+            return Packed(file, run_id)
+    return None
 
 
-@functools.lru_cache(maxsize=4)
-def _opened(file: Path, _written: int) -> zipfile.ZipFile:
-    """An archive; the list of what is in it is read once, until it is written anew."""
-    return zipfile.ZipFile(file)
+def packed(folder: Path) -> set[str]:
+    """The run_id of each run in an archive. Raises UsageError for a broken one."""
+    return {run_id for file in archives(folder) for run_id in _open(file).runs}
+
+
+@dataclass(frozen=True)
+class _Opened:
+    archive: zipfile.ZipFile
+    runs: dict[str, frozenset[str]]  # the files of each run that has a DONE
+
+
+def _open(file: Path) -> _Opened:
+    with _named(file):
+        written = file.stat()
+        # Processes that share an open file would move each other's place in it.
+        return _opened(file, written.st_mtime_ns, written.st_size, os.getpid())
+
+
+@functools.lru_cache(maxsize=32)
+def _opened(file: Path, _written: int, _size: int, _process: int) -> _Opened:
+    """What is in an archive is read once, until it is written anew."""
+    archive = zipfile.ZipFile(file)
+    runs: dict[str, set[str]] = {}
+    for entry in archive.namelist():
+        run_id, _, name = entry.partition("/")
+        # An archive may come from elsewhere: nothing in it may lead out of the folder of its run.
+        if not {"", ".", ".."} & {run_id, *name.split("/")} and "\\" not in entry:
+            runs.setdefault(run_id, set()).add(name)
+    whole = {run_id: frozenset(names) for run_id, names in runs.items() if "DONE" in names}
+    return _Opened(archive, whole)
+
+
+@contextlib.contextmanager
+def _named(file: Path) -> Iterator[None]:
+    try:
+        yield
+    except DAMAGED as error:
+        raise UsageError(f"{file}: cannot be read ({error})") from None

@@ -12,15 +12,19 @@ from typing import Any
 
 from bench.config.spec import RunSpec
 from bench.errors import Busy
+from bench.store.archive import packed
 from bench.store.locks import locked
 from bench.store.protocol import SELECTION, protocol
 from bench.store.rundir import LOCK, RunDir, identity
 from bench.store.tables import (
     CLASSES,
+    DIGESTS,
     ENVIRONMENTS,
+    FAILED,
     LATER_COLUMNS,
     LATER_TABLES,
     NOT_RECORDED,
+    ORIGIN,
     PROTOCOL,
     RUNS,
     TABLES,
@@ -122,7 +126,8 @@ def known_before(results: Path, suite: str) -> set[str]:
     """The run_id of each cell that a suite's folder has a row in runs.csv or a run of."""
     folder = results / suite
     rows = read_runs(folder / "runs.csv") if (folder / "runs.csv").exists() else []
-    return {row["run_id"] for row in rows} | {run.name for run in folder.glob("runs/*/")}
+    runs = {run.name for run in folder.glob("runs/*/")} | packed(folder)
+    return {row["run_id"] for row in rows} | runs
 
 
 def collect(
@@ -134,9 +139,9 @@ def collect(
     """Write a suite's tables from the directories of its cells; count the cells by status.
 
     A cell that is not done has a row in runs.csv, with its status and reason, and no other row.
-    keep: folders with tables of this suite; a cell that is done there, and has no run of its own
-    here, keeps its rows. Where several have it the first one counts. rerun: the run_id of each cell
-    that was run now, so that older rows of it do not count, unless its run was packed meanwhile.
+    keep: folders with tables of this suite; a cell that is done there, and has no finished run of
+    its own here, keeps its rows. Where several have it the first one counts. rerun: the run_id of
+    each cell that was run now: where one failed, older rows of it do not count.
     """
     cells = list(cells)
     folder = results / cells[0].suite
@@ -146,8 +151,11 @@ def collect(
         kept: dict[str, TableRows] = {}
         for source in keep:
             kept = rows_of_done(source, cells) | kept
-        again = {run_id for run_id in rerun if (folder / "runs" / run_id).is_dir()}
-        kept = {run_id: rows for run_id, rows in kept.items() if run_id not in again}
+        # While one is run again, by whomever, its finished rows stay.
+        failed = [
+            name for name in rerun if RunDir(folder / "runs" / name).state()["status"] in FAILED
+        ]
+        kept = {run_id: rows for run_id, rows in kept.items() if run_id not in failed}
         found = [rows_of_run(RunDir.of(results, spec), kept.get(spec.run_id)) for spec in cells]
         runs = [
             identity(spec)
@@ -199,15 +207,28 @@ def is_held(run: RunDir) -> bool:
         return run.state()["status"] == "running"
 
 
+def _are_of(rows: TableRows, state: dict[str, Any]) -> bool:
+    """True if these rows of the tables are those of the run that ended in this state."""
+    return all(str(state.get(name, "")) == rows.state[name] for name in (*DIGESTS[1:], *ORIGIN))
+
+
+def _rows_in(folder: Path, state: dict[str, Any]) -> TableRows:
+    """The rows of a finished run, from its own tables."""
+    tables = {name: _read(folder, name) for name in TABLES}
+    environment = json.loads((folder / "env.json").read_text("utf-8"))
+    environment = {name: environment[name] for name in ENVIRONMENTS if name in environment}
+    return TableRows(state, tables, environment, _optional(folder, "classes", CLASSES))
+
+
 def rows_of_run(run: RunDir, kept: TableRows | None = None) -> TableRows:
     """The rows of a run that is done; else those kept of it, if any, or its state alone."""
     # done() first: until DONE is there the state may still say "running".
     done, state = run.done(), run.state()
+    if done and kept is not None and run.packed() and _are_of(kept, state):
+        return kept  # what the archive holds: it need not be unpacked for them
     if done:
-        tables = {name: _read(run.path, name) for name in TABLES}
-        environment = json.loads((run.path / "env.json").read_text("utf-8"))
-        environment = {name: environment[name] for name in ENVIRONMENTS if name in environment}
-        return TableRows(state, tables, environment, _optional(run.path, "classes", CLASSES))
+        with run.unpacked() as files:
+            return _rows_in(files.path, state)
     if kept is not None:
         return kept
     if is_held(run):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -50,6 +51,31 @@ def read_facts(folder: Path) -> SuiteFacts:
         return SuiteFacts()
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise UsageError(f"{file}: cannot be read ({error})") from error
+
+
+def common_facts(folders: Iterable[Path]) -> SuiteFacts | None:
+    """The facts of folders with results of one suite; None where none of them has any.
+
+    A folder whose suite is not recorded goes with every suite, and so do all of them together.
+    Raises UsageError where two of them disagree.
+    """
+    known = {folder: read_facts(folder) for folder in folders if (folder / "suite.json").exists()}
+    if not known:
+        return None
+    first, *_ = known
+    named = [folder for folder, facts in known.items() if facts.suite]
+    for folder in named[1:]:
+        what = f"of the suite '{known[named[0]].suite}', {folder} of '{known[folder].suite}'"
+        if known[folder].suite != known[named[0]].suite:
+            raise UsageError(f"{named[0]} holds results {what}")
+    for folder in known:
+        for name in ("reference", "beside", "figure_rows"):
+            values = [getattr(known[one], name) for one in (first, folder)]
+            if values[0] != values[1]:
+                what = f"'{name}' is {values[0]!r} and {values[1]!r}"
+                raise UsageError(f"{first}/suite.json, {folder}/suite.json: two suites: {what}")
+    whole = len(named) == len(known)
+    return dataclasses.replace(known[first], suite=known[first].suite if whole else "")
 
 
 def refuse_other_suite(folder: Path, suite: str) -> None:

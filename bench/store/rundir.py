@@ -4,7 +4,8 @@
     {metrics,timing,losses,movement,similarity,selection}.csv  state.json  DONE
 
 DONE is written last and holds the digests of the tables and of state.json. A cell counts only if
-all of them agree. stale/ holds what other code left here, until the run is done.
+all of them agree. stale/ holds what other code left here, until the run is done. A run of which
+nothing is here may lie in an archive (archive.py): it is read from there, and counts the same.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import datetime
 import hashlib
 import json
 import shutil
+import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +25,7 @@ from typing import Any
 from bench import faults
 from bench.config.spec import RunSpec, plain
 from bench.errors import UsageError
+from bench.store import archive
 from bench.store.files import sha256_of, write_text
 from bench.store.locks import locked
 from bench.store.protocol import protocol_of
@@ -55,6 +58,59 @@ class RunDir:
     @classmethod
     def of(cls, results: Path, spec: RunSpec) -> RunDir:
         return cls(results / spec.suite / "runs" / spec.run_id)
+
+    # --- its files, here or in an archive ---
+
+    def packed(self) -> archive.Packed | None:
+        """The run in an archive, where nothing was begun here since; None else.
+
+        Raises UsageError for an archive that cannot be read.
+        """
+        begun = (self.path / name for name in ("state.json", STALE, "DONE"))
+        if self.path.is_dir() and any(file.exists() for file in begun):
+            return None
+        return archive.find(self.path.parent.parent, self.path.name)
+
+    def read(self, name: str) -> bytes | None:
+        """What a file of the run holds; None where there is none."""
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            return (self.path / name).read_bytes()
+        packed = self.packed()
+        return packed.read(name) if packed else None
+
+    def names(self) -> list[str]:
+        """Its files, DONE last: before it the run is not finished."""
+        if packed := self.packed():
+            names = packed.names()
+        else:
+            files = (file for file in self.path.rglob("*") if file.is_file())
+            names = [file.relative_to(self.path).as_posix() for file in files if file.name != LOCK]
+        return sorted(names, key=lambda name: (name == "DONE", name))
+
+    def where(self, name: str) -> str:
+        """A file of the run, for people."""
+        packed = self.packed()
+        return f"{packed.run_id}/{name} in {packed.file}" if packed else str(self.path / name)
+
+    @contextlib.contextmanager
+    def unpacked(self) -> Iterator[RunDir]:
+        """The run as files, for a moment; the run itself where it is not packed."""
+        packed = self.packed()
+        if packed is None:
+            yield self
+            return
+        with tempfile.TemporaryDirectory() as folder:
+            run = RunDir(Path(folder) / packed.run_id)
+            for name in packed.names():
+                if "/" not in name:  # no table lies deeper
+                    run.path.mkdir(exist_ok=True)
+                    (run.path / name).write_bytes(packed.read(name) or b"")
+            try:
+                run.done()
+            except UsageError:
+                what = f"{packed.run_id} was altered since the run ended"
+                raise UsageError(f"{packed.file}: {what}") from None
+            yield run
 
     @contextlib.contextmanager
     def lock(self) -> Iterator[None]:
@@ -107,7 +163,7 @@ class RunDir:
     def state(self) -> dict[str, Any]:
         """The saved state; status 'missing' where there is none that can be read."""
         try:
-            state = json.loads((self.path / "state.json").read_text("utf-8"))
+            state = json.loads(self.read("state.json") or b"")
         except (OSError, ValueError):
             state = None
         if isinstance(state, dict) and isinstance(state.get("status"), str):
@@ -154,7 +210,10 @@ class RunDir:
 
     def refuse_other(self, identity: dict[str, Any]) -> None:
         """Raises UsageError if this cell was begun with other images, weights or precision."""
-        refuse_other(str(self.path), self.state(), identity, "give --name, or delete it")
+        packed = self.packed()
+        where = f"{packed.file}: {packed.run_id}" if packed else str(self.path)
+        cure = "give --name" if packed else "give --name, or delete it"
+        refuse_other(where, self.state(), identity, cure)
 
     # --- the end ---
 
@@ -172,17 +231,28 @@ class RunDir:
         return f"{sha256_of(self.path / name)}  {name}"
 
     def _seals(self) -> set[str]:
-        return set((self.path / "DONE").read_text(errors="replace").splitlines())
+        return set((self.read("DONE") or b"").decode(errors="replace").splitlines())
 
     def ended_with(self, name: str, text: str) -> bool:
-        """True if the run has ended with this text in the file of that name."""
+        """True if the run, which is done, has ended with this text in the file of that name."""
         digest = hashlib.sha256(text.encode()).hexdigest()
-        return self.done() and f"{digest}  {name}" in self._seals()
+        return f"{digest}  {name}" in self._seals()
 
     def done(self) -> bool:
-        """True if finished and intact. Raises UsageError for a file that was altered since."""
-        if not (self.path / "DONE").is_file():
-            return False
+        """True if finished and intact. Raises UsageError for a file that was altered since.
+
+        A packed run is finished; whether it is intact is known when its tables are read.
+        """
+        if (self.path / "DONE").is_file():
+            try:
+                self._refuse_altered()
+                return True
+            except (UsageError, FileNotFoundError):
+                if (self.path / "DONE").is_file():
+                    raise  # else another process has packed it, or set it aside, meanwhile
+        return self.packed() is not None
+
+    def _refuse_altered(self) -> None:
         seals = self._seals()
         sealed = {seal.split("  ", 1)[-1] for seal in seals}
         for name in SEALED_FILES:
@@ -194,7 +264,6 @@ class RunDir:
                     f"{file}: altered since the run ended (DONE holds another digest); "
                     f"delete {self.path}"
                 )
-        return True
 
 
 def environment_digest(environment: dict[str, Any]) -> str:

@@ -63,7 +63,8 @@ COMPARED_COLUMNS = (
     *("what", "benchmark", "method", "metric", "published", "measured", "n"),
     *("difference", "verdict", "detail"),
 )
-STATUSES = ("done", "diverged", "oom", "error", "interrupted", "running", "missing")
+FAILED = ("diverged", "oom", "error")
+STATUSES = ("done", *FAILED, "interrupted", "running", "missing")
 
 Rows = list[dict[str, Any]]
 
