@@ -338,6 +338,18 @@ def grid_in(results, shard=(1, 1)):
     return grid.Grid(args, suite, cells, [], cells, {}, rounds)
 
 
+@pytest.mark.parametrize(("shard", "checks"), [((1, 2), 0), ((1, 1), 1)])
+def test_a_share_has_no_verdict(shard, checks, tmp_path, monkeypatch):
+    """It would be of some cells, and end a pod with 1."""
+    called = []
+    monkeypatch.setattr(grid.subprocess, "call", lambda words, **how: called.append(words) or 1)
+    monkeypatch.setattr(grid, "run_local", lambda *words, **how: {})
+    one = grid_in(tmp_path, shard)
+    assert one.run() == checks
+    assert one.only_collect() == 0, "the tables are written, whatever they show"
+    assert len(called) == 2 * checks
+
+
 def test_runs_of_other_settings_are_named_though_no_table_lists_them(tmp_path, capsys):
     """A merge brought them."""
     folder = tmp_path / "mini" / "runs" / "linear--glyphs--o1--s1--000000000000"

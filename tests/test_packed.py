@@ -1,10 +1,12 @@
 """Packed runs count as finished everywhere, whatever became of the tables."""
 
+import shutil
 import zipfile
 from dataclasses import replace
 
 import pytest
-from test_code import other_code
+from conftest import TINY
+from test_code import forget_code, other_code
 
 from bench.engine import run as engine
 from bench.errors import UsageError
@@ -96,6 +98,30 @@ def test_without_tables_the_rows_come_from_the_archive(folder, tiny_spec):
     (folder / "runs.csv").write_text(stale)
     collect(folder.parent, [tiny_spec], [folder])
     assert {file: file.read_bytes() for file in tables} == tables, "rows of another run of it"
+
+
+def test_all_commands_say_the_same_of_packed_and_of_stale_cells(command, tmp_path):
+    one = ("--methods", "linear", "--benchmarks", "glyphs", "--order-seeds", "1")
+    words = ("bench.grid", str(TINY), *one)
+    command(*words, check=0)
+    folder = tmp_path / "results" / "tiny_suite"
+    command(*words, "--collect", "--archive", check=0)
+    tables = {file: file.read_bytes() for file in folder.glob("*.csv")}
+    for file in tables:
+        file.unlink()
+    assert command(*words, "--status", check=0).stdout == "suite tiny_suite: 1 done\n"
+    assert command(*words, "--dry-run", check=0).stdout.split()[0] == "done"
+    command(*words, "--collect", check=0)
+    assert {file: file.read_bytes() for file in tables} == tables
+    zipfile.ZipFile(folder / "archive" / "1.zip").extractall(folder / "runs")
+    shutil.rmtree(folder / "archive")
+    forget_code(tmp_path / "results")
+    said = command(*words, "--status", check=0).stdout
+    assert "1 done (1 of them of other code than today's, e.g. linear--glyphs" in said
+    said = command(*words, "--collect", check=0).stderr
+    assert "1 finished cell(s) are of other code than today's and are in the tables, e.g." in said
+    assert read_runs(folder / "runs.csv")[0]["status"] == "done"
+    assert "stale" in command(*words, "--dry-run", check=0).stdout
 
 
 def test_archives_of_other_names_are_older(folder, tiny_spec, run):
