@@ -292,5 +292,5 @@ def slurm_arguments(tmp_path: Path, **given) -> argparse.Namespace:
     usual |= {"device": "auto", "overrides": {}, "sbatch": "", "slurm_jobs": None, "jobs": None}
     usual |= {"time_limit": None, "report": None, "scratch": "", "archive": False, "track": ""}
     usual |= {"keep": False, "methods": [], "benchmarks": [], "order_seeds": [], "seeds": []}
-    usual |= {"shard": (1, 1)}
+    usual |= {"shard": (1, 1), "keep_stale": False}
     return argparse.Namespace(**{**usual, **given})

@@ -22,7 +22,11 @@ SAVE_SECONDS = 60  # before the time limit, to save
 SPARE = 1.5  # memory asked for, of the peak that was measured
 # Settings that change how much memory a cell takes, by how their names begin or end.
 OF_MEMORY = ("backbone.", "train.batch_size", "train.precision")
-INHERITED = ("BENCH_DATA", "BENCH_WEIGHTS", "BENCH_CACHE", "BENCH_CACHE_LIMIT", "BENCH_OFFLINE")
+INHERITED = (
+    *("BENCH_DATA", "BENCH_WEIGHTS", "BENCH_CACHE", "BENCH_CACHE_LIMIT", "BENCH_OFFLINE"),
+    # Where weights are looked for, and whether they are fetched. HF_TOKEN is for no file.
+    *("HF_HOME", "HF_HUB_CACHE", "HF_HUB_OFFLINE", "HF_ENDPOINT", "XDG_CACHE_HOME"),
+)
 SCRIPT = """#!/bin/bash
 #SBATCH --requeue
 #SBATCH --open-mode=append
@@ -64,7 +68,12 @@ def command_of(cell: RunSpec, args: argparse.Namespace) -> str:
     words += [str(word) for option in options.items() for word in option]
     variables = [f"{name}={value}" for name, value in _environment(args.scratch).items()]
     place = shlex.join(["cd", str(Path.cwd())])
-    return f"{place} && {shlex.join(['env', *variables, *words, *_settings(args)])}"
+    words += [*_keep_stale(args), *_settings(args)]
+    return f"{place} && {shlex.join(['env', *variables, *words])}"
+
+
+def _keep_stale(args: argparse.Namespace) -> list[str]:
+    return ["--keep-stale"] if args.keep_stale else []
 
 
 def _settings(args: argparse.Namespace) -> list[str]:
@@ -86,7 +95,7 @@ def of_array(
     defaults += [] if options.cpus else [f"--cpus-per-task={cpus}"]
     defaults += [f"--mem={memory}M"] if memory else []
     words = [*_grid(args, cells[0].suite), "--device", device_of(args, options)]
-    words += ["--jobs", str(args.jobs or 1), "--quiet"]
+    words += ["--jobs", str(args.jobs or 1), "--quiet", *_keep_stale(args)]
     words += ["--time-limit", str(args.time_limit)] if args.time_limit else []
     words += ["--track", args.track] if args.track else []
     return SCRIPT.format(
@@ -114,7 +123,7 @@ def memory_mib(args: argparse.Namespace, options: sbatch.Options) -> int:
 
 def of_collecting(args: argparse.Namespace, suite: str) -> str:
     """The script of the job that writes the tables."""
-    words = [*_grid(args, suite), "--collect", *_selection(args)]
+    words = [*_grid(args, suite), "--collect", *_keep_stale(args), *_selection(args)]
     words += ["--report", str(args.report.absolute())] if args.report else []
     words += ["--archive"] if args.archive else []
     folder = shlex.quote(str(Path.cwd()))
@@ -143,9 +152,13 @@ def _selection(args: argparse.Namespace) -> list[str]:
 
 def _environment(scratch: str) -> dict[str, str]:
     """What a grid reads, written down: a site may pass nothing on (--export=NONE)."""
-    path = os.pathsep.join(filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", ""))))
+    # The working directory comes last, and only where this process has it too: another copy of
+    # this project may lie there.
+    here = "" if sys.flags.safe_path else str(Path.cwd())
+    path = filter(None, (str(PROJECT), os.environ.get("PYTHONPATH", ""), here))
+    found = {"PYTHONPATH": os.pathsep.join(path), "PYTHONSAFEPATH": "1"}
     names = (*INHERITED, "SLURM_CONF")
-    found = {"PYTHONPATH": path} | {name: os.environ[name] for name in names if name in os.environ}
+    found |= {name: os.environ[name] for name in names if name in os.environ}
     return found | ({"BENCH_CACHE": scratch} if scratch else {})
 
 
