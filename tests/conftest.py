@@ -265,7 +265,7 @@ def site(monkeypatch):
 
 SLURM_SAYS = {
     "scontrol": "MaxArraySize            = 1001",
-    "sinfo": "short*|1:00:00|10:00|0/2/0/2|2|(null)\nwide|infinite|n/a|1/7/90/98|4|(null)",
+    "sinfo": "short*|1:00:00|10:00|0/2/0/2|2|(null)|1\nwide|infinite|n/a|1/7/90/98|4|(null)|98",
     "squeue": "",
 }
 

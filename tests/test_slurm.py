@@ -201,7 +201,7 @@ def test_variables_that_sbatch_reads_count_too(commands, tmp_path, cells, monkey
         submit(cells, arguments(tmp_path))
     monkeypatch.setenv("SBATCH_TIMELIMIT", "0")
     monkeypatch.setenv("SBATCH_GPUS", "1")
-    assert "--device cuda" in submit(cells, arguments(tmp_path))[2]
+    assert "--device cuda" in submit(cells, arguments(tmp_path, sbatch="-p wide"))[2]
     monkeypatch.setenv("SBATCH_ARRAY_INX", "0-99")
     with pytest.raises(UsageError, match="SBATCH_ARRAY_INX: the launcher"):
         submit(cells, arguments(tmp_path))
@@ -212,18 +212,18 @@ def test_variables_that_sbatch_reads_count_too(commands, tmp_path, cells, monkey
 
 
 def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
-    (commands / "sinfo.says").write_text("tiny*|3:00|n/a|0/8/0/8|1|(null)\n")
+    (commands / "sinfo.says").write_text("tiny*|3:00|n/a|0/8/0/8|1|(null)|8\n")
     with pytest.raises(UsageError, match="partition tiny: its jobs end after 3:00"):
         submit(cells, arguments(tmp_path))
     assert not list((tmp_path / "re sults 100%").rglob("*.sh"))
     (commands / "sinfo.says").write_text(
-        "tiny|3:00|n/a|0/8/0/8|1|(null)\nlong|infinite|n/a|0/0/4/4|1|(null)\n?\n"
+        "tiny|3:00|n/a|0/8/0/8|1|(null)|8\nlong|infinite|n/a|0/0/4/4|1|(null)|4\n?\n"
     )
     with pytest.raises(UsageError, match="partition tiny"):
         submit(cells, arguments(tmp_path, sbatch="-p tiny,long"))
     _, said, _ = submit(cells, arguments(tmp_path, sbatch="-p tiny,long -t 30"))
     assert "in 8 elements" in said
-    (commands / "sinfo.says").write_text("long*|infinite|n/a|0/0/4/4|1|(null)\n")
+    (commands / "sinfo.says").write_text("long*|infinite|n/a|0/0/4/4|1|(null)|4\n")
     _, said, _ = submit(cells, arguments(tmp_path / "2"))
     assert "in 4 elements" in said, "it is down now: as many as it has"
 
@@ -235,7 +235,7 @@ def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
         ("--partition gpu --gpus 1", ["--partition", "gpu"]),
         ("--gres gpu:1 --qos=high", ["--qos=high"]),
         ("-G1 --mem-per-gpu=100 --account lab", ["--account", "lab"]),
-        ("--cpus-per-gpu=2 --gpus=2", []),
+        ("-p wide --cpus-per-gpu=2 --gpus=2", ["-p", "wide"]),
         ("--gpus=1 --ntasks-per-gpu=1 --hold", []),
     ],
 )
@@ -275,7 +275,7 @@ def test_as_many_elements_as_run_at_once_and_have_something_to_do(commands, tmp_
         found = submit(cells, arguments(tmp_path / name, **given), work)[1]
         return int(found.split(" cells in ")[1].split()[0])
 
-    large = "large*|infinite|n/a|0/64/0/64|4|gpu:a100:2(S:0-1)"
+    large = "large*|infinite|n/a|0/64/0/64|4|gpu:a100:2(S:0-1)|16"
     (commands / "sinfo.says").write_text(f"{large}\n")
     assert count("a") == 8, "nobody knows how long a cell takes"
     assert count("b", sbatch="--cpus-per-task=16") == 4

@@ -20,9 +20,15 @@ READ = {  # option: its short form, its variable
     "--time-min": ("", ""),
     "--partition": ("-p", "SBATCH_PARTITION"),
     "--constraint": ("-C", "SBATCH_CONSTRAINT"),
-    "--cpus-per-task": ("-c", ""),
+    "--qos": ("-q", "SBATCH_QOS"),
+    "--nodes": ("-N", ""),
+    "--ntasks": ("-n", ""),
+    "--ntasks-per-node": ("", ""),
 }
 OF_ELEMENTS = {  # what a job that collects does not need
+    "--cpus-per-task": ("-c", ""),
+    "--mincpus": ("", ""),
+    "--exclusive": ("", "SBATCH_EXCLUSIVE"),
     "--gpus": ("-G", "SBATCH_GPUS"),
     "--gpus-per-node": ("", "SBATCH_GPUS_PER_NODE"),
     "--gpus-per-task": ("", "SBATCH_GPUS_PER_TASK"),
@@ -55,6 +61,7 @@ REFUSED = {
     "--help": ("-h", ""),
     "--test-only": ("", ""),
 }
+ONE = ("--nodes", "--ntasks", "--ntasks-per-node", "--ntasks-per-gpu")  # an element is one process
 RESOURCES = ("gres", "tres_per_task")  # options that may name other things than GPUs
 FLAGS = (
     *("--hold", "--wait", "--quiet", "--version", "--usage", "--help", "--test-only"),
@@ -74,6 +81,7 @@ class Options:
     """The words of --sbatch, those of them for a job that collects, and values ("": not given).
 
     gpus, cpus: of an element, 0 where nothing is said. memory: True where the user says how much.
+    exclusive: True for whole nodes.
     """
 
     words: tuple[str, ...]
@@ -82,9 +90,11 @@ class Options:
     time_min: str
     partition: str
     constraint: str
+    qos: str
     gpus: int
     memory: bool
     cpus: int
+    exclusive: bool
 
 
 class _Parser(argparse.ArgumentParser):
@@ -99,6 +109,8 @@ def _parser(known: dict[str, tuple[str, str]]) -> _Parser:
         default = os.environ.get(variable, "")
         if name in FLAGS:
             parser.add_argument(*words, action="store_true", default=bool(default))
+        elif name == "--exclusive":  # a value only with =
+            parser.add_argument(*words, nargs="?", const="node", default=default)
         else:
             parser.add_argument(*words, default=default)
     return parser
@@ -117,6 +129,9 @@ def parse(text: str) -> Options:
             raise UsageError(f"{said}: the launcher submits an array of its own, and goes on")
     _refuse_stray(words)
     read = vars(_parser(READ | OF_ELEMENTS).parse_known_args(words)[0])
+    for name in ONE:
+        if (value := read[name[2:].replace("-", "_")]) not in ("", "1", "1-1"):
+            raise UsageError(f"--sbatch: {name}={value}: an element is one process, 1 is expected")
     collecting = _parser(OF_ELEMENTS).parse_known_args(words)[1]
     gpus = max(_gpus(read[name], name) for name in read if name.startswith(("gpus", *RESOURCES)))
     cpus = max(_number(read["cpus_per_task"]), gpus * _number(read["cpus_per_gpu"]))
@@ -127,9 +142,11 @@ def parse(text: str) -> Options:
         time_min=read["time_min"],
         partition=read["partition"],
         constraint=read["constraint"],
+        qos=read["qos"],
         gpus=gpus,
         memory=any(read[name] for name in ("mem", "mem_per_cpu", "mem_per_gpu")),
         cpus=cpus,
+        exclusive=bool(read["exclusive"]),
     )
 
 
@@ -154,11 +171,18 @@ def _number(text: str) -> int:
 
 
 def _gpus(value: str, option: str) -> int:
-    """How many of `2`, `a100:2`, `gpu:a100:2,disk:1` or `cpu=4,gres/gpu=2`."""
+    """How many of `2`, `a100:2`, `gpu:a100:2,disk:1` or `cpu=4,gres/gpu=2`.
+
+    Parts of GPUs are GPUs: a slice (MIG) has a name of its own at some sites, shards are of one.
+    """
     items = [item for item in value.split(",") if item]
     if option in RESOURCES:
-        items = [item for item in items if re.match(r"(gres[/:])?gpu\b", item)]
-    return sum(_number(re.split("[:=]", item)[-1]) for item in items)
+        items = [item for item in items if re.match(r"(gres[/:])?(gpu|mig|shard)\b", item)]
+    counts = [_number(re.split("[:=]", item)[-1]) for item in items]
+    return sum(
+        min(count, 1) if "shard" in item else count
+        for item, count in zip(items, counts, strict=True)
+    )
 
 
 def environment_of_collecting() -> dict[str, str]:

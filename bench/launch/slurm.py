@@ -20,12 +20,12 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import NamedTuple
 
 from bench import cli
 from bench.config.spec import RunSpec
 from bench.errors import Busy, UsageError
-from bench.launch import sbatch, scripts
+from bench.launch import partitions, sbatch, scripts
+from bench.launch.partitions import SHORTEST_LIMIT, Partition
 from bench.launch.pool import Worker, check_cells
 from bench.launch.submitted import (
     COMMENT,
@@ -41,7 +41,6 @@ from bench.store.files import check_writable, write_text
 from bench.store.locks import locked
 from bench.store.rundir import RunDir
 
-SHORTEST_LIMIT = 5  # minutes: a shorter one may end before anything is saved
 ENDING_SECONDS = 30  # for which elements that are ending are waited for
 LEAST_SECONDS = 120  # of predicted work for an element: to import torch takes five or more
 # FLOP/s to predict them with: what a core did in the published cells, and a modest GPU.
@@ -57,6 +56,12 @@ def launch(
     submitted, also where nothing is to be submitted.
     """
     options = check_options(left, args)
+    if args.device.startswith("cuda") and not options.gpus:
+        print(
+            f"--device {args.device}: no GPU is asked for (--sbatch --gpus=1); with --exclusive "
+            "those of the node are taken as they are",
+            file=sys.stderr,
+        )
     (folder / "slurm").mkdir(exist_ok=True)
     busy = f"{folder}: another launcher is submitting this suite"
     with contextlib.ExitStack() as stack:
@@ -141,7 +146,8 @@ def check_options(cells: Sequence[RunSpec], args: argparse.Namespace) -> sbatch.
             f"{by_node[0].benchmark}: train.precision=auto could differ between nodes: give --set "
             "train.precision=fp32 (or bf16), or nodes of one kind (--sbatch --constraint=...)"
         )
-    if args.device.startswith("cuda") and not options.gpus:
+    # On a whole node its GPUs may be had without asking, so it is only said (launch).
+    if args.device.startswith("cuda") and not (options.gpus or options.exclusive):
         raise UsageError(f"--device {args.device}: no GPU is asked for (--sbatch --gpus=1)")
     return options
 
@@ -164,27 +170,6 @@ def shares(
     return [[c for i, c in enumerate(cells) if owner[i] == number] for number in range(count)]
 
 
-class Partition(NamedTuple):
-    """Nodes of a partition that are alike, as sinfo says it."""
-
-    name: str  # the default one has a star
-    most: str  # its time limit
-    by_default: str  # the time limit of a job that says none
-    cpus: str  # allocated/idle/other/total
-    nodes: str
-    gres: str
-
-    @property
-    def usable(self) -> int:
-        """Processors, without those of nodes that are down."""
-        used, idle, *_ = map(int, self.cpus.split("/"))
-        return used + idle
-
-    @property
-    def gpus(self) -> int:
-        return int(self.nodes) * sum(map(int, re.findall(r"gpu[^,(]*:(\d+)", self.gres)))
-
-
 def how_many(
     cells: Sequence[RunSpec],
     work: Sequence[float] | None,
@@ -193,32 +178,13 @@ def how_many(
 ) -> int:
     """Elements: as many as are wanted, else as run at once and are worth a start each.
 
-    Raises UsageError where jobs of the partition end before anything is saved.
+    Raises UsageError where they cannot start, or end before anything is saved.
     """
     largest = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm(["scontrol", "show", "config"]))
-    words = ["sinfo", "--noheader", "--format=%P|%l|%L|%C|%D|%G"]
-    words += [f"--partition={options.partition}"] if options.partition else []
-    rows = [line.split("|") for line in slurm(words).split()]
-    partitions = [Partition(*row) for row in rows if len(row) == len(Partition._fields)]
-    # Without a name it is the default one.
-    own = [one for one in partitions if options.partition or one.name.endswith("*")] or partitions
-    _refuse_short(own, options)
+    own = partitions.of_elements(options)
+    partitions.refuse(own, options, options.cpus or _cpus(cells, args))
     wanted = args.slurm_jobs or min(_room(own, cells, args, options), _worth(work, args, options))
     return max(1, min(int(wanted), len(cells), int(largest[1]) if largest else 1001))
-
-
-def _refuse_short(partitions: Iterable[Partition], options: sbatch.Options) -> None:
-    limits = {}
-    for one in partitions:
-        limit = options.time or (one.by_default if one.by_default != "n/a" else one.most)
-        limits[one.name.rstrip("*")] = min(limit, one.most, key=sbatch.minutes)
-    short = [name for name, limit in limits.items() if sbatch.minutes(limit) < SHORTEST_LIMIT]
-    # A job that says its time does not go to those of its partitions that are too short for it.
-    if short and (len(short) == len(limits) or not options.time):
-        raise UsageError(
-            f"partition {short[0]}: its jobs end after {limits[short[0]]}, at least "
-            f"{SHORTEST_LIMIT} minutes are needed (--sbatch --partition=..., --time=...)"
-        )
 
 
 def _cpus(cells: Iterable[RunSpec], args: argparse.Namespace) -> int:
@@ -227,16 +193,16 @@ def _cpus(cells: Iterable[RunSpec], args: argparse.Namespace) -> int:
 
 
 def _room(
-    partitions: Sequence[Partition],
+    own: Sequence[Partition],
     cells: Sequence[RunSpec],
     args: argparse.Namespace,
     options: sbatch.Options,
 ) -> int:
     """Elements that the largest of these partitions can run at once."""
     room = Counter[str]()
-    by_gpus = options.gpus and any(one.gpus for one in partitions)
-    all_are_down = not any(one.usable for one in partitions)
-    for one in partitions:
+    by_gpus = options.gpus and any(one.gpus for one in own)
+    all_are_down = not any(one.usable for one in own)
+    for one in own:
         cpus = int(one.cpus.split("/")[-1]) if all_are_down else one.usable
         room[one.name] += one.gpus if by_gpus else cpus
     each = options.gpus if by_gpus else options.cpus or _cpus(cells, args)
