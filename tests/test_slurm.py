@@ -87,7 +87,8 @@ def test_what_is_queued_is_known_by_its_comment(commands, tmp_path, cells):
     args = arguments(tmp_path, slurm_jobs=2)
     folder, _, _ = submit(cells, args)
     (launch,) = submitted.launches(folder)
-    lines = [f"7|0|RUNNING|n1|{launch.comment}", "9|N/A|RUNNING|n2|other", "8|1|PENDING||a|b=c"]
+    lines = [f"7|0|RUNNING|n1|None|{launch.comment}", f"8|N/A|PENDING||Dependency|{launch.comment}"]
+    lines += ["9|N/A|RUNNING|n2|None|other", "8|1|PENDING||None|a|b=c"]
     (commands / "squeue.says").write_text("\n".join(lines) + "\n")
     queued = submitted.in_queue(folder)
     assert set(queued) == set(launch.elements[0])
@@ -337,24 +338,6 @@ def test_the_selection_is_that_of_the_tables(commands, tmp_path, cells):
     (script,) = folder.glob("slurm/*-collect.sh")
     words = script.read_text().splitlines()[-1]
     assert "--collect --keep --methods linear --order-seeds 1 --shard 1/2" in words
-
-
-def test_an_array_whose_launcher_was_killed_gets_its_collecting_job(commands, tmp_path, cells):
-    args = arguments(tmp_path, slurm_jobs=1)
-    folder, _, _ = submit(cells, args)
-    (file,) = folder.glob("slurm/*.json")
-    known = json.loads(file.read_text())
-    assert known["collector"] == "7"
-    queued = [submitted.Element("9", 0, "RUNNING", submitted.launches(folder)[0].comment, "n1")]
-    assert submitted.without_collector(folder, queued) == []
-    file.write_text(json.dumps({**known, "job": "", "collector": ""}))
-    (lost,) = submitted.without_collector(folder, queued)
-    old = {key: value for key, value in known.items() if key != "collector"}
-    file.write_text(json.dumps(old))
-    assert submitted.without_collector(folder, queued) == [], "of an older version, which has one"
-    slurm.collect_after(lost, args, folder)
-    assert "--dependency=afterany:9" in (commands / "sbatch.called").read_text()
-    assert submitted.without_collector(folder, queued) == []
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

@@ -46,10 +46,11 @@ def submissions(commands) -> int:
 
 
 def says(commands, folder, state):
-    """squeue says that the only array is in this state."""
+    """squeue says that the only array is in this state, and that the job that collects waits."""
     (one,) = submitted.launches(folder)
-    line = f"7|0|{state}|n1|{one.comment}\n" if state else ""
-    (commands / "squeue.says").write_text(line)
+    lines = [f"7|0|{state}|n1|None|{one.comment}\n"] if state else []
+    lines.append(f"8|N/A|PENDING||Dependency|{one.comment}\n")
+    (commands / "squeue.says").write_text("".join(lines))
 
 
 def test_what_is_queued_is_left_alone_but_checked(launch, commands, capsys):
@@ -91,7 +92,7 @@ def test_another_element_that_has_the_same_cells_counts(launch, commands, monkey
     (one,) = submitted.launches(folder)
     monkeypatch.setattr(slurm, "ENDING_SECONDS", 0)
     for states in (("PENDING", submitted.ENDING), (submitted.ENDING, "PENDING")):
-        lines = [f"7|0|{state}|n1|{one.comment}\n" for state in states]
+        lines = [f"7|0|{state}|n1|None|{one.comment}\n" for state in states]
         (commands / "squeue.says").write_text("".join(lines))
         assert go() == 0, "nothing is left over"
 

@@ -226,8 +226,13 @@ def submit(
     options = check_options(cells, args)
     count = how_many(cells, work, args, options)
     elements = [[cell.run_id for cell in share] for share in shares(cells, work, count)]
-    launch = Launch(secrets.token_hex(6), cells[0].suite, tuple(map(tuple, elements)))
     place = _place(folder)
+    launch = Launch(
+        token=secrets.token_hex(6),
+        suite=cells[0].suite,
+        elements=tuple(map(tuple, elements)),
+        folder=str(place.parent),
+    )
     file, text = place / f"{launch.token}.json", place / f"{launch.token}.sh"
     write_text(text, scripts.of_array(args, cells, file, _cpus(cells, args), options))
     write_text(file, json.dumps(asdict(launch)) + "\n")

@@ -100,7 +100,7 @@ def _state(run: RunDir, element: Element | None, submitted: Submitted | None) ->
         new = submitted is not None and file.is_file() and file.stat().st_mtime > submitted.time
         if new and saved["status"] in FAILED:
             return saved["status"], failed
-        return ("queued" if element.state == "PENDING" else "in a running job"), ""
+        return ("queued" if element.state == "PENDING" else "in a running job"), element.problem
     if saved["status"] == "running":
         return LOST, "the same command continues it"
     if saved["status"] == "missing":

@@ -18,6 +18,11 @@ from bench.errors import UsageError
 
 COMMENT = "hlgp-bench"  # before the suite and the token, in a job's comment
 ENDING = "COMPLETING"  # the state of an element that was ended and whose processes are waited for
+COLLECTS = -1  # in place of an element's number: the job that collects has its array's comment
+NOT_RECORDED = "not recorded"  # the collecting job of an older version, which has one
+USUAL = ("Priority", "Resources", "BeginTime", "Dependency", "None", "JobArrayTaskLimit")
+# A user's own variables of these commands choose other jobs, nodes or columns than ours.
+OWN = ("SQUEUE_", "SINFO_", "SCONTROL_", "SCANCEL_")
 
 
 @dataclass(frozen=True)
@@ -29,6 +34,7 @@ class Launch:
     elements: tuple[tuple[str, ...], ...]
     job: str = ""  # "": the launcher was killed before it knew
     collector: str = ""  # the job that writes the tables
+    folder: str = ""  # of the suite's results; "": by an older version
 
     @property
     def comment(self) -> str:
@@ -39,32 +45,49 @@ class Element(NamedTuple):
     """An element of an array that is in the queue."""
 
     job: str
-    number: int
+    number: int  # COLLECTS for the job that collects after it
     state: str  # PENDING, RUNNING, ...
     comment: str
     node: str
+    reason: str = ""  # why it is pending
+
+    @property
+    def problem(self) -> str:
+        """Why it is pending, where that is not just its turn; "" otherwise."""
+        usual = self.state != "PENDING" or self.reason in ("", *USUAL)
+        return "" if usual else f"Slurm: {self.reason}"
 
 
 def launches(folder: Path) -> list[Launch]:
-    """Those of a suite's folder of results."""
-    found = []
-    for file in sorted((folder / "slurm").glob("*.json")):
-        try:
-            content = json.loads(file.read_text("utf-8"))
-            elements = tuple(tuple(of_one) for of_one in content.pop("elements"))
-            content.setdefault("collector", "not recorded")  # by an older version
-            found.append(Launch(elements=elements, **content))
-        except (OSError, ValueError, TypeError, KeyError):
-            raise UsageError(f"{file}: cannot be read; delete it if its job has ended") from None
-    return found
+    """Those of a suite's folder of results; what was copied from another folder is not of it."""
+    found = [_read(file) for file in sorted((folder / "slurm").glob("*.json"))]
+    return [one for one in found if not one.folder or _is_same(Path(one.folder), folder)]
+
+
+def _read(file: Path) -> Launch:
+    try:
+        content = json.loads(file.read_text("utf-8"))
+        elements = tuple(tuple(of_one) for of_one in content.pop("elements"))
+        content.setdefault("collector", NOT_RECORDED)
+        return Launch(elements=elements, **content)
+    except (OSError, ValueError, TypeError, KeyError):
+        raise UsageError(f"{file}: cannot be read; delete it if its job has ended") from None
+
+
+def _is_same(one: Path, other: Path) -> bool:
+    """True for one folder, also by way of a link."""
+    try:
+        return one == other.absolute() or one.samefile(other)
+    except OSError:  # it is there no more
+        return False
 
 
 def share_of(file: Path, index: int) -> tuple[str, ...]:
     """The run_ids of one element. Raises UsageError where there are none."""
-    for launch in launches(file.parent.parent):
-        if launch.token == file.stem and 0 <= index < len(launch.elements):
-            return launch.elements[index]
-    raise UsageError(f"--share {file} {index}: nothing was submitted under this name")
+    launch = _read(file) if file.is_file() else None
+    if launch is None or not 0 <= index < len(launch.elements):
+        raise UsageError(f"--share {file} {index}: nothing was submitted under this name")
+    return launch.elements[index]
 
 
 def place() -> dict[str, str]:
@@ -79,14 +102,15 @@ def place() -> dict[str, str]:
 
 
 def queue() -> list[Element]:
-    """Elements of this user's arrays. Raises UsageError where Slurm does not answer."""
+    """Elements of this user's arrays, and jobs that are none. Raises UsageError where Slurm does
+    not answer.
+    """
     # The comment last: those of other jobs may hold anything.
-    words = ["squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%N|%k"]
-    fields = [line.strip().split("|", 4) for line in slurm(words).splitlines()]
+    words = ["squeue", "--noheader", "--array", "--me", "--format=%F|%K|%T|%N|%r|%k"]
+    fields = [line.strip().split("|", 5) for line in slurm(words).splitlines()]
     return [
-        Element(job, int(index), state, comment, node)
-        for job, index, state, node, comment in (one for one in fields if len(one) == 5)
-        if index.isdecimal()
+        Element(job, int(index) if index.isdecimal() else COLLECTS, state, comment, node, reason)
+        for job, index, state, node, reason, comment in (one for one in fields if len(one) == 6)
     ]
 
 
@@ -99,22 +123,29 @@ def in_queue(folder: Path) -> dict[str, Element]:
     return {
         run_id: element
         for element in sorted(queue(), key=lambda element: element.state != ENDING)
-        if element.comment in known and element.number < len(known[element.comment].elements)
+        if element.comment in known and 0 <= element.number < len(known[element.comment].elements)
         for run_id in known[element.comment].elements[element.number]
     }
 
 
 def without_collector(folder: Path, queued: Iterable[Element]) -> list[Launch]:
-    """Arrays in the queue whose launcher was killed before it submitted their job that collects."""
+    """Arrays in the queue whose job that collects is not there: the launcher was killed before it
+    submitted that one, or it was cancelled.
+    """
     jobs = {element.comment: element.job for element in queued}
-    lost = [one for one in launches(folder) if one.comment in jobs and not one.collector]
-    return [replace(one, job=jobs[one.comment]) for one in lost]
+    if not jobs:
+        return []
+    collected = {one.comment for one in queue() if one.number == COLLECTS and one.state != ENDING}
+    lost = [one for one in launches(folder) if one.comment in jobs.keys() - collected]
+    return [replace(one, job=jobs[one.comment]) for one in lost if one.collector != NOT_RECORDED]
 
 
 def slurm(words: list[str], env: dict[str, str] | None = None) -> str:
     """What a Slurm command prints. Raises UsageError with the error that it names if it fails."""
+    given = os.environ if env is None else env
+    plain = {name: value for name, value in given.items() if not name.startswith(OWN)}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=env)
+        done = subprocess.run(words, capture_output=True, text=True, check=False, env=plain)
     except FileNotFoundError:
         raise UsageError(
             f"--launcher slurm: no Slurm here ({words[0]} is not on the PATH)"
