@@ -47,7 +47,10 @@ def seed(text: str) -> int:
 
 def folder(text: str) -> Path:
     """argparse type of a path; `~` is the home folder also behind an equals sign."""
-    return Path(text).expanduser()
+    try:
+        return Path(text).expanduser()
+    except RuntimeError:
+        raise argparse.ArgumentTypeError(f"'{text}': nobody here has this home folder") from None
 
 
 def results_name(text: str) -> str:

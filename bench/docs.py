@@ -256,6 +256,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(
         prog="python -m bench.docs",
         description=__doc__,
+        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--check", action="store_true", help="Write nothing, say what is wrong.")

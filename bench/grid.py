@@ -28,7 +28,7 @@ from bench.launch import listing, options, scripts, slurm
 from bench.launch.display import make_display
 from bench.launch.pool import Pool, rounds_of, run_local
 from bench.launch.status import status
-from bench.launch.submitted import share_of
+from bench.launch.submitted import require_slurm, share_of
 from bench.launch.track import require_tracker
 from bench.paths import EXPECTED, REFERENCE, cache_dir, reference_folders
 from bench.store import merge
@@ -95,6 +95,8 @@ def main() -> int:
         os.environ["BENCH_CACHE"] = args.scratch  # the workers inherit it
         written.append(cache_dir())
     submits = args.launcher == "slurm" and bool(left)
+    if submits:
+        require_slurm()
     check_writable(written if submits else [*written, *drawn])
     done = [cell for cell in chosen if cell not in left]
     grid = Grid(args, suite, asked, left, done, kept, rounds)

@@ -148,7 +148,9 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
 
 def main() -> int:
     parser = argparse.ArgumentParser(
-        prog="python -m bench.pretrain", description=__doc__.splitlines()[0]
+        prog="python -m bench.pretrain",
+        description=__doc__.splitlines()[0],
+        allow_abbrev=False,
     )
     parser.add_argument("--steps", type=cli.positive, default=2400)
     parser.add_argument("--batch", type=cli.positive, default=128)

@@ -306,14 +306,15 @@ def test_the_precision_of_another_machine_is_not_this_ones(tiny_spec, tmp_path):
         (("--report", "a file/x"), "a file"),
     ],
 )
-def test_what_a_node_would_refuse_is_refused_before(words, says, command, tmp_path):
-    """No Slurm is here: it is not even asked."""
+def test_what_a_node_would_refuse_is_refused_before(words, says, command, commands, tmp_path):
+    """Slurm is not even asked."""
     (tmp_path / "a file").touch()
     one = ("bench.grid", str(TINY), "--benchmarks", "glyphs", "--methods", "linear")
     command(*one, "--order-seeds", "1", "--name", "before", check=0)
     shutil.rmtree(tmp_path / "results" / "before" / "runs")
     done = command(*one, "--launcher", "slurm", *words, check=2)
     assert says in done.stderr.splitlines()[-1], done.stderr
+    assert not list(commands.glob("*.called"))
 
 
 def test_printed_commands_run_from_any_folder(command, tmp_path):

@@ -369,15 +369,3 @@ def test_an_element_runs_its_share_alone(command, tmp_path, cells):
     done = command("bench.grid", str(TINY), "--collect", check=3)
     assert "1 done" in done.stdout
     assert len(list(folder.glob("runs/*"))) == 1, "nothing was trained"
-
-
-def test_options_of_slurm_need_slurm(command):
-    done = command("bench.grid", str(TINY), "--slurm-jobs", "2", check=2)
-    assert "for --launcher slurm" in done.stderr
-
-
-def test_one_option_of_sbatch_may_begin_with_dashes(command, tmp_path):
-    words = ("--launcher", "slurm", "--sbatch", "--time=2")
-    done = command("bench.grid", str(TINY), *words, check=2)
-    said = done.stderr.splitlines()[-1]
-    assert "no Slurm here" in said or "at least 5 minutes" in said

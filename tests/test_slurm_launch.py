@@ -156,17 +156,34 @@ def test_an_element_ends_as_stopped_only_with_something_saved(saved, cells, tmp_
 
 
 @pytest.mark.parametrize(
-    ("code", "sent", "requeued"), [(143, "USR1", True), (3, "USR1", False), (143, "TERM", False)]
+    ("code", "sent", "tries", "known"),
+    [
+        (143, "USR1", 1, True),
+        (143, "USR1", 1, False),  # the launcher's Slurm lies elsewhere
+        (143, "USR1", 3, True),  # the controller answers at last
+        (143, "USR1", 4, True),  # it does not
+        (3, "USR1", 0, True),
+        (143, "TERM", 0, True),
+    ],
 )
-def test_the_script_requeues_at_the_time_limit(code, sent, requeued, commands, tmp_path):
+def test_the_script_requeues_at_the_time_limit(code, sent, tries, known, commands, tmp_path):
     stand_in = (
         f"import pathlib, signal, sys; signal.signal(15, lambda *_: sys.exit({code})); "
         "pathlib.Path('on').touch(); signal.pause()"
     )
     grid_of_ours = shlex.join([sys.executable, "-c", stand_in])
     text = scripts.SCRIPT.format(
-        seconds=60, defaults="", exports="", folder=tmp_path, command=grid_of_ours
+        seconds=60,
+        defaults="",
+        exports="",
+        folder=tmp_path,
+        command=grid_of_ours,
+        scontrol=commands / ("scontrol" if known else "gone"),
+        pauses="0 0 0",
     )
+    fails = f'[ "$(wc -l < {commands}/scontrol.called)" -ge {2 * tries} ]'
+    with (commands / "scontrol").open("a") as file:
+        file.write(f"{fails}\n")
     env = {**os.environ, "SLURM_ARRAY_JOB_ID": "7", "SLURM_ARRAY_TASK_ID": "3"}
     script = subprocess.Popen(["bash", "-c", text], env=env, start_new_session=True)
     try:
@@ -177,9 +194,9 @@ def test_the_script_requeues_at_the_time_limit(code, sent, requeued, commands, t
             script.send_signal(signal.SIGUSR1)
         else:
             os.killpg(script.pid, signal.SIGTERM)  # Slurm tells all
-        assert script.wait(30) == (0 if requeued else code)
+        assert script.wait(30) == (0 if 0 < tries < 4 else code)
     finally:
         with contextlib.suppress(ProcessLookupError):
             os.killpg(script.pid, signal.SIGKILL)
     called = commands / "scontrol.called"
-    assert (called.read_text() if called.exists() else "") == ("requeue\n7_3\n" * requeued)
+    assert (called.read_text() if called.exists() else "") == "requeue\n7_3\n" * min(tries, 3)

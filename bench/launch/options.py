@@ -5,7 +5,6 @@ from __future__ import annotations
 import argparse
 import re
 import sys
-from pathlib import Path
 
 from bench import cli
 from bench.config.arguments import add_suite_arguments
@@ -43,6 +42,11 @@ def _shard(text: str) -> tuple[int, int]:
         last = max(count, 1)
         raise argparse.ArgumentTypeError(f"'{text}': 1/{last} to {last}/{last} are expected")
     return index, count
+
+
+def _scratch(text: str) -> str:
+    """A folder of the node; one that begins with a variable is known there alone."""
+    return text if not text or text.startswith("$") else str(cli.folder(text).absolute())
 
 
 def _whole_options(words: list[str]) -> list[str]:
@@ -152,7 +156,8 @@ def _how(parser: argparse.ArgumentParser) -> None:
     )
     how.add_argument(
         "--sbatch",
-        default="",
+        action="append",
+        default=[],
         metavar="OPTIONS",
         help="Slurm: passed on, e.g. '--partition=gpu --time=240 --gpus=1 --account=lab'.",
     )
@@ -160,6 +165,7 @@ def _how(parser: argparse.ArgumentParser) -> None:
     how.add_argument("--share", nargs=2, metavar=("FILE", "INDEX"), help=argparse.SUPPRESS)
     how.add_argument(
         "--scratch",
+        type=_scratch,
         default="",
         metavar="DIR",
         help="Keep decoded images and query features there: a disk of the node's own. $NAME in it "
@@ -214,20 +220,23 @@ def parse(description: str) -> argparse.Namespace:
         prog="python -m bench.grid",
         description=description,
         epilog=EXAMPLES,
+        allow_abbrev=False,  # --time would be --time-limit
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_suite_arguments(parser)
     _what(parser)
     _where(parser)
     _how(parser)
-    args = parser.parse_args(_whole_options(sys.argv[1:]))
+    args, stray = parser.parse_known_args(_whole_options(sys.argv[1:]))
+    if stray:
+        quoted = "; what is for --sbatch stands in one pair of quotes" if args.sbatch else ""
+        parser.error(f"unrecognized arguments: {' '.join(stray)}{quoted}")
     if args.quiet and args.json:
         parser.error("--quiet and --json: give one of them")
     _refuse_what_does_not_go_together(parser, args)
     if args.launcher != "slurm" and (args.slurm_jobs or args.sbatch):
         parser.error("--slurm-jobs, --sbatch: for --launcher slurm")
+    args.sbatch = " ".join(args.sbatch)  # those of a second one come after
     args.published = args.results / REFERENCE if args.reference else None
     args.results = args.published or args.results
-    if args.scratch and not args.scratch.startswith("$"):
-        args.scratch = str(Path(args.scratch).absolute())
     return args

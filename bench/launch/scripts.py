@@ -8,17 +8,20 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from bench.config.spec import RunSpec
+from bench.config.suite import SUITES
 from bench.launch import sbatch
 from bench.launch.submitted import COMMENT
 from bench.paths import PROJECT, REFERENCE
 from bench.store.tables import LATER_COLUMNS, TABLES, read_csv
 
 SAVE_SECONDS = 60  # before the time limit, to save
+PAUSES = "0 1 5 10 20"  # seconds before each try to requeue, which takes ten more to fail
 SPARE = 1.5  # memory asked for, of the peak that was measured
 # Settings that change how much memory a cell takes, by how their names begin or end.
 OF_MEMORY = ("backbone.", "train.batch_size", "train.precision")
@@ -47,7 +50,13 @@ case $last in
 esac
 # 143: stopped with something new saved. This element alone: one of them has the array's own id.
 if [ -n "$again" ] && [ $code -eq 143 ]; then
-    exec scontrol requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID"
+    scontrol={scontrol}
+    [ -x "$scontrol" ] || scontrol=scontrol  # where the launcher has it, or on this node's PATH
+    for pause in {pauses}; do  # the controller may not answer
+        sleep $pause
+        "$scontrol" requeue "${{SLURM_ARRAY_JOB_ID}}_$SLURM_ARRAY_TASK_ID" && exit 0
+    done
+    echo "error: not requeued: launch the suite again" >&2
 fi
 exit $code
 """
@@ -104,6 +113,8 @@ def of_array(
         exports=_exports(args.scratch),
         folder=shlex.quote(str(Path.cwd())),
         command=shlex.join([*words, "--share", str(file)]),
+        scontrol=shlex.quote(shutil.which("scontrol") or "scontrol"),
+        pauses=PAUSES,
     )
 
 
@@ -117,7 +128,7 @@ def device_of(args: argparse.Namespace, options: sbatch.Options) -> str:
 def memory_mib(args: argparse.Namespace, options: sbatch.Options) -> int:
     """What an element is given where the user does not say it; 0 where nobody has measured it."""
     other = any(key.startswith(OF_MEMORY) or key.endswith(OF_MEMORY) for key in args.overrides)
-    peak = 0.0 if options.memory or other else _peak_mib(Path(args.suite).stem)
+    peak = 0.0 if options.memory or other else _peak_mib(args.suite)
     return int(SPARE * peak) * (args.jobs or 1)
 
 
@@ -132,7 +143,9 @@ def of_collecting(args: argparse.Namespace, suite: str) -> str:
 
 def _grid(args: argparse.Namespace, name: str) -> list[str]:
     """The grid of this suite, by an interpreter and paths that are the same on every node."""
-    suite = str(Path(args.suite).absolute()) if Path(args.suite).suffix == ".py" else args.suite
+    suite = args.suite
+    if suite.endswith(".py"):
+        suite = str(Path(suite).expanduser().absolute())
     words = [sys.executable, "-m", "bench.grid", suite, "--name", name, "--results"]
     if args.published:
         words += [str(args.results.parent.absolute()), "--reference"]
@@ -169,7 +182,12 @@ def _exports(scratch: str) -> str:
 
 def _peak_mib(suite: str) -> float:
     """The largest memory that a cell of the published suite took, MiB; 0 where nobody knows."""
-    file = PROJECT / "results" / REFERENCE / suite / "timing.csv"
+    path = Path(suite).expanduser().resolve()
+    if (
+        path.suffix == ".py" and path.parent != SUITES.resolve()
+    ):  # of one's own, whatever it is called
+        return 0.0
+    file = PROJECT / "results" / REFERENCE / Path(suite).stem / "timing.csv"
     if not file.is_file():
         return 0.0
     return max(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
@@ -140,6 +141,16 @@ def without_collector(folder: Path, queued: Iterable[Element]) -> list[Launch]:
     return [replace(one, job=jobs[one.comment]) for one in lost if one.collector != NOT_RECORDED]
 
 
+def require_slurm() -> None:
+    """Raises UsageError where nothing can be submitted."""
+    if not shutil.which("sbatch"):
+        raise _no_slurm("sbatch")
+
+
+def _no_slurm(command: str) -> UsageError:
+    return UsageError(f"--launcher slurm: no Slurm here ({command} is not on the PATH)")
+
+
 def slurm(words: list[str], env: dict[str, str] | None = None) -> str:
     """What a Slurm command prints. Raises UsageError with the error that it names if it fails."""
     given = os.environ if env is None else env
@@ -147,9 +158,7 @@ def slurm(words: list[str], env: dict[str, str] | None = None) -> str:
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, env=plain)
     except FileNotFoundError:
-        raise UsageError(
-            f"--launcher slurm: no Slurm here ({words[0]} is not on the PATH)"
-        ) from None
+        raise _no_slurm(words[0]) from None
     if done.returncode:
         # The first error is the cause; 'Try "sbatch --help"' helps nobody.
         said = [line for line in done.stderr.splitlines() if line and not line.startswith("Try ")]

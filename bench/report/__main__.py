@@ -54,7 +54,9 @@ def published(folders: Iterable[Path]) -> list[str]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="python -m bench.report", description=__doc__)
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.report", description=__doc__, allow_abbrev=False
+    )
     parser.add_argument(
         "suite",
         nargs="?",
