@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import argparse
 import codecs
+import difflib
 import errno
 import io
 import signal
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, NoReturn
 
 from bench.errors import DISK_FAILURES, UsageError
 
@@ -17,6 +19,21 @@ SEED_LIMIT = 2**32  # seeds are below it: numpy, and so LAMDA-PILOT's orders, ta
 FINE, CHECK_FAILED, WRONG_USAGE, UNFINISHED = 0, 1, 2, 3  # exit codes
 READABLE = {"±": "+-", "–": "-", "†": "+", "…": "...", "×": "x"}  # where a terminal lacks them
 STOPPED = (128 + signal.SIGINT, 128 + signal.SIGTERM)
+
+
+class Parser(argparse.ArgumentParser):
+    """Options are never abbreviated (--time would be --time-limit); a mistake gets one line."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(**{"allow_abbrev": False, **options})
+
+    def error(self, message: str) -> NoReturn:
+        wrong, near = [word.partition("=")[0] for word in message.split()], []
+        if message.startswith("unrecognized"):
+            known = [*self._option_string_actions]
+            near = [difflib.get_close_matches(w, known, n=1) for w in wrong if w.startswith("--")]
+        meant = next((f"did you mean {found[0]}? " for found in near if found), "")
+        self.exit(WRONG_USAGE, f"error: {message} ({meant}{self.prog} --help says what it takes)\n")
 
 
 def above_zero(text: str) -> float:

@@ -1,4 +1,5 @@
-"""Write the tables and the figure of README.md and docs/ from CSV files: `python -m bench.docs`.
+"""Write the tables of README.md and docs/, their figure and docs/paired.csv from CSV files:
+`python -m bench.docs`.
 
 A table stands between the lines `<!-- table NAME -->` and `<!-- end -->`. With --check nothing is
 written: a stale table, a link or figure that is missing, and a shell line whose command, suite or
@@ -33,15 +34,22 @@ from bench.store.files import write_text
 MARKED = re.compile(r"(<!-- table ([\w-]+) -->\n)(.*?)(<!-- end -->)", re.S)
 LINK = re.compile(r"\]\(([^)#\s]+)(?:#[^)]*)?\)")
 SHELL = re.compile(r"```(?:bash|sh)\n(.*?)```", re.S)
-FRONT_ROWS = ("hlgp", "l2p", "dualprompt", "coda-prompt", "linear", "joint-linear")
+HLGP = "hlgp"
+FRONT_ROWS = (HLGP, "l2p", "dualprompt", "coda-prompt", "linear", "joint-linear")
 COMPARED = (
     *("hlgp-matched", "hlgp-independent", "l2p", "l2p++", "dualprompt", "coda-prompt"),
     *("oneprompt", "caprompt", "vq-prompt", "nsp", "ovor", "slca", "linear"),
 )
-OF_TINY = (
+ON_PHOTOGRAPHS = (
     *("hlgp-independent", "l2p++", "dualprompt", "coda-prompt", "caprompt", "oneprompt", "nsp"),
     "linear",
 )
+AGAINST = {  # suites with tests, and the rows that HLGP is compared with
+    "orders": COMPARED,
+    "photos_orders": ON_PHOTOGRAPHS,
+    "tiny_imagenet_orders": ON_PHOTOGRAPHS,
+}
+PAIRED = PROJECT / "docs" / "paired.csv"
 LEVEL = 0.05
 NONE = "–"  # what a table says of a row without cells
 
@@ -70,35 +78,52 @@ def both_heads(suite: str, rows: tuple[str, ...] = ()) -> pd.DataFrame:
     return pd.DataFrame(lines, columns=["", *results.benchmarks])
 
 
-def against(suite: str, row: str, others: tuple[str, ...], scenario: str) -> pd.DataFrame:
-    """FAA of a row minus others', with 95% t intervals over pairs of cells.
+@functools.cache
+def comparisons(suite: str, scenario: str) -> pd.DataFrame:
+    """FAA of HLGP minus that of AGAINST, over pairs of cells: a line for each and benchmark.
 
-    *: different at 5% by a paired t test, with Holm's correction over the whole table.
+    half_width: of the 95% t interval. p: of a paired t test; p_holm: with Holm's correction over
+    these lines.
     """
     results = published(suite)
-    differences, ps = {}, {}
-    for other in others:
-        for benchmark in results.benchmarks:
-            cells = [select(results, benchmark, m, scenario) for m in (row, other)]
-            ours, theirs = in_pairs(cells[0], cells[1], "faa").T
-            differences[other, benchmark] = ours - theirs
-            ps[other, benchmark] = paired_t(ours, theirs)
-    corrected = dict(zip(ps, holm(np.array([*ps.values()])), strict=True))
     lines = []
-    for other in others:
-        texts = []
+    for other in AGAINST[suite]:
         for benchmark in results.benchmarks:
-            values = differences[other, benchmark]
-            mark = " *" if corrected[other, benchmark] < LEVEL else ""
-            texts.append(f"{values.mean():+.1f} ± {half_width(values):.1f}{mark}")
-        lines.append([f"minus {label(other)}", *texts])
-    return pd.DataFrame(lines, columns=[label(row), *results.benchmarks])
+            cells = [select(results, benchmark, m, scenario) for m in (HLGP, other)]
+            ours, theirs = in_pairs(cells[0], cells[1], "faa").T
+            differences = ours - theirs
+            measured = differences.mean(), half_width(differences), paired_t(ours, theirs)
+            lines.append([suite, HLGP, other, benchmark, scenario, len(ours), *measured])
+    names = ["suite", "row", "other", "benchmark", "scenario", "n", "difference", "half_width", "p"]
+    table = pd.DataFrame(lines, columns=names)
+    return table.assign(p_holm=holm(table["p"].to_numpy()))
 
 
-def against_by_head(suite: str, row: str, others: tuple[str, ...]) -> pd.DataFrame:
+def against(suite: str, scenario: str) -> pd.DataFrame:
+    """`comparisons` as a table: differences with intervals, and * where p_holm is below 5%."""
+    table, others = comparisons(suite, scenario), AGAINST[suite]
+    texts = [
+        f"{line.difference:+.1f} ± {line.half_width:.1f}{' *' if line.p_holm < LEVEL else ''}"
+        for line in table.itertuples()
+    ]
+    shown = table.assign(text=texts).pivot(index="other", columns="benchmark", values="text")
+    shown = shown.loc[list(others), published(suite).benchmarks]
+    shown.insert(0, label(HLGP), [f"minus {label(other)}" for other in others])
+    return shown.reset_index(drop=True)
+
+
+def all_comparisons() -> str:
+    """Every comparison of the tables `against`, with n and p: docs/paired.csv."""
+    tables = [
+        comparisons(suite, scenario) for suite in AGAINST for scenario in ("class", "class-aligned")
+    ]
+    return pd.concat(tables).to_csv(index=False, float_format="%.4g", lineterminator="\n")
+
+
+def against_by_head(suite: str) -> pd.DataFrame:
     """As `against`, on the one benchmark of a suite: a column for each head, corrected alone."""
-    trained, aligned = (against(suite, row, others, s) for s in ("class", "class-aligned"))
-    trained.columns = [label(row), "head as trained"]
+    trained, aligned = (against(suite, scenario) for scenario in ("class", "class-aligned"))
+    trained.columns = [label(HLGP), "head as trained"]
     return trained.assign(**{"aligned head": aligned.iloc[:, 1]})
 
 
@@ -179,15 +204,18 @@ def heads_by_order(suite: str) -> pd.DataFrame:
 TABLES: dict[str, Callable[[], pd.DataFrame]] = {
     "front": functools.partial(both_heads, "orders", FRONT_ROWS),
     "orders": functools.partial(both_heads, "orders"),
-    "orders-trained": functools.partial(against, "orders", "hlgp", COMPARED, "class"),
-    "orders-aligned": functools.partial(against, "orders", "hlgp", COMPARED, "class-aligned"),
+    "orders-trained": functools.partial(against, "orders", "class"),
+    "orders-aligned": functools.partial(against, "orders", "class-aligned"),
     "orders-matched": functools.partial(drift, "orders", "hlgp", "hlgp-matched"),
     "orders-own-rate": functools.partial(drift, "orders", "hlgp", "hlgp-independent"),
     "photos": functools.partial(by_order, "photos"),
     "photos_orders": functools.partial(heads_by_order, "photos_orders"),
     "tiny_imagenet_small": functools.partial(by_order, "tiny_imagenet_small"),
     "tiny_imagenet_orders": functools.partial(heads_by_order, "tiny_imagenet_orders"),
-    "tiny-against": functools.partial(against_by_head, "tiny_imagenet_orders", "hlgp", OF_TINY),
+    "tiny-against": functools.partial(against_by_head, "tiny_imagenet_orders"),
+    "photos-against": functools.partial(against_by_head, "photos_orders"),
+    "photos-slow": functools.partial(drift, "photos_orders", "hlgp-slow", "hlgp-independent"),
+    "photos-own-rate": functools.partial(drift, "photos_orders", "hlgp", "hlgp-independent"),
     "tiny-drift": functools.partial(drift, "tiny_imagenet_orders", "hlgp", "hlgp-independent"),
 }
 
@@ -253,10 +281,9 @@ def wrong_command(line: str) -> str:
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m bench.docs",
         description=__doc__,
-        allow_abbrev=False,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--check", action="store_true", help="Write nothing, say what is wrong.")
@@ -265,7 +292,10 @@ def main() -> int:
         style()
         draw = functools.partial(accuracy_curves, published("orders"), FRONT_ROWS[:4])
         save(PlannedFigure("front", "", draw, pd.DataFrame()), PROJECT / "docs", tracked=True)
+        write_text(PAIRED, all_comparisons())
     said: list[str] = []
+    if PAIRED.read_text(encoding="utf-8") != all_comparisons():
+        said.append("docs/paired.csv is not that of the CSV files: run python -m bench.docs")
     for file in [*sorted(PROJECT.glob("*.md")), *sorted(PROJECT.glob("docs/*.md"))]:
         text = file.read_text(encoding="utf-8")
         if not args.check and (new := with_tables(text)) != text:

@@ -11,7 +11,6 @@ recipe.
 
 from __future__ import annotations
 
-import argparse
 import json
 import math
 import platform
@@ -147,10 +146,9 @@ def pretrain(steps: int, batch: int, seed: int, precision: str, log: Path) -> nn
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m bench.pretrain",
         description=__doc__.splitlines()[0],
-        allow_abbrev=False,
     )
     parser.add_argument("--steps", type=cli.positive, default=2400)
     parser.add_argument("--batch", type=cli.positive, default=128)

@@ -20,9 +20,7 @@ from bench.store.rundir import RunDir
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.run", description=__doc__, allow_abbrev=False
-    )
+    parser = cli.Parser(prog="python -m bench.run", description=__doc__)
     add_suite_arguments(parser)
     parser.add_argument("--method", required=True, help="row of the suite, e.g. hlgp")
     parser.add_argument("--benchmark", help="needed where the suite has several")

@@ -206,10 +206,9 @@ def save_growth(table: Any, file: Path) -> None:
 
 def read_arguments() -> argparse.Namespace:
     """The command line, checked. `tasks`, `device`, `precision` and `methods` become lists."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m bench.speed",
         description=__doc__.split("\n\n")[0],
-        allow_abbrev=False,
     )
     add = parser.add_argument
     add("--backbone", default="vit_base_patch16_224", help="a timm name, or vit_glyphs")

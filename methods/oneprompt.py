@@ -1,7 +1,9 @@
 """OnePrompt: one prefix for all tasks, without a query and without selection.
 
-From OVOR (Huang et al., ICLR 2024). Official code: jpmorganchase/ovor. Deviation: without its
-regularisation by virtual outliers.
+From OVOR (Huang et al., ICLR 2024). Official code: jpmorganchase/ovor. Deviations: without its
+regularisation by virtual outliers; one length for all blocks and a small random start, where the
+official prompts have 5, 5, 20, 20, 20 rows in blocks 0 to 4 and start in U(0, 1). With those, and
+no outliers, it is `ovor` with outliers="none".
 
 The first thing to try with prompts. Trained on all classes at once (train.joint) it is the upper
 reference for prompts.

@@ -195,7 +195,7 @@ def test_what_trains_nothing_stands_at_0():
     figure.canvas.draw()
     axis = figure.axes[0]
     ticks = [tick.get_text() for tick in axis.get_xticklabels()]
-    assert ticks[:2] == ["0", "1,000"]
+    assert ticks[:2] == ["0", "1k"]
     assert any(text.get_text() == "//" for text in axis.texts), "the axis is broken there"
     plt.close(figure)
 

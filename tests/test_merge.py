@@ -128,6 +128,16 @@ def pack_all(folder):
     return pack(folder.parent, cells)
 
 
+def test_contradictions_end_the_command_in_one_line(machines, command):
+    done = command("bench.grid", "merge", *map(str, machines), check=0)
+    name = next((machines[0] / "runs").iterdir()).name
+    alter(machines[0] / "runs" / name)
+    done = command("bench.grid", "merge", *map(str, machines), check=2)
+    assert done.stderr.startswith("error: 1 cell(s)")
+    assert name in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
 def test_packed_runs_are_merged_and_a_folder_wins_over_them(machines, tmp_path):
     """A run that was packed and run again is the newer one."""
     results, newer = tmp_path / "results", next((machines[0] / "runs").iterdir())

@@ -95,6 +95,23 @@ def test_only_the_known_bug_selects_prompts_in_another_way():
     assert dualprompt.selection({"reference_bug": "False"}) == "per image, task unknown"
 
 
+@pytest.mark.parametrize("name", [n for n in WITH_FORMS if method_class(n.split()[0]).has_head])
+def test_features_are_what_the_head_reads(name, tiny_spec):
+    """The aligned head is trained on features(): what the trained one was trained on."""
+    cell = trained(tiny_spec, name, tasks=1)
+    rows = np.arange(6)
+    images = cell.backbone.normalise(torch.cat(list(cell.stream.plain_chunks("test", rows))))
+    query = torch.from_numpy(cell.queries.plain("test")[rows]) if cell.method.needs_query else None
+    given = images if cell.method.needs_images else None, query
+    read = []
+    cell.method.head.register_forward_pre_hook(lambda head, inputs: read.append(inputs[0].clone()))
+    with torch.inference_mode():
+        logits, features = cell.method(*given), cell.method.features(*given)
+        (of_head,) = read
+        assert torch.equal(of_head, features)
+        assert torch.equal(cell.method.classify(features, cell.method.head), logits)
+
+
 @pytest.mark.parametrize("name", WITH_FORMS)
 def test_logits_do_not_depend_on_the_batch(name, tiny_spec):
     cell = trained(tiny_spec, name)

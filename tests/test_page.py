@@ -136,6 +136,22 @@ def test_every_link_resolves(report):
     assert count > 900
 
 
+def test_every_cell_has_its_page_linked(mini, tmp_path):
+    """That of a failed cell too, whose log's end is what one looks for."""
+    runs = mini.runs.copy()
+    runs.loc[runs.index[:2], "status"] = ["oom", "missing"]
+    failed = replace(mini, runs=runs, cells=mini.cells[~mini.cells["run_id"].isin(runs.run_id[:2])])
+    table = sections._missing(failed).blocks[-1]
+    linked = [str(row[table.columns.index("status")]) for row in table.rows]
+    pages = dict(details.pages(failed))
+    for run_id, link in zip(runs["run_id"][:2], linked, strict=True):
+        address = re.findall(r'href="([^"]+)"', link)[0]
+        assert unquote(address) == f"cells/{details.file_name(run_id)}.html"
+        assert unquote(address) in pages
+    cells = details.cells_table(failed).rows
+    assert len(cells) + len(linked) == len(runs), "every cell is in one of the two"
+
+
 def test_it_starts_with_the_answer(page):
     headings = re.findall(r"<h2>([^<]+)</h2>", page)
     assert headings[:2] == ["The answer", "Who is better than whom"]
@@ -207,7 +223,9 @@ def test_whose_page_it_is_and_what_made_it(mini, tmp_path):
     runs = mini.runs.copy()
     runs.loc[runs.index[:3], "version"] = NOT_RECORDED
     (said,) = sections.lead(replace(mini, runs=runs), "")
-    assert "Version 0.1.0 (3 cells without a recorded version)" in said.text
+    commits = ", ".join(sorted(set(mini.runs["commit"])))
+    lacks = "; 3 cells without a recorded version"
+    assert f"Version 0.1.0 (commit {commits}{lacks})" in said.text
 
 
 def test_the_page_says_each_thing_where_it_is_needed(page):

@@ -51,7 +51,7 @@ def test_the_published_values_are_those_of_the_tables():
     table = published.published()
     values = table[table["value"] != ""].assign(value=lambda t: t["value"].astype(float))
     counts = {"coda": 21 + 10 + 3, "original": 8, "pilot": 40, "ranpac": 5, "caprompt": 6, "vq": 6}
-    counts |= {"vq-stage": 10, "slca": 6, "nsp": 16, "ovor": 8}
+    counts |= {"vq-stage": 10, "slca": 6, "slca-slow": 3, "nsp": 16, "ovor": 8}
     assert values.groupby("line").size().to_dict() == counts
     coda = values[
         (values["line"] == "coda")
@@ -81,6 +81,8 @@ def test_the_published_values_are_those_of_the_tables():
         ("ranpac", "faa"): 399.90,
         ("slca", "pooled_last"): 253.24,
         ("slca", "pooled_mean"): 266.20,
+        ("slca-slow", "pooled_last"): 160.66,
+        ("slca-slow", "pooled_mean"): 92.01,
         ("vq", "caa"): 247.15,
         ("vq", "faa"): 232.71,
         ("vq-stage", "caa"): 432.07,

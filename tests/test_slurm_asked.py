@@ -1,12 +1,15 @@
 """What a launch asks Slurm for: refused where it could never start, or would hold too much."""
 
+from dataclasses import replace
+
 import pytest
 from conftest import TINY
 from conftest import slurm_arguments as arguments
 
 from bench.config.suite import load_suite
+from bench.data import stream
 from bench.errors import UsageError
-from bench.launch import sbatch, slurm
+from bench.launch import sbatch, scripts, slurm
 
 
 @pytest.fixture
@@ -48,6 +51,24 @@ def test_cells_side_by_side_need_a_node_that_holds_them(commands, tmp_path, cell
     (commands / "sinfo.says").write_text(SMALL)
     with pytest.raises(UsageError, match="an element wants 2 processors"):
         launch(cells, arguments(tmp_path, jobs=2))
+
+
+def test_cells_and_processors_follow_the_gpus(tmp_path, cells):
+    """A cell on each GPU where nothing is said; threads that cut photographs ahead want a core."""
+    assert slurm.THREADS_AHEAD == stream.THREADS_AHEAD
+
+    def asked(options, of=cells, **given):
+        args, read = arguments(tmp_path, **given), sbatch.parse(options)
+        return scripts.jobs(args, read), slurm._cpus(of, args, read)
+
+    assert asked("") == (1, 1)
+    assert asked("--gpus=1") == (1, 1)
+    assert asked("--gpus=4") == (4, 4)
+    assert asked("--gpus=4", jobs=2) == (2, 2)
+    assert asked("--gpus=4", device="cpu") == (1, 1)
+    whole = [replace(cell, data=replace(cell.data, crops_of="whole")) for cell in cells]
+    assert asked("", whole) == (1, 1), "not ahead of a processor's step"
+    assert asked("--gpus=2", whole) == (2, 2 * (1 + stream.THREADS_AHEAD))
 
 
 @pytest.mark.parametrize(

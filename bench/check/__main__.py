@@ -82,9 +82,8 @@ def folder_of(results: Path, suite: str) -> Path:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m bench.check",
-        allow_abbrev=False,
         description=__doc__.split("\n\n")[0],
         epilog="Exit code: 0 all within the margins, or something reproduced and nothing that "
         "differs; 1 something differs; 3 nothing is decided yet (missing, inconclusive or not "

@@ -19,7 +19,7 @@ def main() -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m bench.data", description=__doc__)
+    parser = cli.Parser(prog="python -m bench.data", description=__doc__)
     commands = parser.add_subparsers(dest="command", required=True)
     listing = "what each dataset is, where it comes from, what is here and what is missing"
     commands.add_parser("list", help=listing, description=listing)

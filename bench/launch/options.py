@@ -216,11 +216,10 @@ def _option(name: str) -> str:
 
 def parse(description: str) -> argparse.Namespace:
     """The words of the command line. Bad ones end the process with one line and exit code 2."""
-    parser = argparse.ArgumentParser(
+    parser = cli.Parser(
         prog="python -m bench.grid",
         description=description,
         epilog=EXAMPLES,
-        allow_abbrev=False,  # --time would be --time-limit
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     add_suite_arguments(parser)

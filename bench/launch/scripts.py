@@ -104,7 +104,7 @@ def of_array(
     defaults += [] if options.cpus else [f"--cpus-per-task={cpus}"]
     defaults += [f"--mem={memory}M"] if memory else []
     words = [*_grid(args, cells[0].suite), "--device", device_of(args, options)]
-    words += ["--jobs", str(args.jobs or 1), "--quiet", *_keep_stale(args)]
+    words += ["--jobs", str(jobs(args, options)), "--quiet", *_keep_stale(args)]
     words += ["--time-limit", str(args.time_limit)] if args.time_limit else []
     words += ["--track", args.track] if args.track else []
     return SCRIPT.format(
@@ -125,11 +125,17 @@ def device_of(args: argparse.Namespace, options: sbatch.Options) -> str:
     return "cuda" if options.gpus else "cpu"
 
 
+def jobs(args: argparse.Namespace, options: sbatch.Options) -> int:
+    """Cells that an element runs side by side: one on each GPU where the user does not say it."""
+    on_gpus = device_of(args, options) == "cuda"
+    return args.jobs or (max(1, options.gpus) if on_gpus else 1)
+
+
 def memory_mib(args: argparse.Namespace, options: sbatch.Options) -> int:
     """What an element is given where the user does not say it; 0 where nobody has measured it."""
     other = any(key.startswith(OF_MEMORY) or key.endswith(OF_MEMORY) for key in args.overrides)
     peak = 0.0 if options.memory or other else _peak_mib(args.suite)
-    return int(SPARE * peak) * (args.jobs or 1)
+    return int(SPARE * peak) * jobs(args, options)
 
 
 def of_collecting(args: argparse.Namespace, suite: str) -> str:

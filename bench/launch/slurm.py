@@ -41,6 +41,7 @@ from bench.store.files import check_writable, write_text
 from bench.store.locks import locked
 from bench.store.rundir import RunDir
 
+THREADS_AHEAD = 2  # of bench.data.stream, which imports torch
 ENDING_SECONDS = 30  # for which elements that are ending are waited for
 LEAST_SECONDS = 120  # of predicted work for an element: to import torch takes five or more
 # FLOP/s to predict them with: what a core did in the published cells, and a modest GPU.
@@ -182,14 +183,22 @@ def how_many(
     """
     largest = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm(["scontrol", "show", "config"]))
     own = partitions.of_elements(options)
-    partitions.refuse(own, options, options.cpus or _cpus(cells, args))
+    partitions.refuse(own, options, options.cpus or _cpus(cells, args, options))
     wanted = args.slurm_jobs or min(_room(own, cells, args, options), _worth(work, args, options))
     return max(1, min(int(wanted), len(cells), int(largest[1]) if largest else 1001))
 
 
-def _cpus(cells: Iterable[RunSpec], args: argparse.Namespace) -> int:
-    """Processors that an element is given where the user does not say it."""
-    return (args.jobs or 1) * max(cell.train.threads for cell in cells)
+def _cpus(cells: Iterable[RunSpec], args: argparse.Namespace, options: sbatch.Options) -> int:
+    """Processors that an element is given where the user does not say it.
+
+    Beside a GPU, threads cut whole photographs ahead of the step: they get some of their own.
+    """
+    on_gpu = scripts.device_of(args, options).startswith("cuda")
+    needed = (
+        cell.train.threads + THREADS_AHEAD * (on_gpu and cell.data.crops_of == "whole")
+        for cell in cells
+    )
+    return scripts.jobs(args, options) * max(needed)
 
 
 def _room(
@@ -205,7 +214,7 @@ def _room(
     for one in own:
         cpus = int(one.cpus.split("/")[-1]) if all_are_down else one.usable
         room[one.name] += one.gpus if by_gpus else cpus
-    each = options.gpus if by_gpus else options.cpus or _cpus(cells, args)
+    each = options.gpus if by_gpus else options.cpus or _cpus(cells, args, options)
     return max((count // each for count in room.values()), default=1)
 
 
@@ -215,7 +224,7 @@ def _worth(
     """Elements that have so much to do that their start does not count."""
     if work is None:
         return math.inf
-    rate = RATES[scripts.device_of(args, options).split(":")[0]] * (args.jobs or 1)
+    rate = RATES[scripts.device_of(args, options).split(":")[0]] * scripts.jobs(args, options)
     return sum(work) / rate / LEAST_SECONDS
 
 
@@ -234,7 +243,7 @@ def submit(
         folder=str(place.parent),
     )
     file, text = place / f"{launch.token}.json", place / f"{launch.token}.sh"
-    write_text(text, scripts.of_array(args, cells, file, _cpus(cells, args), options))
+    write_text(text, scripts.of_array(args, cells, file, _cpus(cells, args, options), options))
     write_text(file, json.dumps(asdict(launch)) + "\n")
     words = [f"--array=0-{count - 1}", f"--output={launch.token}-%a.log", str(text)]
     job = ""

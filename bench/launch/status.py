@@ -102,7 +102,10 @@ def _state(run: RunDir, element: Element | None, submitted: Submitted | None) ->
             return saved["status"], failed
         return ("queued" if element.state == "PENDING" else "in a running job"), element.problem
     if saved["status"] == "running":
-        return LOST, "the same command continues it"
+        said = ""
+        if submitted is not None and submitted.log.is_file():
+            said = f"; its job: {submitted.job} ({submitted.log})"
+        return LOST, f"the same command continues it{said}"
     if saved["status"] == "missing":
         return "missing", ""
     return saved["status"], failed

@@ -54,9 +54,7 @@ def published(folders: Iterable[Path]) -> list[str]:
 
 
 def parse() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.report", description=__doc__, allow_abbrev=False
-    )
+    parser = cli.Parser(prog="python -m bench.report", description=__doc__)
     parser.add_argument(
         "suite",
         nargs="?",

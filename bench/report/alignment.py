@@ -79,7 +79,7 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
             "head as trained": table["faa"].map("{:.1f}".format),
             "aligned head": table["faa_aligned"].map("{:.1f}".format),
             "gain (95% interval)": said,
-            "feature drift": table["feature_drift"].map("{:.3f}".format),
+            "feature drift": table["feature_drift"].map("{:.3g}".format),
             "n": table["n"],
         }
     )
@@ -106,7 +106,7 @@ def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
                 elinewidth=0.8,
             )
             bar.lines[0].set_label(label(row.method))
-            said = f"{row.gain:+.1f} ± {half:.1f} points at drift {row.feature_drift:.3f}"
+            said = f"{row.gain:+.1f} ± {half:.1f} points at drift {row.feature_drift:.3g}"
             tip(bar.lines[0], row.method, said, stays=True)
             dots.setdefault(label(row.method), bar.lines[0])
         axis.set(title=benchmark, xlabel="feature drift, 1 - cosine", ylabel="gain (points)")

@@ -45,6 +45,11 @@ def link_of_row(method: str, name: str) -> Markup:
     return anchor(link(ROWS, f"{file_name(method)}.html"), name)
 
 
+def link_of_cell(run_id: str, name: str) -> Markup | str:
+    """A link from the suite's page to the cell's; the name alone for a cell without a page."""
+    return anchor(link(CELLS, f"{file_name(run_id)}.html"), name) if run_id else name
+
+
 def cells_table(results: Results) -> HtmlTable:
     """Every finished cell with its metrics and a link to its page."""
     if not len(results.cells):
@@ -52,7 +57,7 @@ def cells_table(results: Results) -> HtmlTable:
     cells = results.cells[results.cells["scenario"] == "class"]
     rows = [
         (
-            anchor(link(CELLS, f"{file_name(cell.run_id)}.html"), cell.run_id),
+            link_of_cell(cell.run_id, cell.run_id),
             *(_number(getattr(cell, metric)) for metric in METRIC_TITLES),
         )
         for cell in cells.itertuples()

@@ -103,12 +103,12 @@ class Results:
         return dict(zip(rows["method"], rows["value"], strict=True))
 
     def missing(self) -> pd.DataFrame:
-        """Cells without a result, with suite, status and reason.
+        """Cells without a result, with suite, status, reason, and run_id where that is listed.
 
         Those of rows from other suites too which their runs.csv does not list, though another cell
         of the same benchmark, order and seed is finished: `bench.run` lists what it ran alone.
         """
-        columns = [*CELL_COLUMNS[1:], "suite", "status", "reason"]
+        columns = [*CELL_COLUMNS[1:], "suite", "status", "reason", "run_id"]
         listed = self.runs.loc[self.runs["status"] != "done", columns]
         places = CELL_COLUMNS[1:2] + CELL_COLUMNS[3:]
         own = (self.runs["suite"] == self.suite) & (self.runs["status"] == "done")
@@ -118,7 +118,7 @@ class Results:
         lost = grid[~grid.set_index(CELL_COLUMNS[1:]).index.isin(known)]
         if not len(lost):
             return listed
-        lost = lost.assign(status="missing", reason="not in the runs.csv of its suite")
+        lost = lost.assign(status="missing", reason="not in the runs.csv of its suite", run_id="")
         return pd.concat([listed, lost[columns]], ignore_index=True)
 
 

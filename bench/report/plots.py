@@ -104,9 +104,9 @@ def _line(axis: Axes, values: pd.Series, look: Look, method: str, front: bool, w
     tip(line, method, what + _listed(values))
 
 
-def _listed(values: pd.Series, digits: int = 1) -> str:
+def _listed(values: pd.Series, digits: str = ".1f") -> str:
     """1: 80.1, 2: 70.3 ..."""
-    return ", ".join(f"{place}: {value:.{digits}f}" for place, value in values.items())
+    return ", ".join(f"{place}: {value:{digits}}" for place, value in values.items())
 
 
 def orders(results: Results) -> Figure:
@@ -197,7 +197,8 @@ def accuracy_against_cost(results: Results) -> Figure:
                 linestyle="none",
                 label=label(method),
             )
-            tip(dot, method, f"{faa:.1f}% at {cost:.4g} {title}", stays=True)
+            said = f"{cost:,.0f}" if column == "parameters" else f"{cost:.4g}"
+            tip(dot, method, f"{faa:.1f}% at {said} {title}", stays=True)
         if column in COUNTED_COSTS:
             front = here[here[f"front_{column}"]].sort_values(column)
             costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
@@ -218,7 +219,7 @@ def accuracy_against_cost(results: Results) -> Figure:
 
 
 def _log_scale(axis: Axes, zero: float | None = None) -> None:
-    """A log axis with plain numbers: powers of ten take long to typeset.
+    """A log axis with plain numbers, 10k for 10,000: powers of ten take long to typeset.
 
     zero: the place of what costs nothing, which a log axis does not have; the axis is broken there.
     """
@@ -236,8 +237,16 @@ def _log_scale(axis: Axes, zero: float | None = None) -> None:
             "size": "small",
         }
         axis.text(1.6 * zero, 0, "//", transform=axis.get_xaxis_transform(), **broken)
-    axis.xaxis.set_major_formatter(lambda value, place: "0" if value == zero else f"{value:,.10g}")
+    axis.xaxis.set_major_formatter(lambda value, place: "0" if value == zero else _short(value))
     axis.xaxis.set_minor_formatter(NullFormatter())
+
+
+def _short(value: float) -> str:
+    """0.02, 500, 10k, 2M: neighbours on a narrow axis do not touch."""
+    for size, letter in ((1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:,.10g}{letter}"
+    return f"{value:.10g}"
 
 
 def ranks(results: Results, scores: pd.DataFrame) -> Figure:
@@ -294,7 +303,7 @@ def feature_drift(results: Results) -> Figure:
             if (benchmark, method) not in means:
                 continue
             mean = means[benchmark, method].rename(lambda layer: layer + 1)
-            said = _listed(mean.rename({head: "head"}), digits=3)
+            said = _listed(mean.rename({head: "head"}), digits=".3g")
             (line,) = axis.plot(
                 mean.index,
                 mean,

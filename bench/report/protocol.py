@@ -29,10 +29,18 @@ def protocol(results: Results) -> list[Any]:
     environments = results.environments
     used = environments[environments["env_sha"].isin(results.runs["env_sha"])]
     blocks.append(More("Environments", [html_table(used)]))
-    digests = results.runs[["benchmark", "data_sha", "weights_sha", "code_sha", "precision"]]
-    short = digests.drop_duplicates().map(lambda value: str(value)[:33])
-    blocks.append(More("Digests of images, weights and code", [html_table(short)]))
-    return blocks
+    return [*blocks, More("Digests of images, weights and code", _digests(results.runs))]
+
+
+def _digests(runs: pd.DataFrame) -> list[Any]:
+    """Images and weights of each benchmark, and which cells ran with which code."""
+    inputs = runs[["benchmark", "data_sha", "weights_sha"]].drop_duplicates()
+    lines = []
+    for key, cells in runs.groupby(["code_sha", "commit", "precision"], sort=False):
+        rows = [row_of(str(method)).short for method in cells["method"].unique()]
+        lines.append((*key, long(", ".join(cells["benchmark"].unique())), long(", ".join(rows))))
+    heads = ["code", "commit", "precision", "benchmarks", "rows"]
+    return [html_table(inputs), HtmlTable(heads, lines)]
 
 
 def differences(

@@ -32,12 +32,13 @@ from bench.report.table_files import ReportTable
 from bench.store.facts import read_facts
 from bench.store.tables import COMPARED_COLUMNS, NOT_RECORDED, PUBLISHED, read_csv
 
+MAX_COMMITS = 3  # that are named in the first line; the section Protocol has all
 ANSWER_TEXT = (
     "Mean ± the half of its 95% t interval over class orders and seeds, in percent. Best method of "
     "each benchmark in bold. Underlined: level, no difference from it can be told (t test over "
     "pairs of the same order and seed, 5%, Holm's correction over all pairs of methods). Below the "
-    "first rule stand reference rows, which are not compared: heads without prompts, fine-tuning "
-    "and controls, as a scale for the methods; those below the second see all classes at once. "
+    "first rule stand reference rows, which are not compared, as a scale for the methods; those "
+    "below the second see all classes at once. "
     "A row with a lower mean can be level where one with a higher mean is not: its differences "
     "from the best spread more. "
     "A cell is one run of one row, class order and seed; ± 0.0: the class order does not matter."
@@ -122,8 +123,10 @@ def _code(done: pd.DataFrame) -> str:
     unknown = int((~done["version"].isin(versions)).sum())
     if not versions:
         return "Version not recorded"
-    rest = f" ({_count(unknown, 'cell')} without a recorded version)" if unknown else ""
-    return f"Version {', '.join(versions)}{rest}"
+    commits = sorted({str(value) for value in done["commit"]} - {NOT_RECORDED, ""})
+    rest = [f"commit {', '.join(commits)}"] if 0 < len(commits) <= MAX_COMMITS else []
+    rest += [f"{_count(unknown, 'cell')} without a recorded version"] if unknown else []
+    return f"Version {', '.join(versions)}" + (f" ({'; '.join(rest)})" if rest else "")
 
 
 def last_day(results: Results) -> str:
@@ -202,6 +205,8 @@ def sections(
         _missing(results),
         Section("Definitions", [Items(list(DEFINITIONS))]),
     ]
+    if not answers and len(results.cells):
+        notes = [_why_no_answer(results)[1], *notes]
     found[0].blocks.append(Items(notes, important=True))
     return found
 
@@ -242,8 +247,15 @@ def answer_file(metric: str, scenario: str) -> str:
 def headline(results: Results, answers: dict[str, Answer]) -> str:
     """Who stands best where, in a sentence."""
     if not answers:
-        return "Settings of a search" if len(results.cells) else "No cell has finished yet"
+        return _why_no_answer(results)[0] if len(results.cells) else "No cell has finished yet"
     return answer.headline(answers["Final average"])
+
+
+def _why_no_answer(results: Results) -> tuple[str, str]:
+    """For the overview, and for the page of a suite that names no row to compare with."""
+    if any("@" in method for method in results.methods):
+        return "Settings side by side", "Rows are settings (after the @), not methods to be ranked."
+    return "No row to compare with", "This suite names no row to compare with (reference)."
 
 
 def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[HtmlFigure]) -> Section:
@@ -350,7 +362,9 @@ def _missing(results: Results) -> Section:
     left = results.missing()
     if not len(left):
         return Section("Missing cells", [Text("None: every cell has a result.")])
-    shown = html_table(left.drop(columns="suite"), Files("tables", "missing"))
+    shown = left.assign(
+        status=[details.link_of_cell(one.run_id, one.status) for one in left.itertuples()]
+    ).drop(columns=["suite", "run_id"])
     suites = left["suite"].unique()
     commands = "\n".join(f"python -m bench.grid {suite}" for suite in suites if is_suite(suite))
     own = [suite for suite in suites if not is_suite(suite)]
@@ -358,4 +372,5 @@ def _missing(results: Results) -> Section:
     if own:
         text += f" The command that made {' and '.join(own)} runs what is missing there."
     blocks = [Text("To run what is missing:"), Code(commands)] if commands else []
-    return Section("Missing cells", [Text(text), *blocks, shown])
+    table = html_table(shown, Files("tables", "missing"))
+    return Section("Missing cells", [Text(text), *blocks, table])

@@ -34,7 +34,12 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def csv_text(table: pd.DataFrame) -> str:
-    return table.to_csv(index=False, float_format="%.6f", lineterminator="\n")
+    return table.to_csv(index=False, float_format=_digits, lineterminator="\n")
+
+
+def _digits(value: float) -> str:
+    """Six decimals, and at least four digits that say something: drift is often below 0.0001."""
+    return f"{value:.6f}" if value == 0 or abs(value) >= 0.001 else f"{value:.4g}"
 
 
 def latex(table: ReportTable) -> str:

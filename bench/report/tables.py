@@ -34,11 +34,14 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
     exact = paired_table(results)
     shown, latex = (paired_for_people(exact, results.of_other_code, tex) for tex in (False, True))
     tables.append(ReportTable("paired", exact, shown, latex))
+    exact = movement_table(results)
+    drift = exact["feature_drift"].map("{:.3g}".format, na_action="ignore")
+    shown = exact.round(3).assign(method=exact["method"].map(label), feature_drift=drift)
+    tables.append(ReportTable("movement", exact, _dashed(shown)))
     others = {
         "cost": _dashed(cost_table(results)),
-        "movement": _dashed(movement_table(results).round(3)),
         "protocol": protocol_table(results),
-        "missing": results.missing().drop(columns="suite"),
+        "missing": results.missing().drop(columns=["suite", "run_id"]),
     }
     for name, table in others.items():
         named = {"method": table["method"].map(label)} if "method" in table else {}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import os
 import shlex
@@ -147,9 +146,7 @@ def words_of(words: list[str]) -> list[str] | None:
 
 
 def main(words: list[str]) -> int:
-    parser = argparse.ArgumentParser(
-        prog="python -m bench.grid merge", description=__doc__, allow_abbrev=False
-    )
+    parser = cli.Parser(prog="python -m bench.grid merge", description=__doc__)
     parser.add_argument("folders", nargs="+", type=cli.folder, metavar="DIR")
     parser.add_argument("--results", type=cli.folder, default=RESULTS, metavar="DIR")
     args = parser.parse_args(words)

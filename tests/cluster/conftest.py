@@ -84,6 +84,10 @@ def command_line(pid: int) -> str:
     return Path(f"/proc/{pid}/cmdline").read_text().replace("\0", " ")
 
 
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def has_pending(pid: int, number: int) -> bool:
     """True for a process that was sent a signal and has not had it yet."""
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
@@ -171,12 +175,14 @@ def expected(tmp_path_factory):
 class Site:
     """A user's folder on the cluster."""
 
+    settings = LONG
+
     def __init__(self, cluster: Cluster, folder: Path) -> None:
         self.cluster, self.folder = cluster, folder
         self.env = {**cluster.env, "PYTHONPATH": str(ROOT)}
 
     def words(self, *words: str) -> list[str]:
-        return [sys.executable, "-m", "bench.grid", str(SUITE), "--set", *LONG, *words]
+        return [sys.executable, "-m", "bench.grid", str(SUITE), "--set", *self.settings, *words]
 
     def grid(self, *words: str, code: int = 0) -> subprocess.CompletedProcess[str]:
         words = tuple(self.words(*words))
@@ -201,12 +207,19 @@ class Site:
         logs = sorted(self.folder.glob("results/*/slurm/*.log"))
         return "".join(f"\n{log.name}: {log.read_text()}" for log in logs)
 
+    def elements(self) -> list[list[str]]:
+        """The cells of each element of the first launch."""
+        return json.loads(next(self.results.glob("slurm/*.json")).read_text())["elements"]
+
+    def interrupted(self) -> list[str]:
+        """The elements that were told to end, and saved."""
+        logs = sorted(self.results.glob("slurm/*-[01].log"))
+        said = "interrupted: the same command continues"
+        return [log.stem.rpartition("-")[2] for log in logs if said in log.read_text()]
+
     def trained(self, element: int | None = None) -> None:
         """Wait until some cell is in training, or one of this element."""
-        named = ["*"]
-        if element is not None:
-            file = next(self.results.glob("slurm/*.json"))
-            named = json.loads(file.read_text())["elements"][element]
+        named = ["*"] if element is None else self.elements()[element]
         places = [f"results/*/runs/{name}/ckpt/*.pt" for name in named]
         self.cluster.until(lambda: any(any(self.folder.glob(place)) for place in places))
 
@@ -240,10 +253,26 @@ class Site:
         assert ours, "no grid runs"
         return ours
 
-    def kill_python(self) -> None:
-        for pid in self.pids():
+    def kill_python(self, element: str = ".*", which: str = "") -> None:
+        """The grids and workers at once, or those whose command line has this word."""
+        for pid in self.pids(element):
+            with contextlib.suppress(OSError):
+                if which in command_line(pid):
+                    os.kill(pid, signal.SIGKILL)
+
+    def kill_node(self, node: str) -> str:
+        """A node with all that runs on it, as when its power fails; returns the element there."""
+        (element,) = self.cluster.slurm("squeue", "-h", "-r", "-w", node, "-o", "%K").split()
+        doomed = self.pids(element)
+        for pid in tuple(doomed):  # the script of the element, and the daemon that minds it
+            for _ in range(2):
+                pid = parent(pid)
+                doomed |= {pid} if "slurm" in command_line(pid) else set()
+        self.cluster.kill(f"slurmd.{node}")
+        for pid in sorted(doomed):
             with contextlib.suppress(OSError):
                 os.kill(pid, signal.SIGKILL)
+        return element
 
     def stop_until_told(self, element: str) -> None:
         """Keep the workers of an element from training until its script tells them to end: a time
@@ -257,9 +286,14 @@ class Site:
             os.kill(pid, signal.SIGCONT)
 
     def nothing_is_left(self) -> None:
-        """No process of this folder runs any more."""
-        left = subprocess.run(["pgrep", "-f", str(self.folder)], capture_output=True, text=True)
-        assert left.returncode == 1, f"left behind: {left.stdout}"
+        """No process names this folder or stands in it: a worker has no folder in its command."""
+        found = subprocess.run(["pgrep", "-f", str(self.folder)], capture_output=True, text=True)
+        left = set(found.stdout.split())
+        for place in Path("/proc").glob("[0-9]*/cwd"):
+            with contextlib.suppress(OSError):
+                if Path(os.readlink(place)).is_relative_to(self.folder):
+                    left.add(place.parent.name)
+        assert not left, f"left behind: {left}"
 
     def same(self, expected: bytes, killed: int = 0) -> None:
         """All cells are done, with the bytes of a local run; nothing was trained twice or left.

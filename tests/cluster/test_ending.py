@@ -13,8 +13,7 @@ def test_the_time_limit(site, expected):
     site.stop_until_told("0")
     site.ended()
     site.same(expected)
-    said = [log.read_text() for log in sorted(site.results.glob("slurm/*-[01].log"))]
-    assert ["interrupted: the same command continues" in log for log in said] == [True, False]
+    assert site.interrupted() == ["0"]
 
 
 @pytest.mark.parametrize("how", ["TERM", "KILL"])
@@ -39,16 +38,35 @@ def test_preempted(site, expected):
     site.cluster.slurm("sbatch", *words, "--wrap=sleep 3")
     site.ended()
     site.same(expected)
+    assert site.interrupted(), "it was told to end"
 
 
-def test_python_is_killed(site, expected):
-    """The cells say that they run without a process, and a launch continues them."""
+def test_one_element_is_requeued(site, expected):
+    """By hand: it saves, and goes on where it stopped; the other is left alone."""
+    site.submit()
+    site.trained(element=0)
+    site.cluster.slurm("scontrol", "requeue", f"{site.job}_0")
+    site.ended()
+    site.same(expected)
+    assert site.interrupted() == ["0"]
+
+
+@pytest.mark.parametrize(
+    ("which", "says"),
+    [
+        ("", "2 running without a process"),
+        ("bench.grid", "2 running without a process"),
+        ("bench.launch.worker", "2 oom"),  # its grid goes on with the other cells
+    ],
+)
+def test_python_is_killed(which, says, site, expected):
+    """The cells say so, no worker outlives its grid, and a launch continues them."""
     site.submit()
     site.trained()
-    site.kill_python()
+    site.kill_python(which=which)
     site.ended()
     site.nothing_is_left()
-    assert "running without a process" in site.grid("--status").stdout
+    assert says in site.grid("--status").stdout
     site.submit()
     site.ended()
     site.grid("--collect")
@@ -56,18 +74,16 @@ def test_python_is_killed(site, expected):
 
 
 def test_a_node_dies(site, expected):
-    """Slurm starts its element again on the node that is left."""
+    """Slurm starts its element again on the node that is left; nobody need launch it."""
     site.submit()
     site.trained()
-    site.cluster.kill("slurmd.n1")
-    site.kill_python()
-    site.cluster.until(lambda: "down" in site.cluster.slurm("sinfo", "-h", "-N", "-n", "n1"))
-    site.cluster.node("n1")
+    site.kill_node("n1")
+    try:
+        site.cluster.until(lambda: "down" in site.cluster.slurm("sinfo", "-h", "-N", "-n", "n1"))
+    finally:
+        site.cluster.node("n1")
     site.ended()
-    site.submit()
-    site.ended()
-    site.grid("--collect")
-    site.same(expected, killed=2)
+    site.same(expected, killed=1)
 
 
 def test_the_controller_restarts_and_is_down_at_submission(site, expected):
@@ -81,6 +97,7 @@ def test_the_controller_restarts_and_is_down_at_submission(site, expected):
     site.submit()
     site.trained()
     site.cluster.kill("slurmctld")
+    assert len(list(site.results.glob("runs/*/DONE"))) < 8, "it was in the middle"
     site.cluster.controller()
     site.ended()
     site.grid("--collect")

@@ -99,10 +99,16 @@ def test_a_site_that_passes_no_environment(site, expected, tmp_path):
     assert list((tmp_path / "cache of ours").iterdir())
 
 
-def test_a_gpu_is_asked_for(site):
-    """The node has one in name: the element asks for cuda and says that there is none."""
+def test_a_gpu_is_asked_for(site, expected):
+    """The node has one in name: the element asks for cuda and says that there is none. One that
+    asks for the processor trains there.
+    """
     site.submit("--sbatch", "--partition=wide --gpus=1", "--methods", "linear")
     job = site.cluster.slurm("scontrol", "show", "job", site.job)
     assert "gpu" in job
     site.ended()
     assert "cuda" in site.logs()
+    site.nothing_is_left()
+    site.submit("--sbatch", "--partition=wide --gpus=1", "--device", "cpu")
+    site.ended()
+    site.same(expected)

@@ -20,14 +20,16 @@ function sort(head, column) {
   const body = head.closest("table").tBodies[0];
   if (!asItCame.has(body)) asItCame.set(body, [...body.rows].map((row) => [row, row.className]));
   const before = head.getAttribute("aria-sort");
-  if (before === "ascending") {  // the third click
+  const text = (row) => row.cells[column].textContent.trim();
+  const names = [...body.rows].every((row) => Number.isNaN(number(text(row))));
+  const first = names ? "ascending" : "descending";  // names from A, numbers from the largest
+  if (before && before !== first) {  // the third click
     head.removeAttribute("aria-sort");
     for (const [row, rule] of asItCame.get(body)) row.className = rule;
     body.append(...asItCame.get(body).map(([row]) => row));
     return;
   }
-  const up = before === "descending";
-  const text = (row) => row.cells[column].textContent.trim();
+  const up = (first === "ascending") === !before;
   const rows = [...body.rows].sort((a, b) => compare(text(a), text(b), up ? 1 : -1));
   for (const other of head.parentElement.cells) other.removeAttribute("aria-sort");
   head.setAttribute("aria-sort", up ? "ascending" : "descending");
