@@ -6,9 +6,9 @@ are not those of `photos`. Epochs and rates are; two epochs were tried first and
 ranking on order 1 (docs/photographs.md). CAPrompt and VPT-NSP2, which are not in `photos`, and the
 aligned head have the best of their settings on validation images (suite `photos_orders_tune`);
 RanPAC's projection was not searched. The control's second rate is for movement like HLGP's: on
-order 1 its prompts move by 1.38 a task and HLGP's by 1.37 (RMS). That rate all but collapses, so
-HLGP has a second rate too: its prompts move by 0.21 a task, its control's at its own rate by 0.24.
-The grid goes order by order, so a part of it is already a comparison. `python -m bench.grid
+order 1 its prompts move by 1.38 a task and HLGP's by 1.37 (RMS). There it is below the frozen head,
+so HLGP has a second rate too: its prompts move by 0.21 a task, its control's at its own rate by
+0.24. The grid goes order by order, so a part of it is already a comparison. `python -m bench.grid
 photos_orders --keep` goes on from the tables of a clone.
 """
 
