@@ -22,6 +22,8 @@ def python_killed(site):
 
 
 def node_lost(site):
+    """Another node is free."""
+    site.cluster.slurm("scancel", f"{site.job}_1")
     lines = site.cluster.slurm("squeue", "-h", "-r", "-t", "R", "-o", "%K %N").splitlines()
     site.kill_node(dict(line.split() for line in lines)["0"])
 
@@ -75,7 +77,7 @@ def test_lost(event, site):
     epoch = (known[-1] - known[0]) / (len(known) - 1)
     event(site)
     began = time.time()
-    if event is time_limit:
+    if event is time_limit:  # it says so when it has saved
         until(lambda: "interrupted" in site.logs() or not before & running(), 400)
         began = time.time()
     until(lambda: not before & running(), 400)
