@@ -46,9 +46,10 @@ EVENTS = [cancelled, python_killed, node_lost, preempted, requeued, time_limit]
 
 @pytest.mark.parametrize("event", EVENTS)
 def test_lost(event, site):
-    """to end: from the event until its processes are gone (for the limit: from its warning).
-    work: what was trained since the last state. waits: until a grid runs again. start: until that
-    has saved an epoch, less the time of one.
+    """to end: from the event's command until its processes are gone (for the limit: from when it
+    has saved). work: what was trained since the last state. waits: until a grid runs again. start:
+    until that has saved an epoch, less the time of one. All is read every 0.2 s, and an epoch is
+    shorter than that, or as long as is said.
     """
     site.settings = (EPOCHS,)
     site.submit()
@@ -61,15 +62,9 @@ def test_lost(event, site):
         return set()
 
     def saved() -> float:
-        names = [file.parent.parent for file in site.results.glob("runs/*/ckpt/*.pt")]
-        mine = site.elements()[0]
-        times = [
-            file.stat().st_mtime
-            for run in names
-            if run.name in mine
-            for file in run.glob("ckpt/*.pt")
-        ]
-        return max(times, default=0.0)
+        runs = (site.results / "runs" / name for name in site.elements()[0])
+        files = (file for run in runs for file in run.glob("ckpt/*.pt"))
+        return max((file.stat().st_mtime for file in files), default=0.0)
 
     times = []
     until(lambda: times.append(saved()) or len(set(times)) > 5, 60)
