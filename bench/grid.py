@@ -101,7 +101,7 @@ def main() -> int:
     done = [cell for cell in chosen if cell not in left]
     grid = Grid(args, suite, asked, left, done, kept, rounds)
     if submits:
-        return slurm.launch(args, left, folder, drawn)
+        return slurm.launch(args, chosen, left, folder, drawn)
     if args.share:
         return grid.run_share()
     return grid.only_collect() if args.collect or args.launcher == "slurm" else grid.run()

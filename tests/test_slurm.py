@@ -22,9 +22,9 @@ def cells():
     return load_suite(str(TINY)).cells
 
 
-def submit(cells, args, work=None):
+def submit(cells, args, work=None, new=None):
     folder = args.results / cells[0].suite
-    said = slurm.submit(cells, work, args, folder)
+    said = slurm.submit(cells, work, new or cells, args, folder)
     (script,) = (file for file in folder.glob("slurm/*.sh") if "collect" not in file.name)
     return folder, said, script.read_text()
 
@@ -48,8 +48,9 @@ def test_an_array_and_a_job_that_collects(commands, tmp_path, cells):
     assert sorted(run_id for share in launch.elements for run_id in share) == sorted(
         cell.run_id for cell in cells
     )
-    share = submitted.share_of(folder / "slurm" / f"{launch.token}.json", 0)
-    assert share == launch.elements[0]
+    for name in (launch.token, launch.job):  # the elements read the one, people the other
+        share = submitted.share_of(folder / "slurm" / f"{name}.json", 0)
+        assert share == launch.elements[0]
     with pytest.raises(UsageError, match="nothing was submitted"):
         submitted.share_of(folder / "slurm" / f"{launch.token}.json", 99)
 
@@ -338,6 +339,21 @@ def test_the_selection_is_that_of_the_tables(commands, tmp_path, cells):
     (script,) = folder.glob("slurm/*-collect.sh")
     words = script.read_text().splitlines()[-1]
     assert "--collect --keep --methods linear --order-seeds 1 --shard 1/2" in words
+
+
+def test_cells_are_shared_out_before_those_that_are_done_leave(commands, tmp_path, cells):
+    """A cell has the same neighbours when its suite is submitted again; empty elements go."""
+    work = [5.0, 1.0, 1.0, 1.0, 4.0, 1.0, 1.0, 2.0]
+    whole, _, _ = submit(cells, arguments(tmp_path, slurm_jobs=3), work)
+    (first,) = submitted.launches(whole)
+    for new in (cells[1:4], [cells[0]], cells[2:]):
+        names = {cell.run_id for cell in new}
+        again = tmp_path / str(len(new))
+        folder, said, _ = submit(cells, arguments(again, slurm_jobs=3), work, new)
+        (launch,) = submitted.launches(folder)
+        left = [tuple(name for name in share if name in names) for share in first.elements]
+        assert launch.elements == tuple(filter(None, left))
+        assert f": {len(new)} cells in {len(launch.elements)} elements" in said
 
 
 @pytest.mark.parametrize("count", [1, 3, 8])

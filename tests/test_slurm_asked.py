@@ -20,7 +20,7 @@ def cells():
 def launch(cells, args) -> int:
     folder = args.results / cells[0].suite
     folder.mkdir(parents=True, exist_ok=True)
-    return slurm.launch(args, cells, folder, [])
+    return slurm.launch(args, cells, cells, folder, [])
 
 
 SMALL = "short*|1:00:00|10:00|0/2/0/2|2|(null)|1\n"

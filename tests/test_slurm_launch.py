@@ -1,7 +1,6 @@
 """What a launch submits and leaves alone, and what an element does: Slurm is a stand-in."""
 
 import contextlib
-import json
 import os
 import shlex
 import signal
@@ -35,7 +34,9 @@ def launch(commands, tmp_path, cells):
     folder.mkdir(parents=True)
 
     def go(**given):
-        return slurm.launch(slurm_arguments(tmp_path, slurm_jobs=1, **given), cells, folder, [])
+        return slurm.launch(
+            slurm_arguments(tmp_path, slurm_jobs=1, **given), cells, cells, folder, []
+        )
 
     return go, folder
 
@@ -111,8 +112,7 @@ def test_a_job_that_never_was_has_no_log(launch, commands, cells):
     """The launcher was killed before it called sbatch."""
     go, folder = launch
     go()
-    (file,) = folder.glob("slurm/*.json")
-    file.write_text(json.dumps({**json.loads(file.read_text()), "job": ""}))
+    (folder / "slurm" / "7.json").unlink()
     said = status(folder.parent, folder.name, cells)
     assert said.count("its launcher was killed, and no job of it is in the queue") == len(cells)
     assert ".log" not in said

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import heapq
-import json
 import math
 import re
 import secrets
@@ -18,7 +17,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 from bench import cli
@@ -49,12 +48,16 @@ RATES = {"cpu": 25e9, "cuda": 10e12}
 
 
 def launch(
-    args: argparse.Namespace, left: list[RunSpec], folder: Path, drawn: Sequence[Path]
+    args: argparse.Namespace,
+    chosen: list[RunSpec],
+    left: list[RunSpec],
+    folder: Path,
+    drawn: Sequence[Path],
 ) -> int:
     """Submit the cells that are left and that nobody has; returns the exit code.
 
-    drawn: folders that a report will be written to. What cannot run is found before anything is
-    submitted, also where nothing is to be submitted.
+    chosen: those that are asked for, done or not. drawn: folders that a report will be written to.
+    What cannot run is found before anything is submitted, also where nothing is to be submitted.
     """
     options = check_options(left, args)
     if args.device.startswith("cuda") and not options.gpus:
@@ -82,7 +85,8 @@ def launch(
             print(f"job {lost.job}: its tables follow when it has ended")
         if new:
             check_writable(drawn)
-            print(submit(new, _work(new, args.results), args, folder))
+            work = _work(chosen, new, args.results)
+            print(submit(chosen, work, new, args, folder))
     return cli.UNFINISHED if ending else cli.FINE
 
 
@@ -118,14 +122,14 @@ def _check_with_slurm(options: sbatch.Options) -> None:
     slurm(["sbatch", "--test-only", *options.words, "--wrap=true"])
 
 
-def _work(cells: Sequence[RunSpec], results: Path) -> list[float] | None:
-    """FLOPs of each cell, None where they are not known. Builds every combination before.
+def _work(cells: Sequence[RunSpec], new: Sequence[RunSpec], results: Path) -> list[float] | None:
+    """FLOPs of each cell, None where they are not known. Builds every new combination before.
 
     Raises UsageError for a combination that cannot be built.
     """
     worker = Worker(results, "cpu", lambda line: print(line, file=sys.stderr))
     try:
-        check_cells(cells, worker, {}, elsewhere=True)
+        check_cells(new, worker, {}, elsewhere=True)
         answer = worker.ask("work", *cells)
     finally:
         worker.stop()
@@ -229,23 +233,34 @@ def _worth(
 
 
 def submit(
-    cells: Sequence[RunSpec], work: Sequence[float] | None, args: argparse.Namespace, folder: Path
+    cells: Sequence[RunSpec],
+    work: Sequence[float] | None,
+    new: Sequence[RunSpec],
+    args: argparse.Namespace,
+    folder: Path,
 ) -> str:
-    """Submit an array for these cells, and a job that collects after it; returns what to say."""
-    options = check_options(cells, args)
-    count = how_many(cells, work, args, options)
-    elements = [[cell.run_id for cell in share] for share in shares(cells, work, count)]
+    """Submit an array for the new ones of these cells, and a job that collects after it.
+
+    work: of each cell, as in `shares`. All cells are shared out before those that are not new are
+    left out, so that a cell keeps its neighbours when a suite is submitted again. Returns what to
+    say.
+    """
+    options = check_options(new, args)
+    names = {cell.run_id for cell in new}
+    split = shares(cells, work, how_many(cells, work, args, options))
+    elements = [[cell.run_id for cell in share if cell.run_id in names] for share in split]
+    elements = [share for share in elements if share]
     place = _place(folder)
     launch = Launch(
         token=secrets.token_hex(6),
-        suite=cells[0].suite,
+        suite=new[0].suite,
         elements=tuple(map(tuple, elements)),
         folder=str(place.parent),
     )
     file, text = place / f"{launch.token}.json", place / f"{launch.token}.sh"
-    write_text(text, scripts.of_array(args, cells, file, _cpus(cells, args, options), options))
-    write_text(file, json.dumps(asdict(launch)) + "\n")
-    words = [f"--array=0-{count - 1}", f"--output={launch.token}-%a.log", str(text)]
+    write_text(text, scripts.of_array(args, new, file, _cpus(new, args, options), options))
+    write_text(file, launch.as_json())
+    words = [f"--array=0-{len(elements) - 1}", f"--output={launch.token}-%a.log", str(text)]
     job = ""
     try:
         job = _number(slurm([*_sbatch(options.words, launch, place), *words]))
@@ -253,13 +268,13 @@ def submit(
     except UsageError:
         if job:
             slurm(["scancel", job])
-        for left in (file, text, place / f"{launch.token}-collect.sh"):
+        for left in (file, text, place / f"{job}.json", place / f"{launch.token}-collect.sh"):
             left.unlink(missing_ok=True)
         raise
     known = options.memory or scripts.memory_mib(args, options)
     memory = "" if known else "; no memory is asked for, none was measured with these settings"
     return (
-        f"submitted job {job}: {len(cells)} cells in {count} elements on "
+        f"submitted job {job}: {len(new)} cells in {len(elements)} elements on "
         f"{scripts.device_of(args, options)}, logs {place}/{launch.token}-*.log; its tables follow "
         f"when it has ended (--status says how it goes){memory}"
     )
@@ -268,16 +283,15 @@ def submit(
 def collect_after(launch: Launch, args: argparse.Namespace, folder: Path) -> None:
     """Submit the job that writes the tables after an array has ended."""
     place, options = _place(folder), sbatch.parse(args.sbatch)
-    file = place / f"{launch.token}.json"
-    write_text(file, json.dumps(asdict(launch)) + "\n")  # the launcher may be killed here
+    file = place / f"{launch.job}.json"
+    write_text(file, launch.as_json())  # the launcher may be killed here
     text = place / f"{launch.token}-collect.sh"
     write_text(text, scripts.of_collecting(args, launch.suite))
     words = [f"--job-name={COMMENT}-{launch.suite}-collect"]
     words += [f"--output={launch.token}-collect.log", f"--dependency=afterany:{launch.job}"]
     same = _sbatch(options.collecting, launch, place)
     collector = slurm([*same, *words, str(text)], sbatch.environment_of_collecting())
-    known = asdict(launch) | {"collector": _number(collector)}
-    write_text(file, json.dumps(known) + "\n")
+    write_text(file, replace(launch, collector=_number(collector)).as_json())
 
 
 def _number(said: str) -> str:

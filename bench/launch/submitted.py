@@ -1,7 +1,8 @@
 """What was submitted to Slurm, and what of it is in the queue.
 
-results/SUITE/slurm/TOKEN.json says which cells each element of an array has. The token is in the
-job's comment, so a second launch finds what is queued, also if the first was killed.
+results/SUITE/slurm/TOKEN.json says which cells each element of an array has, before the array is
+submitted, and JOB.json beside it the same and what became of it. The token is in the job's comment,
+so a second launch finds what is queued, also if the first was killed.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import os
 import shutil
 import subprocess
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -41,6 +42,13 @@ class Launch:
     def comment(self) -> str:
         return f"{COMMENT}:{self.suite}:{self.token}"
 
+    def known(self) -> tuple[bool, bool]:
+        """How much: one launch has a file from before it was submitted, and one from after."""
+        return bool(self.job), bool(self.collector)
+
+    def as_json(self) -> str:
+        return json.dumps(asdict(self)) + "\n"
+
 
 class Element(NamedTuple):
     """An element of an array that is in the queue."""
@@ -61,8 +69,11 @@ class Element(NamedTuple):
 
 def launches(folder: Path) -> list[Launch]:
     """Those of a suite's folder of results; what was copied from another folder is not of it."""
-    found = [_read(file) for file in sorted((folder / "slurm").glob("*.json"))]
-    return [one for one in found if not one.folder or _is_same(Path(one.folder), folder)]
+    found: dict[str, Launch] = {}
+    for one in map(_read, sorted((folder / "slurm").glob("*.json"))):
+        if not one.folder or _is_same(Path(one.folder), folder):
+            found[one.token] = max(found.get(one.token, one), one, key=Launch.known)
+    return list(found.values())
 
 
 def _read(file: Path) -> Launch:
