@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import REFERENCE
+from PIL import Image
 from report_tables import identity, run_of, write_protocol, write_suite
 
 from bench.report import figures, matrices, plots, tables
@@ -127,14 +128,14 @@ def test_a_row_that_was_asked_for_is_drawn(tmp_path):
     asked, by_default = load(suite, [mine]), load(suite, [], [mine])
     assert "mine" in asked.methods
     assert "mine" in by_default.methods
-    assert "mine" not in figures.what_is_left_out(asked)
-    assert "mine" in figures.what_is_left_out(by_default)
+    assert "mine" not in figures.what_is_shown_later(asked)
+    assert "mine" in figures.what_is_shown_later(by_default)
 
 
 def test_many_rows_without_a_choice_are_drawn_in_part(tmp_path):
     results = load(many_rows(tmp_path / "s", *(f"row{number}" for number in range(25))))
     assert "accuracy" in drawn(results)
-    assert figures.what_is_left_out(results).startswith("Curves, costs and drift hold 16 of the 25")
+    assert figures.what_is_shown_later(results).startswith("Curves and drift show 16 of the 25")
 
 
 def test_methods_stand_before_reference_rows_and_those_before_joint_ones(tmp_path):
@@ -171,23 +172,57 @@ def test_costs_are_of_the_machine_of_finished_cells(tmp_path):
     assert tables.cost_of_rows(results)["train_seconds"].tolist() == [2.0]
 
 
-def test_what_was_measured_has_no_pareto_front():
-    """Seconds depend on a cache and memory on the process: neither ranks rows."""
+def test_every_cost_has_its_pareto_front_and_measured_ones_are_dashed():
+    """Seconds depend on a cache and memory on the process: their fronts say less."""
     results = load(REFERENCE / "mini")
-    fronts = {column for column in tables.cost_of_rows(results) if column.startswith("front_")}
-    assert fronts == {"front_parameters", "front_gflops_train", "front_gflops_infer"}
+    table = tables.cost_of_rows(results).set_index("method")
     figure = plots.accuracy_against_cost(results)
-    ringed = {
-        axis.get_xlabel(): any(line.get_markersize() == 11 for line in axis.lines)
-        for axis in figure.axes
-        if axis.get_visible()
-    }
+    shown = {axis.get_xlabel(): axis for axis in figure.axes if axis.get_visible()}
     plt.close(figure)
-    measured = {title: title not in ringed or not ringed[title] for title in plots.COSTS.values()}
-    assert [title for title, none in measured.items() if none] == [
-        "training seconds of a cell",
-        "peak memory of the process so far (MiB)",
-    ]
+    for column, title in plots.COSTS.items():
+        own = table[table[f"front_{column}"]]
+        assert len(own), column
+        for method, row in own.iterrows():
+            others = table[(table["faa"] > row["faa"]) & (table[column] < row[column])]
+            assert not [m for m in others.index if results.kinds[m] != "joint"], (column, method)
+        lines = shown[title].lines
+        assert any(line.get_markersize() == 11 for line in lines), "its rows are ringed"
+        (front,) = (line for line in lines if line.get_drawstyle() == "steps-post")
+        assert front.is_dashed() == (column not in tables.COUNTED_COSTS)
+
+
+def test_few_colours_are_near_those_of_all(tmp_path):
+    """With a median cut the marks of VPT-NSP2's control were grey in the published figure."""
+    (planned,) = (f for f in figures.all_figures(load(REFERENCE / "orders")) if f.name == "cost")
+    pixels = []
+    for tracked in (False, True):
+        figures.save(planned, tmp_path, tracked)
+        with Image.open(tmp_path / "cost.png") as image:
+            pixels.append(np.asarray(image.convert("RGB"), dtype=int))
+    assert len(np.unique(pixels[1].reshape(-1, 3), axis=0)) <= 256
+    assert np.abs(pixels[0] - pixels[1]).max() < 16
+
+
+def test_rows_that_are_shown_later_are_in_the_svg_alone(tmp_path):
+    """Hidden there until they are chosen; no panel is wider for them."""
+    results = load(REFERENCE / "mini", [REFERENCE / "references"])
+    every, all_rows = (replace(results, figure_rows=named) for named in (("*",), ()))
+    named = all_rows.methods[:16]
+    by_default = {m for m, one in looks(all_rows).items() if not one.later}
+    assert by_default == set(named)
+    (planned,) = (one for one in figures.all_figures(all_rows) if one.name == "accuracy")
+    figures.save(planned, tmp_path)
+    svg = (tmp_path / "accuracy.svg").read_text()
+    for method in all_rows.methods:
+        groups = re.findall(rf'<g data-row="{re.escape(method)}"( display="none")?>', svg)
+        assert len(groups) >= len(all_rows.benchmarks), method
+        assert all(bool(hidden) == (method not in named) for hidden in groups), method
+    without = figures._only(all_rows, named)
+    (planned,) = (one for one in figures.all_figures(without) if one.name == "accuracy")
+    figures.save(planned, tmp_path / "16")
+    same = [(folder / "accuracy.png").read_bytes() for folder in (tmp_path, tmp_path / "16")]
+    assert same[0] == same[1], "a picture has the first rows alone"
+    assert not [m for m, one in looks(every).items() if one.later], "all are named"
 
 
 def test_what_trains_nothing_stands_at_0():

@@ -2,6 +2,7 @@
 should.
 """
 
+import re
 import shutil
 import subprocess
 from dataclasses import replace
@@ -18,7 +19,6 @@ from bench.report import tables
 from bench.report.__main__ import parse
 from bench.report.build import all_tables, build
 from bench.report.frames import load
-from bench.report.page import long
 from bench.report.protocol import differences
 from bench.report.sections import all_answers
 from bench.report.table_files import escape_latex
@@ -252,6 +252,9 @@ def test_one_row_alone_is_a_report(tmp_path, no_figures):
     assert "70.8" in build(load(folder), tmp_path / "out")
 
 
+WIDTH = re.compile(r"WIDE (\w+) ([\d.]+)pt")
+
+
 @pytest.mark.parametrize("suite", ["mini", "ablation", "odd names"])
 def test_the_latex_compiles(suite, tmp_path):
     """Every table of a report, as a paper would take it in."""
@@ -268,6 +271,7 @@ def test_the_latex_compiles(suite, tmp_path):
     all_tables(results, all_answers(results), {}, tmp_path / "tables", tracked=False)
     files = sorted((tmp_path / "tables").glob("*.tex"))
     assert {"main", "paired"} <= {file.stem for file in files}
+    assert "protocol" not in {file.stem for file in files}, "its differences are, which fit a page"
     for file in files:
         assert r"\toprule" in file.read_text()
         assert r"\hline" not in file.read_text()
@@ -275,11 +279,21 @@ def test_the_latex_compiles(suite, tmp_path):
         pytest.skip("no pdflatex here; the texts were checked")
     head = r"\documentclass{article}\usepackage[utf8]{inputenc}\usepackage[T1]{fontenc}"
     body = "\n\n".join(rf"\input{{{file.name}}}" for file in files)
+    wide = "".join(
+        rf"\setbox0=\hbox{{\input{{{file.name}}}}}\typeout{{WIDE {file.stem} \the\wd0}}"
+        for file in files
+    )
+    of_two_columns = rf"\hsize=6.75in\linewidth=6.75in\footnotesize {wide}"
+    body = rf"{body}\newpage{{{of_two_columns}}}"
     page = rf"{head}\usepackage{{booktabs}}\begin{{document}}{body}\end{{document}}"
     (files[0].parent / "page.tex").write_text(page)
     words = ["pdflatex", "-interaction=nonstopmode", "-halt-on-error", "page.tex"]
     done = subprocess.run(words, cwd=files[0].parent, capture_output=True, text=True)
     assert not done.returncode, done.stdout[-2000:]
+    inches = {name: float(points) / 72.27 for name, points in WIDTH.findall(done.stdout)}
+    assert set(inches) == {file.stem for file in files}
+    smaller = {"cost", "movement", "alignment"}  # with long names
+    assert {name for name, width in inches.items() if width > 6.75} <= smaller
 
 
 @pytest.mark.parametrize("name", ["answer", "main", "paired"])
@@ -304,8 +318,8 @@ def test_the_protocol_says_what_differs(tmp_path):
     assert ("train.epochs", "2") in shared
     assert by_benchmark == []
     assert by_row == [
-        ("train.lr", "0.1", long("HLGP")),
-        ("train.lr", "0.2", long("other_row")),
+        ("train.lr", "0.1", "HLGP"),
+        ("train.lr", "0.2", "other_row"),
     ]
     two = load(folder).protocol
     other = two.assign(benchmark="c", value=two["value"].replace("2", "5"))

@@ -7,7 +7,17 @@ from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
 
-from bench.report import alignment, answer, details, figures, pairs, sections, table_files, tables
+from bench.report import (
+    alignment,
+    answer,
+    details,
+    figures,
+    pairs,
+    protocol,
+    sections,
+    table_files,
+    tables,
+)
 from bench.report.answer import Answer
 from bench.report.frames import Results
 from bench.report.look import Paper
@@ -20,7 +30,8 @@ from bench.store.files import write_text
 
 # Names of the files that a report of any suite makes.
 TABLE_FILE = re.compile(
-    r"(answer(_\w+)?|main|task_scenario|paired|pairs|cost|movement|alignment|protocol|missing|cells)"
+    r"(answer(_\w+)?|main|task_scenario|paired|pairs|cost|movement|alignment|protocol"
+    r"|differences|missing|cells)"
     r"\.(md|csv|tex)"
 )
 FIGURE_FILE = re.compile(
@@ -81,6 +92,8 @@ def all_tables(
     if len(gains := alignment.gains(results)):
         shown = alignment.shown(gains)
         made["alignment"] = ReportTable("alignment", gains, shown, shown)
+    differences = protocol.differences_table(results.protocol)
+    made[protocol.DIFFERENCES] = ReportTable(protocol.DIFFERENCES, differences, differences)
     written = []
     for table in made.values():
         if len(table.exact):

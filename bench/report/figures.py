@@ -9,7 +9,6 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import replace
-from fnmatch import fnmatchcase
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -22,13 +21,21 @@ from PIL import Image
 from bench.hardware import cores
 from bench.report import alignment, matrices, plots
 from bench.report.frames import Results
-from bench.report.look import Paper, plt, style, with_tips
+from bench.report.look import (
+    Paper,
+    named_rows,
+    plt,
+    rows_shown_later,
+    show_later,
+    style,
+    with_tips,
+)
 from bench.report.rows import label, row_of
 from bench.report.table_files import csv_text
 from bench.report.tables import cost_of_rows, scores
 from bench.store.files import write_bytes, write_text
 
-MAX_ROWS, MAX_PANELS = 16, 24  # more of them in one figure cannot be read
+MAX_PANELS = 24  # more of them in one figure cannot be read
 MIN_BENCHMARKS = 5  # of a critical-difference diagram; with fewer the test can hardly reject
 METADATA = {"svg": {"Date": None}, "png": {"Software": None}, "pdf": {"CreationDate": None}}
 
@@ -48,9 +55,10 @@ MATRICES = (
 )
 COST = (
     "Final average accuracy against costs, each the mean over the benchmarks. Ringed, and joined "
-    "by a line: the Pareto front, rows that no other beats in both; joint rows take no part. "
-    "Seconds and memory have no front, since they depend on what else the process ran (see below); "
-    "they are of the environment that most cells share, and a row without is left out."
+    "by a line: the Pareto front, rows that no other beats in both; joint rows take no part. That "
+    "of seconds and memory is dashed: it says what happened in these runs, not which row is "
+    "cheaper, since both depend on what else the process ran (see below). They are of the "
+    "environment that most cells share, and a row without is left out."
 )
 RANKS = (
     "Mean ranks of the methods over the benchmarks, without those that miss one. A bar joins those "
@@ -101,12 +109,11 @@ def all_figures(results: Results, paper: Paper | None = None) -> Iterator[Planne
             "Dashed, with one standard deviation: the reference row."
         )
         yield PlannedFigure(f"setting-{name}", caption, partial(plots.settings, results, name), faa)
-    few = len(results.methods) <= MAX_ROWS and not names
-    shown = results if few else _chosen_rows(results)
-    if shown is not None and names:
-        yield from _cost_and_drift(shown, "The rows that the suite names for its figures. ")
-    elif shown is not None:
-        yield from _of_all_rows(shown, faa[faa["method"].isin(shown.methods)], results)
+    if not names:
+        yield from _of_all_rows(results, faa)
+    elif len(named := named_rows(results)) > 1:
+        which = "The rows that the suite names for its figures. "
+        yield from _cost_and_drift(_only(results, named), which)
     for name, caption, draw in (
         ("similarity", SIMILARITY, matrices.prompt_similarity),
         ("selection", SELECTION, matrices.prompt_selection),
@@ -120,8 +127,7 @@ def _of_cells(results: Results, frame: pd.DataFrame, *columns: str) -> pd.DataFr
     return frame[["run_id", "benchmark", "method", "order_seed", "seed", *columns]]
 
 
-def _of_all_rows(results: Results, faa: pd.DataFrame, whole: Results) -> Iterator[PlannedFigure]:
-    """whole: with the rows that no other figure has place for."""
+def _of_all_rows(results: Results, faa: pd.DataFrame) -> Iterator[PlannedFigure]:
     curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
     data = _of_cells(results, curve, "after_task", "accuracy")
     yield PlannedFigure("accuracy", ACCURACY, partial(plots.accuracy_curves, results), data)
@@ -136,10 +142,10 @@ def _of_all_rows(results: Results, faa: pd.DataFrame, whole: Results) -> Iterato
         yield PlannedFigure(
             "matrices", MATRICES, partial(matrices.accuracy_matrices, results), data
         )
-    table = scores(whole)
-    if whole.reference and not why_no_ranks(table):
+    table = scores(results)
+    if results.reference and not why_no_ranks(table):
         data = table.rename_axis("benchmark").reset_index()
-        yield PlannedFigure("ranks", RANKS, partial(plots.ranks, whole, table), data, WHOM)
+        yield PlannedFigure("ranks", RANKS, partial(plots.ranks, results, table), data, WHOM)
     yield from _cost_and_drift(results)
 
 
@@ -170,19 +176,11 @@ def matrix_data(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
-def _chosen_rows(results: Results) -> Results | None:
-    """The suite's figure_rows alone, or the first rows where it names none; None if fewer than two
-    of them were run.
-    """
-    patterns = results.figure_rows
-    chosen = [m for m in results.methods if any(fnmatchcase(m, pattern) for pattern in patterns)]
-    if not patterns and not any("@" in method for method in results.methods):
-        chosen = results.methods[:MAX_ROWS]
-    if len(chosen) < 2:
-        return None
+def _only(results: Results, methods: list[str]) -> Results:
+    """These rows alone, as far as costs and drift need them."""
     names = ("runs", "cells", "curve", "movement", "timing")
     frames = {name: getattr(results, name) for name in names}
-    frames = {name: frame[frame["method"].isin(chosen)] for name, frame in frames.items()}
+    frames = {name: frame[frame["method"].isin(methods)] for name, frame in frames.items()}
     return replace(results, **frames)
 
 
@@ -201,17 +199,16 @@ def _cost_and_drift(results: Results, which: str = "") -> Iterator[PlannedFigure
         yield PlannedFigure("gain", which + alignment.CAPTION, draw, data, PROMPTS)
 
 
-def what_is_left_out(results: Results) -> str:
-    """Says so if there are too many rows for figures of all of them."""
-    if len(results.methods) <= MAX_ROWS or any("@" in method for method in results.methods):
+def what_is_shown_later(results: Results) -> str:
+    """Names the rows that are drawn only when they are chosen; "" without any."""
+    later = rows_shown_later(results) if not any("@" in m for m in results.methods) else set()
+    if not later:
         return ""
-    chosen = _chosen_rows(results)
-    if chosen is None:
-        return f"{len(results.methods)} rows cannot be told apart in one figure: none is drawn."
-    left = ", ".join(row_of(m).short for m in results.methods if m not in chosen.methods)
+    count = len(results.methods)
+    named = ", ".join(row_of(m).short for m in results.methods if m in later)
     return (
-        f"Curves, costs and drift hold {len(chosen.methods)} of the {len(results.methods)} rows; "
-        f"not: {left}."
+        f"Curves and drift show {count - len(later)} of the {count} rows; the others are drawn "
+        f"when they are chosen below, and may leave a panel: {named}."
     )
 
 
@@ -223,10 +220,12 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
     figure, name = planned.draw(), planned.name
     figure.set_layout_engine(None)  # it is laid out: else all is drawn once more for each format
     written = {folder / f"{name}.png": ""}
+    show_later(figure, False)
     box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])  # once for all formats
     png = _bytes_of(figure, "png", box)
     write_bytes(folder / f"{name}.png", _of_few_colours(png) if tracked else png)
     if not tracked:
+        show_later(figure, True)
         file = folder / f"{name}.svg"
         written[file] = with_tips(_bytes_of(figure, "svg", box).decode())
         write_text(file, written[file])
@@ -239,6 +238,7 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
 def save_for_paper(planned: PlannedFigure, folder: Path, paper: Paper) -> Path:
     """Draw a figure as wide as the paper's columns; write folder/NAME.pdf."""
     figure = planned.draw()
+    show_later(figure, False)
     for _ in range(8):  # what stands beside the panels keeps its size
         box = figure.get_tightbbox()
         margin = 2 * plt.rcParams["savefig.pad_inches"]
@@ -293,8 +293,12 @@ def _bytes_of(figure: Figure, kind: str, box: Bbox | None = None) -> bytes:
 
 
 def _of_few_colours(png: bytes) -> bytes:
-    """A PNG with at most 256 colours: a third of the size, and no difference that one sees."""
+    """A PNG with at most 256 colours: a third of the size, and no difference that one sees.
+
+    By maximum coverage: a median cut gives a small mark in a rare colour that of another row.
+    """
     small = io.BytesIO()
-    image = Image.open(io.BytesIO(png)).convert("RGB").quantize(256, dither=Image.Dither.NONE)
+    image = Image.open(io.BytesIO(png)).convert("RGB")
+    image = image.quantize(256, Image.Quantize.MAXCOVERAGE, kmeans=1, dither=Image.Dither.NONE)
     image.save(small, format="png", optimize=True)
     return small.getvalue()

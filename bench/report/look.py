@@ -6,8 +6,9 @@ import html
 import itertools
 import math
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
 from urllib.parse import quote, unquote
 
@@ -25,12 +26,13 @@ from matplotlib.ticker import FixedLocator, NullLocator
 from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, label, row_of
 
+MAX_ROWS = 16  # more lines in one figure cannot be read
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 NARROWEST, NARROWEST_MATRIX = 1.6, 0.6  # inches of a panel on paper
 LOWEST, LOWEST_MATRIX = 1.4, 0.9
 MAX_DECADES, LOWEST_POWER = 3, -4  # of an axis that starts at 0; less than 0.0001 is hard to read
 MARKERS = "osP^vD<>XpH*"  # of rows that rows.csv does not list, told apart in grey too
-TIP = re.compile(r'<g id="tip\|([^|"]*)\|([^|"]*)">')  # each quoted, as in an address
+TIP = re.compile(r'<g id="(tip|later)\|([^|"]*)\|([^|"]*)">')  # each quoted, as in an address
 CELLS = re.compile(
     r' id="cells\|(\d+)\|([^"]*)"[^>]* x="(.+?)" y="-(.+?)" width="(.+?)" height="(.+?)"/>'
 )
@@ -47,7 +49,8 @@ class Paper:
 class Look(NamedTuple):
     """How a row is drawn in every figure. kind: method, reference or joint (see rows.py).
 
-    front: one of the rows that the suite is about, drawn above the others and thicker.
+    front: one of the rows that the suite is about, drawn above the others and thicker. later: a row
+    whose lines are seen only after it is chosen on the page.
     """
 
     colour: tuple[float, float, float] | str
@@ -55,6 +58,7 @@ class Look(NamedTuple):
     kind: str
     marker: str = ""
     front: bool = True
+    later: bool = False
 
 
 _paper: Paper | None = None  # like matplotlib's own settings: set by style() for all figures
@@ -98,6 +102,7 @@ def looks(results: Results) -> dict[str, Look]:
     palette = dict(zip(plain, sns.color_palette("husl", len(plain)), strict=True))
     markers = dict(zip(plain, itertools.cycle(MARKERS)))
     some = len(set(rows) & set(FRONT)) > 1
+    later = rows_shown_later(results)
     return {
         method: Look(
             row.colour or palette[method],
@@ -105,9 +110,29 @@ def looks(results: Results) -> dict[str, Look]:
             results.kinds[method],
             row.marker or markers.get(method, ""),
             method in FRONT if some else results.kinds[method] == "method",
+            method in later,
         )
         for method, row in rows.items()
     }
+
+
+def named_rows(results: Results) -> list[str]:
+    """The rows that the suite names for its figures (figure_rows)."""
+    return [
+        method
+        for method in results.methods
+        if any(fnmatchcase(method, pattern) for pattern in results.figure_rows)
+    ]
+
+
+def rows_shown_later(results: Results) -> set[str]:
+    """What there are too many of for one figure: all but the rows that the suite names, or but the
+    first ones where it names fewer than two that were run.
+    """
+    if len(results.methods) <= MAX_ROWS:
+        return set()
+    named = named_rows(results)
+    return set(results.methods) - set(named if len(named) > 1 else results.methods[:MAX_ROWS])
 
 
 def _linestyle(row: Row) -> Any:
@@ -184,6 +209,15 @@ def decades(axes: Axes, direction: str, values: pd.Series) -> None:
     axis.set_minor_locator(NullLocator())
 
 
+def first_those_shown(axis: Axes, look: dict[str, Look]) -> Iterator[tuple[str, Look]]:
+    """The rows to draw; those that are shown later come last, and do not widen the panel."""
+    for method, one in sorted(look.items(), key=lambda item: item[1].later):
+        if one.later and axis.get_autoscale_on():
+            axis.get_xlim(), axis.get_ylim()  # what is drawn up to here counts
+            axis.autoscale(False)
+        yield method, one
+
+
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
     """Name the rows' lines: in the empty panel where there is one, else right of the panels."""
     handles = [
@@ -197,6 +231,7 @@ def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
             markersize=4,
         )
         for method, one in look.items()
+        if not one.later
     ]
     legend(figure, handles, len(handles) <= MAX_NAMES_IN_A_PANEL)
 
@@ -219,20 +254,28 @@ def legend(figure: Figure, handles: list[Any], small: bool = False) -> None:
     figure.legend(handles=handles, frameon=False, handlelength=3, **where)
 
 
-def tip(artist: Artist, method: str, text: str, stays: bool = False) -> None:
+def tip(artist: Artist, method: str, text: str, stays: bool = False, later: bool = False) -> None:
     """Say on hover what an artist shows, in the SVG. With the page's choice of rows it goes, unless
-    it stays.
+    it stays; with `later` it is seen only once its row is chosen.
     """
-    row = "" if stays else method
-    artist.set_gid("|".join(["tip", quote(row), quote(f"{label(method)}: {text}")]))
+    row = "" if stays and not later else method
+    kind = "later" if later else "tip"
+    artist.set_gid("|".join([kind, quote(row), quote(f"{label(method)}: {text}")]))
+
+
+def show_later(figure: Figure, shown: bool) -> None:
+    """Draw what is seen only once its row is chosen, for the page's SVG, or leave it out."""
+    for artist in figure.findobj(lambda one: (one.get_gid() or "").startswith("later|")):
+        artist.set_visible(shown)
 
 
 def with_tips(svg: str) -> str:
     """An SVG whose marked groups have a <title>, which browsers show on hover."""
 
     def group(found: re.Match[str]) -> str:
-        row, text = (html.escape(unquote(part)) for part in found.groups())
-        return f'<g data-row="{row}"><title>{text}</title>'
+        kind, row, text = (html.escape(unquote(part)) for part in found.groups())
+        hidden = ' display="none"' if kind == "later" else ""
+        return f'<g data-row="{row}"{hidden}><title>{text}</title>'
 
     return CELLS.sub(_with_cells, TIP.sub(group, svg))
 

@@ -29,6 +29,7 @@ class Files(NamedTuple):
     folder: str
     name: str
     kinds: tuple[str, ...] = ("csv", "md", "tex")
+    kind: str = "files"
 
     def links(self) -> list[tuple[str, str]]:
         return [(kind.upper(), link(self.folder, f"{self.name}.{kind}")) for kind in self.kinds]

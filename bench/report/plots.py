@@ -16,6 +16,7 @@ from bench.report.look import (
     Look,
     decades,
     few_ticks,
+    first_those_shown,
     legend,
     legend_of_lines,
     looks,
@@ -51,12 +52,13 @@ def accuracy_curves(results: Results, coloured: Sequence[str] = ()) -> Figure:
     look = looks(results)
     if coloured:
         look = {m: one if m in coloured else one._replace(colour=GREY) for m, one in look.items()}
-        look = {m: look[m] for m in sorted(look, key=lambda m: m in coloured)}
+        chosen = [m for m in look if m in coloured or not look[m].later]
+        look = {m: look[m] for m in sorted(chosen, key=lambda m: m in coloured)}
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     curve = results.curve[results.curve["scenario"] == "class"].dropna(subset=["accuracy"])
     groups = dict(list(curve.groupby(["benchmark", "method"], sort=False)))
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
-        for method, one in look.items():
+        for method, one in first_those_shown(axis, look):
             if (group := groups.get((benchmark, method))) is not None:
                 _accuracy_curve(axis, group, one, method, single=not coloured)
         axis.set(title=benchmark, xlabel="tasks learned", ylabel="average accuracy (%)")
@@ -70,7 +72,7 @@ def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look, method: str, si
     if look.kind == "joint":
         level = group["accuracy"].mean()
         line = axis.axhline(level, color=look.colour, linestyle=look.dash, linewidth=1.2)
-        tip(line, method, f"{level:.1f}")
+        tip(line, method, f"{level:.1f}", later=look.later)
         return
     table = group.pivot(index="after_task", columns="run_id", values="accuracy")
     mean, std = table.mean(axis=1), table.std(axis=1).fillna(0)
@@ -81,11 +83,12 @@ def _accuracy_curve(axis: Axes, group: pd.DataFrame, look: Look, method: str, si
         of_run = dict(zip(group["run_id"], seeds, strict=True))
         for name, line in zip(table, lines, strict=True):
             order, seed = of_run[name]
-            tip(line, method, f"order {order} seed {seed}, after task {_listed(table[name])}")
+            said = f"order {order} seed {seed}, after task {_listed(table[name])}"
+            tip(line, method, said, later=look.later)
     else:
         band = axis.fill_between(mean.index, mean - std, mean + std, color=look.colour, linewidth=0)
         band.set_alpha(0.12 if look.kind == "method" else 0.05)
-        tip(band, method, "one standard deviation")
+        tip(band, method, "one standard deviation", later=look.later)
     _line(axis, mean, look, method, front, "after task ")
 
 
@@ -101,7 +104,7 @@ def _line(axis: Axes, values: pd.Series, look: Look, method: str, front: bool, w
         linewidth=1.6 if front else 1.0,
         zorder=3 if front else 2,
     )
-    tip(line, method, what + _listed(values))
+    tip(line, method, what + _listed(values), later=look.later)
 
 
 def _listed(values: pd.Series, digits: str = ".1f") -> str:
@@ -151,7 +154,7 @@ def forgetting_per_task(results: Results) -> Figure:
     data = forgetting_data(results)
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
         here = data[data["benchmark"] == benchmark]
-        for method, one in look.items():
+        for method, one in first_those_shown(axis, look):
             mean = here[here["method"] == method].groupby("task")["forgetting"].mean()
             if not len(mean):
                 continue
@@ -178,7 +181,8 @@ def accuracy_against_cost(results: Results) -> Figure:
     """Final average accuracy against each cost, both the mean over benchmarks.
 
     Of rows that have finished cells on every benchmark. The line is the Pareto front of the rows
-    that are not joint: no other such row is as accurate for less. What was measured has none.
+    that are not joint: no other such row is as accurate for less. That of what was measured is
+    dashed.
     """
     data = cost_of_rows(results)
     look = looks(results)
@@ -199,11 +203,11 @@ def accuracy_against_cost(results: Results) -> Figure:
             )
             said = f"{cost:,.0f}" if column == "parameters" else f"{cost:.4g}"
             tip(dot, method, f"{faa:.1f}% at {said} {title}", stays=True)
-        if column in COUNTED_COSTS:
-            front = here[here[f"front_{column}"]].sort_values(column)
-            costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
-            axis.plot(costs, front["faa"], color="#808080", zorder=1, drawstyle="steps-post")
-            axis.plot(costs, front["faa"], "o", markersize=11, fillstyle="none", color="#808080")
+        front = here[here[f"front_{column}"]].sort_values(column)
+        costs = front[column].clip(lower=MIN_PARAMETERS if column == "parameters" else None)
+        dash = "-" if column in COUNTED_COSTS else (0, (2, 2))
+        axis.step(costs, front["faa"], where="post", color="#808080", zorder=1, linestyle=dash)
+        axis.plot(costs, front["faa"], "o", markersize=11, fillstyle="none", color="#808080")
         axis.set(xlabel=title, ylabel="FAA (%)")
         if here[column].max() > WIDE * max(here[column].min(), 0):
             zero = column == "parameters" and (here[column] < MIN_PARAMETERS).any()
@@ -298,8 +302,9 @@ def feature_drift(results: Results) -> Figure:
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
     drift = results.movement.dropna(subset=["feature_drift"])
     means = drift.groupby(["benchmark", "method", "layer"])["feature_drift"].mean()
+    first = means[[not look[method].later for method in means.index.get_level_values("method")]]
     for axis, benchmark in zip(axes, results.benchmarks, strict=False):
-        for method, one in look.items():
+        for method, one in first_those_shown(axis, look):
             if (benchmark, method) not in means:
                 continue
             mean = means[benchmark, method].rename(lambda layer: layer + 1)
@@ -314,12 +319,12 @@ def feature_drift(results: Results) -> Figure:
                 markersize=4,
                 markevery=3,
             )
-            tip(line, method, f"after block {said}")
+            tip(line, method, f"after block {said}", later=one.later)
         axis.set(title=benchmark, xlabel="block", ylabel="feature drift, 1 - cosine")
         axis.set_xticks([*ticks], [*ticks.values()])
         axis.set(ylim=(0, None))
-        if benchmark in set(drift["benchmark"]):
-            decades(axis, "y", means[benchmark])
+        if benchmark in first:
+            decades(axis, "y", first[benchmark])
     drawn = set(drift["method"])
     legend_of_lines(figure, {m: one for m, one in look.items() if m in drawn})
     return figure

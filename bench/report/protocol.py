@@ -10,26 +10,40 @@ from bench.report.frames import Results
 from bench.report.page import Files, HtmlTable, Items, More, Text, html_table, long
 from bench.report.rows import row_of
 
+DIFFERENCES = "differences"  # the name of the files
+HEADS = ["setting", "value", "rows", "benchmarks"]
+
 
 def protocol(results: Results) -> list[Any]:
     """What differs, as two small tables; what rows share, as a list; the environments."""
     shared, by_benchmark, by_row = differences(results.protocol)
     blocks: list[Any] = []
     if by_row:
-        heads = ["setting", "value", "rows"]
+        lines = [(key, value, long(rows)) for key, value, rows in by_row]
         blocks.append(Text("What differs between rows of one benchmark:"))
-        blocks.append(HtmlTable(heads, by_row, files=Files("tables", "protocol")))
+        blocks.append(HtmlTable(HEADS[:3], lines, files=Files("tables", DIFFERENCES)))
     if by_benchmark:
         blocks.append(Text("What differs between benchmarks alone:"))
-        blocks.append(HtmlTable(["setting", "value", "benchmarks"], by_benchmark))
+        files = None if by_row else Files("tables", DIFFERENCES)
+        blocks.append(HtmlTable([*HEADS[:2], HEADS[3]], by_benchmark, files=files))
     if shared:
         said = "What all rows share that have the setting; those of one row are on its page"
         items = [f"{key}: {value}" for key, value in shared]
         blocks.append(More(f"{said} ({len(items)})", [Items(items)]))
+    if len(results.protocol):
+        every = Files("tables", "protocol", ("csv", "md"))
+        blocks.append(More("Every setting of every row, as files", [every]))
     environments = results.environments
     used = environments[environments["env_sha"].isin(results.runs["env_sha"])]
     blocks.append(More("Environments", [html_table(used)]))
     return [*blocks, More("Digests of images, weights and code", _digests(results.runs))]
+
+
+def differences_table(frame: pd.DataFrame) -> pd.DataFrame:
+    """What differs between rows, then between benchmarks alone: HEADS."""
+    _, by_benchmark, by_row = differences(frame)
+    lines = [(*one, "") for one in by_row] + [(k, v, "", on) for k, v, on in by_benchmark]
+    return pd.DataFrame(lines, columns=HEADS)
 
 
 def _digests(runs: pd.DataFrame) -> list[Any]:
@@ -71,5 +85,5 @@ def differences(
             for method, on in of.groupby("method", sort=False)["benchmark"].unique().items():
                 where = "" if len(on) == benchmarks else f" ({', '.join(on)})"
                 named.append(row_of(str(method)).short + where)
-            by_row.append((key, value, long(", ".join(named))))
+            by_row.append((key, value, ", ".join(named)))
     return shared, by_benchmark, by_row

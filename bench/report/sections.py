@@ -279,14 +279,14 @@ def _curves(
     best = answer.best(answers["Final average"]).values() if answers else ()
     first = {*FRONT, "linear", "joint-linear", *best}
     if len(set(look) & {*FRONT, "linear"}) < 2:
-        first = set(look)
+        first = {method for method, one in look.items() if not one.later}
     chosen = [
         (m, row_of(m).short, _css(one.colour), one.dash[1] if one.dash != "-" else (), m in first)
         for m, one in look.items()
         if f'data-row="{escape(m)}"' in in_figures
     ]
-    left_out = figures.what_is_left_out(results)
-    blocks = [*([Text(left_out)] if left_out else []), *([Rows(chosen)] if chosen else [])]
+    later = figures.what_is_shown_later(results)
+    blocks = [*([Text(later)] if later else []), *([Rows(chosen)] if chosen else [])]
     return Section("Curves", [*blocks, *drawn[figures.CURVES]])
 
 

@@ -10,6 +10,9 @@ from tabulate import tabulate
 
 from bench.store.files import write_text
 
+WITHOUT_LATEX = ("protocol",)  # a column a row: no page is so wide
+MAX_CHARACTERS = 60  # in a column of LaTeX; more are broken into lines
+PAGE_CHARACTERS = 105  # in a line across a page, in the size of footnotes
 NAME_COLUMNS = ("benchmark", "method")  # in a table made for LaTeX all but names is LaTeX already
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
@@ -52,6 +55,13 @@ def latex(table: ReportTable) -> str:
     text = tabulate(
         source, headers="keys", tablefmt="latex_raw", showindex=False, disable_numparse=True
     )
+    longest = {column: max(map(len, (column, *source[column]))) for column in source}
+    if wide := [column for column in source if longest[column] > MAX_CHARACTERS]:
+        taken = sum(longest[column] + 2 for column in source if column not in wide)
+        share = max(1 - taken / PAGE_CHARACTERS, 0.2) / len(wide)
+        broken = rf"p{{{share:.2f}\linewidth}}"
+        spec = "".join(broken if column in wide else "l" for column in source)
+        text = text.replace("{" + "l" * source.shape[1] + "}", "{" + spec + "}", 1)
     for rule in ("toprule", "midrule", "bottomrule"):
         text = text.replace(r"\hline", "\\" + rule, 1)
     return text.replace("±", r"$\pm$").replace("–", "--").replace("†", r"$\dagger$")
@@ -66,7 +76,9 @@ def write(folder: Path, table: ReportTable, tracked: bool = False) -> list[Path]
     """Write folder/NAME.md, and .csv and .tex unless tracked; return the files."""
     texts = {"md": markdown(table.shown) + "\n"}
     if not tracked:
-        texts |= {"csv": csv_text(table.exact), "tex": latex(table) + "\n"}
+        texts["csv"] = csv_text(table.exact)
+        if table.name not in WITHOUT_LATEX:
+            texts["tex"] = latex(table) + "\n"
     files = []
     for kind, text in texts.items():
         files.append(folder / f"{table.name}.{kind}")

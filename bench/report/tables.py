@@ -19,6 +19,11 @@ Marked = Mapping[tuple[str, str], str]  # Results.of_other_code
 NONE: Marked = MappingProxyType({})
 MARK = " †"
 METRIC_TITLES = {"faa": "FAA", "caa": "CAA", "forgetting": "forgetting"}
+SHORT_COSTS = {  # in LaTeX, so that the table fits a page
+    "trainable parameters": "parameters",
+    "GFLOPs/image train": "GFLOPs train",
+    "GFLOPs/image test": "GFLOPs test",
+}
 COUNTED_COSTS = ("parameters", "gflops_train", "gflops_infer")  # the others are measured
 # Prompts of a run did not move if their change over a task is below this share of their size.
 MIN_RELATIVE_CHANGE = 0.1
@@ -38,8 +43,9 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
     drift = exact["feature_drift"].map("{:.3g}".format, na_action="ignore")
     shown = exact.round(3).assign(method=exact["method"].map(label), feature_drift=drift)
     tables.append(ReportTable("movement", exact, _dashed(shown)))
+    cost = _dashed(cost_table(results))
+    tables.append(ReportTable("cost", cost, cost, cost.rename(columns=SHORT_COSTS)))
     others = {
-        "cost": _dashed(cost_table(results)),
         "protocol": protocol_table(results),
         "missing": results.missing().drop(columns=["suite", "run_id"]),
     }
@@ -242,9 +248,13 @@ def movement_table(results: Results) -> pd.DataFrame:
 
 
 def cost_table(results: Results) -> pd.DataFrame:
-    """Per benchmark and method: parameters, FLOPs per image, measured seconds (mean of cells)."""
+    """Per benchmark and method: parameters, FLOPs per image, seconds and memory (mean of cells)."""
     rows = []
-    per_run = results.timing.groupby("run_id")[["train_seconds", "eval_seconds"]].sum()
+    per_run = results.timing.groupby("run_id").agg(
+        train_seconds=("train_seconds", "sum"),
+        eval_seconds=("eval_seconds", "sum"),
+        peak_memory_mib=("peak_memory_mib", "max"),
+    )
     done = results.runs[results.runs["status"] == "done"]
     for (benchmark, method), group in done.groupby(ROW_KEYS, sort=False):
         seconds = per_run.reindex(group["run_id"])
@@ -257,6 +267,7 @@ def cost_table(results: Results) -> pd.DataFrame:
                 "GFLOPs/image test": _mean(group["gflops_infer"]),
                 "train s": round(seconds["train_seconds"].mean(), 1),
                 "test s": round(seconds["eval_seconds"].mean(), 1),
+                "peak MiB": round(seconds["peak_memory_mib"].mean(), 0),
             }
         )
     return pd.DataFrame(rows)
@@ -266,16 +277,14 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
     """A row per method that has finished cells on every benchmark; each value the mean over them.
 
     faa (percent), parameters, gflops_train, gflops_infer, train_seconds (of a cell) and
-    peak_memory_mib; front_COST: on the Pareto front of accuracy and a counted cost (never a joint
-    row).
+    peak_memory_mib; front_COST: on the Pareto front of accuracy and this cost (never a joint row).
     What was measured, seconds and memory, is NaN for rows with a benchmark on which no cell ran in
-    the environment that most cells share: machines differ by more than rows. It has no front: a
-    cell is faster after another one that filled the cache, and a process keeps its peak of memory.
+    the environment that most cells share: machines differ by more than rows.
     """
     cells = results.cells[results.cells["scenario"] == "class"] if len(results.cells) else None
     costs = [*COUNTED_COSTS, "train_seconds", "peak_memory_mib"]
     if cells is None:
-        fronts = (f"front_{cost}" for cost in COUNTED_COSTS)
+        fronts = (f"front_{cost}" for cost in costs)
         return pd.DataFrame(columns=["method", "faa", *costs, *fronts])
     timing = results.timing.groupby("run_id").agg(
         train_seconds=("train_seconds", "sum"), peak_memory_mib=("peak_memory_mib", "max")
@@ -290,7 +299,7 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
     table = means.groupby("method", sort=False).agg(pd.Series.mean, skipna=False)[whole]
     table = table.reindex([method for method in results.methods if method in table.index])
     takes_part = [results.kinds[method] != "joint" for method in table.index]
-    for cost in COUNTED_COSTS:
+    for cost in costs:
         own = pareto_front(table.loc[takes_part, cost], table.loc[takes_part, "faa"])
         table[f"front_{cost}"] = own.reindex(table.index, fill_value=False)
     return table.reset_index()

@@ -47,7 +47,9 @@ for (const head of document.querySelectorAll("thead th")) {
 
 const showRow = (box) => {
   for (const part of document.querySelectorAll("svg [data-row]")) {
-    if (part.dataset.row === box.value) part.classList.toggle("hidden", !box.checked);
+    if (part.dataset.row !== box.value) continue;
+    if (box.checked) part.removeAttribute("display");
+    else part.setAttribute("display", "none");
   }
 };
 for (const box of document.querySelectorAll(".rows input")) {
