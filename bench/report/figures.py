@@ -26,6 +26,7 @@ from bench.report.look import (
     named_rows,
     plt,
     rows_shown_later,
+    settled,
     show_later,
     style,
     with_tips,
@@ -218,10 +219,9 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
     Returns the files, and the text of the SVG.
     """
     figure, name = planned.draw(), planned.name
-    figure.set_layout_engine(None)  # it is laid out: else all is drawn once more for each format
     written = {folder / f"{name}.png": ""}
     show_later(figure, False)
-    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])  # once for all formats
+    box = settled(figure)
     png = _bytes_of(figure, "png", box)
     write_bytes(folder / f"{name}.png", _of_few_colours(png) if tracked else png)
     if not tracked:

@@ -22,6 +22,7 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FixedLocator, NullLocator
+from matplotlib.transforms import Bbox
 
 from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, label, row_of
@@ -261,6 +262,19 @@ def tip(artist: Artist, method: str, text: str, stays: bool = False, later: bool
     row = "" if stays and not later else method
     kind = "later" if later else "tip"
     artist.set_gid("|".join([kind, quote(row), quote(f"{label(method)}: {text}")]))
+
+
+def settled(figure: Figure) -> Bbox:
+    """Where things are drawn, in inches. They stay: else all is laid out anew for each format."""
+    figure.set_layout_engine(None)
+    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
+    to_figure = figure.transFigure.inverted()
+    for axes in figure.axes:
+        for axis in (axes.xaxis, axes.yaxis):
+            label = axis.label
+            x, y = to_figure.transform(label.get_transform().transform(label.get_position()))
+            axis.set_label_coords(x, y, transform=figure.transFigure)
+    return box
 
 
 def show_later(figure: Figure, shown: bool) -> None:

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, NullFormatter
+from matplotlib.ticker import LogLocator, NullLocator
 
 from bench.report.frames import Results
 from bench.report.look import (
@@ -133,11 +133,17 @@ def orders(results: Results) -> Figure:
             mean, half = values.mean(), half_width(values)
             ends = [mean, mean] if np.isnan(half) else [mean - half, mean + half]
             drawn = np.clip(ends, 0, 100)  # two cells alone can have one beyond all accuracies
-            (line,) = axis.plot(drawn, [place] * 2, color=one.colour, linewidth=1.2)
-            (middle,) = axis.plot(mean, place, "|", color=one.colour, markersize=11)
-            for artist in (line, middle):
-                said = f"mean {mean:.1f}, 95% interval {ends[0]:.1f} to {ends[1]:.1f}"
-                tip(artist, method, said, stays=True)
+            (line,) = axis.plot(
+                [drawn[0], mean, drawn[1]],
+                [place] * 3,
+                color=one.colour,
+                linewidth=1.2,
+                marker="|",
+                markersize=11,
+                markevery=[1],
+            )
+            said = f"mean {mean:.1f}, 95% interval {ends[0]:.1f} to {ends[1]:.1f}"
+            tip(line, method, said, stays=True)
         axis.set_yticks(range(len(names)), [row_of(m).short for m in names])
         axis.set(title=benchmark, xlabel="FAA (%)")
         axis.set_ylim(len(names) - 0.4, -0.6)
@@ -242,7 +248,7 @@ def _log_scale(axis: Axes, zero: float | None = None) -> None:
         }
         axis.text(1.6 * zero, 0, "//", transform=axis.get_xaxis_transform(), **broken)
     axis.xaxis.set_major_formatter(lambda value, place: "0" if value == zero else _short(value))
-    axis.xaxis.set_minor_formatter(NullFormatter())
+    axis.xaxis.set_minor_locator(NullLocator())
 
 
 def _short(value: float) -> str:
