@@ -231,10 +231,10 @@ def test_every_pair_is_what_the_paired_table_says(mini):
     """The row of HLGP is paired.csv, and the column of it the same with other signs."""
     table = paired_table(mini)
     for benchmark in mini.benchmarks:
-        found = pairs.differences(mini, benchmark)
+        found = pairs.differences(mini, benchmark, {})
         rows = table[table["benchmark"] == benchmark]
         for _, other, difference, half_width, p, n in rows.itertuples(index=False):
-            value, above, single = found["hlgp", other]
+            value, above, single, _ = found["hlgp", other]
             assert single.mean() == pytest.approx(difference)
             assert (value.difference, value.half_width, value.n) == (difference, half_width, n)
             assert value.p == p
@@ -244,7 +244,7 @@ def test_every_pair_is_what_the_paired_table_says(mini):
 
 
 def test_a_cell_shows_its_interval_on_hover(mini):
-    table = pairs.html(mini.methods, pairs.differences(mini, "digits"))
+    table = pairs.html(mini.methods, pairs.differences(mini, "digits", {}))
     assert table.columns[:2] == ["row minus column", "HLGP"]
     assert [row[index + 1] for index, row in enumerate(table.rows)] == [""] * len(table.rows)
     assert "95% interval " in table.rows[0][2]
@@ -252,8 +252,31 @@ def test_a_cell_shows_its_interval_on_hover(mini):
     assert table.rows[0][2].count("<span") == 1
 
 
+def test_pairs_of_methods_have_the_p_of_the_answer():
+    """Ten orders, so that some differences are told and some are not."""
+    orders = load(REFERENCE / "orders")
+    found = answer.answer(orders)
+    whom = pairs.all_differences(orders, found)
+    told = set()
+    for (benchmark, method), standing in found.standings.items():
+        if standing.rank in ("level", "below"):
+            p = whom[benchmark][answer.best(found)[benchmark], method].corrected
+            assert p == standing.p
+            told.add(p < answer.LEVEL)
+    assert told == {True, False}
+    for benchmark, of in whom.items():
+        names = [m for m in orders.methods if m in {row for row, _ in of}]
+        table = pairs.html(orders.methods, of)
+        for (first, second), one in of.items():
+            both = {orders.kinds[first], orders.kinds[second]} == {"method"}
+            assert np.isnan(one.corrected) != both
+            cell = table.rows[names.index(first)][1 + names.index(second)]
+            assert ("<b>" in cell) == (one.corrected < answer.LEVEL), (benchmark, first, second)
+            assert ("corrected" in cell) == both
+
+
 def test_no_difference_is_not_negative(mini):
-    drawn = [pairs.html(mini.methods, pairs.differences(mini, b)) for b in mini.benchmarks]
+    drawn = [pairs.html(mini.methods, pairs.differences(mini, b, {})) for b in mini.benchmarks]
     shown = [re.findall(r">([^<]+)</span>", cell) for t in drawn for row in t.rows for cell in row]
     assert ["+0.0"] in shown
     assert ["-0.0"] not in shown

@@ -128,14 +128,14 @@ def test_a_row_that_was_asked_for_is_drawn(tmp_path):
     asked, by_default = load(suite, [mine]), load(suite, [], [mine])
     assert "mine" in asked.methods
     assert "mine" in by_default.methods
-    assert "mine" not in figures.what_is_shown_later(asked)
-    assert "mine" in figures.what_is_shown_later(by_default)
+    assert "mine" not in figures.which_rows(asked)
+    assert "mine" in figures.which_rows(by_default)
 
 
 def test_many_rows_without_a_choice_are_drawn_in_part(tmp_path):
     results = load(many_rows(tmp_path / "s", *(f"row{number}" for number in range(25))))
     assert "accuracy" in drawn(results)
-    assert figures.what_is_shown_later(results).startswith("Curves and drift show 16 of the 25")
+    assert "Pictures (PNG) of curves and drift have 16 of the 25" in figures.which_rows(results)
 
 
 def test_methods_stand_before_reference_rows_and_those_before_joint_ones(tmp_path):

@@ -231,8 +231,12 @@ def test_the_page_says_each_thing_where_it_is_needed(page):
     shown, _, folded = prompts.partition("<details>")
     assert "relative_change" not in shown
     assert "relative_change" in folded
+    assert "in one run or more: " in shown
+    assert "VPT-NSP2 on every benchmark" in shown
     answer = page.partition('<section id="the-answer">')[2]
     assert answer.index("Level does not mean alike") < answer.index("<li>glyphs: of 11 methods")
+    assert answer.index("<li>With aligned heads: highest mean") < answer.index("<table")
+    assert "glyphs-v: 60 classes in 6 tasks; digits: 10 classes in 5 tasks. " in page
     definitions = page.partition('<section id="definitions">')[2]
     assert definitions.index("<li>a[t, i]") < definitions.index("<li>Final average accuracy")
     assert "so far minus" not in page, "one definition of forgetting"

@@ -44,11 +44,15 @@ class Standing:
 
 
 class Answer(NamedTuple):
-    """standings by (benchmark, method); the methods of each kind, in order; their printed names."""
+    """standings by (benchmark, method); the methods of each kind, in order; their printed names.
+
+    ps: of each two methods of a benchmark, corrected.
+    """
 
     standings: dict[tuple[str, str], Standing]
     rows: dict[str, list[str]]
     names: dict[str, str]
+    ps: dict[str, dict[frozenset[str], float]]
 
 
 def answer(results: Results, metric: str = "faa", scenario: str = "class") -> Answer:
@@ -58,6 +62,7 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
     for method in results.methods:
         rows[results.kinds[method]].append(method)
     standings: dict[tuple[str, str], Standing] = {}
+    corrected = {}
     for benchmark in results.benchmarks:
         cells = {m: select(results, benchmark, m, scenario) for m in results.methods}
         known = {m: _standing(c[metric].to_numpy()) for m, c in cells.items() if len(c)}
@@ -67,7 +72,7 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
             # A mean of one cell cannot be tested, so it is the best only where all are such.
             several = [m for m in methods if known[m].n > 1] or methods
             best = max(several, key=lambda m: sign * known[m].mean)
-            ps = _of_pairs({m: cells[m] for m in methods}, metric)
+            ps = corrected[benchmark] = _of_pairs({m: cells[m] for m in methods}, metric)
             for method in methods:
                 p = ps.get(frozenset((best, method)), float("nan"))
                 rank = "best" if method == best else _rank(p)
@@ -75,7 +80,7 @@ def answer(results: Results, metric: str = "faa", scenario: str = "class") -> An
         standings |= {(benchmark, m): standing for m, standing in known.items()}
     marked = {method for _, method in results.of_other_code}
     names = {m: label(m) + (MARK if m in marked else "") for m in results.methods}
-    return Answer(standings, rows, names)
+    return Answer(standings, rows, names, corrected)
 
 
 def _rank(p: float) -> str:

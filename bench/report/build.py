@@ -49,7 +49,8 @@ def build(results: Results, out: Path, tracked: bool = False) -> str:
     tracked: only what is kept under version control, tables as Markdown and figures as PNG. Files
     of an earlier report in `out` that this one does not have are removed.
     """
-    answers, whom = sections.all_answers(results), pairs.all_differences(results)
+    answers = sections.all_answers(results)
+    whom = pairs.all_differences(results, answers.get("Final average"))
     made = all_tables(results, answers, whom, out / "tables", tracked)
     written: list[Path] = []
     shown: dict[str, list[HtmlFigure]] = {

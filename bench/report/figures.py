@@ -23,9 +23,9 @@ from bench.report import alignment, matrices, plots
 from bench.report.frames import Results
 from bench.report.look import (
     Paper,
+    looks,
     named_rows,
     plt,
-    rows_shown_later,
     settled,
     show_later,
     style,
@@ -79,7 +79,7 @@ SELECTION = (
     "How often each prompt was chosen for the test images of each task, after the last task: dark "
     "is often, on a scale of each panel that reaches twice an even share or more. A column that is "
     "dark from top to bottom is a prompt that all tasks share. CODA-Prompt's weights are soft: "
-    "their sizes as shares."
+    "their sizes as shares. Rows that select no prompts are not here."
 )
 CURVES, COSTS, PROMPTS, WHOM = "curves", "cost", "prompts", "whom"  # sections that figures stand in
 
@@ -200,17 +200,25 @@ def _cost_and_drift(results: Results, which: str = "") -> Iterator[PlannedFigure
         yield PlannedFigure("gain", which + alignment.CAPTION, draw, data, PROMPTS)
 
 
-def what_is_shown_later(results: Results) -> str:
-    """Names the rows that are drawn only when they are chosen; "" without any."""
-    later = rows_shown_later(results) if not any("@" in m for m in results.methods) else set()
-    if not later:
+def which_rows(results: Results) -> str:
+    """Which rows stand in front, and which are drawn on the page alone, once they are ticked."""
+    if any("@" in method for method in results.methods):
         return ""
-    count = len(results.methods)
-    named = ", ".join(row_of(m).short for m in results.methods if m in later)
-    return (
-        f"Curves and drift show {count - len(later)} of the {count} rows; the others are drawn "
-        f"when they are chosen below, and may leave a panel: {named}."
-    )
+    look = looks(results)
+
+    def named(rows: Iterable[str]) -> str:
+        return ", ".join(row_of(method).short for method in rows)
+
+    said = []
+    front = [method for method, one in look.items() if one.front]
+    if 0 < len(front) < len(look):
+        said.append(f"In front: {named(front)}.")
+    if later := [method for method, one in look.items() if one.later]:
+        said.append(
+            f"Pictures (PNG) of curves and drift have {len(look) - len(later)} of the {len(look)} "
+            f"rows. The others can be ticked here, and may leave a panel: {named(later)}."
+        )
+    return " ".join(said)
 
 
 def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Path, str]:

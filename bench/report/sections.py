@@ -38,7 +38,8 @@ ANSWER_TEXT = (
     "each benchmark in bold. Underlined: level, no difference from it can be told (t test over "
     "pairs of the same order and seed, 5%, Holm's correction over all pairs of methods). Below the "
     "first rule stand reference rows, which are not compared, as a scale for the methods; those "
-    "below the second see all classes at once. "
+    "below the second see all classes at once, which is no upper bound for rows that train "
+    "otherwise. "
     "A row with a lower mean can be level where one with a higher mean is not: its differences "
     "from the best spread more. "
     "A cell is one run of one row, class order and seed; ± 0.0: the class order does not matter."
@@ -98,10 +99,19 @@ def lead(results: Results, verdict: str) -> list[Any]:
     done = results.runs[results.runs["status"] == "done"]
     finished = f"Finished on {day}" if (day := last_day(results)) else ""
     found = verdict[:1].upper() + verdict[1:]
-    facts = (scale(results), hardware(results), _code(done), finished, found)
+    facts = (scale(results), _sizes(done), hardware(results), _code(done), finished, found)
     line = ". ".join(filter(None, facts))
     made = Markup(", ").join(_command(results, one) for one in results.runs["suite"].unique())
     return [Text(Markup("{}. Made by {}.").format(line, made))]
+
+
+def _sizes(done: pd.DataFrame) -> str:
+    """What each benchmark is to be learned in."""
+    sizes = done.drop_duplicates("benchmark").groupby(["classes", "tasks"], sort=False)
+    return "; ".join(
+        f"{', '.join(benchmarks)}: {classes} classes in {tasks} tasks"
+        for (classes, tasks), benchmarks in sizes["benchmark"]
+    )
 
 
 def _command(results: Results, suite: str) -> Markup:
@@ -228,10 +238,17 @@ def _answer(results: Results, answers: dict[str, Answer]) -> Section:
             files = Files("tables", answer_file(metric, scenario))
             choices.append((name, table._replace(files=files)))
     found = answers["Final average"]
-    blocks: list[Any] = [Items(answer.sentences(found, results.benchmarks))]
+    lines = answer.sentences(found, results.benchmarks)
+    if (aligned := answers.get("Aligned heads")) is not None and answer.best(aligned):
+        lines.append(f"With aligned heads: {_lower(answer.headline(aligned))}")
+    blocks: list[Any] = [Items(lines)]
     if limit := answer.resolution(found):
         blocks.insert(0, Text(f"{limit} {more_orders(results)}".strip()))
     return Section("The answer", [*blocks, Switch("Metric", choices), Text(ANSWER_TEXT)])
+
+
+def _lower(sentence: str) -> str:
+    return sentence[:1].lower() + sentence[1:]
 
 
 def answer_file(metric: str, scenario: str) -> str:
@@ -285,8 +302,8 @@ def _curves(
         for m, one in look.items()
         if f'data-row="{escape(m)}"' in in_figures
     ]
-    later = figures.what_is_shown_later(results)
-    blocks = [*([Text(later)] if later else []), *([Rows(chosen)] if chosen else [])]
+    which = figures.which_rows(results)
+    blocks = [*([Text(which)] if which else []), *([Rows(chosen)] if chosen else [])]
     return Section("Curves", [*blocks, *drawn[figures.CURVES]])
 
 
@@ -305,7 +322,8 @@ def _prompts(results: Results, made: dict[str, ReportTable], drawn: list[HtmlFig
     shown = html_table(made["movement"].shown, Files("tables", "movement"))
     said = [] if len(results.selection) else [Text(NO_SELECTION)]
     movement = More("Movement, a table", [Text(MOVEMENT_TEXT), shown])
-    blocks = [*drawn, *said, movement]
+    still = tables.what_hardly_moved(made["movement"].exact, results.benchmarks)
+    blocks = [*([Text(still)] if still else []), *drawn, *said, movement]
     if (gains := made.get("alignment")) is not None:
         both = html_table(gains.shown, Files("tables", "alignment"))
         blocks.append(More("Trained and aligned head, a table", [Text(alignment.TEXT), both]))

@@ -247,6 +247,21 @@ def movement_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=columns)
 
 
+def what_hardly_moved(table: pd.DataFrame, benchmarks: list[str]) -> str:
+    """A sentence that names the flagged rows of `movement_table`; "" without any."""
+    flagged = table[table["flag"] != ""]
+    named = []
+    for method, on in flagged.groupby("method", sort=False)["benchmark"].unique().items():
+        where = "every benchmark" if len(on) == len(benchmarks) else ", ".join(on)
+        named.append(f"{row_of(str(method)).short} on {where}")
+    if not named:
+        return ""
+    return (
+        f"Prompts that hardly moved, changing in a task by less than {MIN_RELATIVE_CHANGE:g} of "
+        f"their size in one run or more: {'; '.join(named)}."
+    )
+
+
 def cost_table(results: Results) -> pd.DataFrame:
     """Per benchmark and method: parameters, FLOPs per image, seconds and memory (mean of cells)."""
     rows = []
