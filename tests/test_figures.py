@@ -102,6 +102,7 @@ def test_no_finished_cell_is_a_report(tmp_path):
 
     build(load(write_suite(tmp_path / "s", lose)), tmp_path / "out")
     assert "No cell has finished yet" in (tmp_path / "out" / "summary.json").read_text()
+    assert "<li>No cell has finished yet.</li>" in (tmp_path / "out" / "index.html").read_text()
 
 
 def many_rows(folder: Path, *rows: str) -> Path:
@@ -135,7 +136,27 @@ def test_a_row_that_was_asked_for_is_drawn(tmp_path):
 def test_many_rows_without_a_choice_are_drawn_in_part(tmp_path):
     results = load(many_rows(tmp_path / "s", *(f"row{number}" for number in range(25))))
     assert "accuracy" in drawn(results)
-    assert "Pictures (PNG) of curves and drift have 16 of the 25" in figures.which_rows(results)
+    assert "drift and gain have 16 of the 25 rows" in figures.which_rows(results)
+
+
+def test_a_panel_of_rows_that_are_shown_later_has_their_limits(tmp_path):
+    """All rows of its benchmark are such: ticked, they were points in a corner."""
+    rows = [f"row{number}" for number in range(20)]
+    folder = many_rows(tmp_path / "s", *rows)
+
+    for name in ("metrics", "runs"):
+        table = pd.read_csv(folder / f"{name}.csv", dtype=str, keep_default_na=False)
+        last = table["method"].isin(rows[16:])
+        table.loc[last, "benchmark"] = "another"
+        named = table.loc[last, "run_id"].str.replace("b<script>", "another", regex=False)
+        table.loc[last, "run_id"] = named
+        table.to_csv(folder / f"{name}.csv", index=False)
+    figure = plots.accuracy_curves(load(folder))
+    (panel,) = (axis for axis in figure.axes if axis.get_title() == "another")
+    low, high = panel.get_ylim()
+    values = np.concatenate([line.get_ydata() for line in panel.lines if len(line.get_ydata())])
+    assert low <= values.min() < values.max() <= high
+    plt.close(figure)
 
 
 def test_methods_stand_before_reference_rows_and_those_before_joint_ones(tmp_path):

@@ -71,6 +71,8 @@ frame.onload = async () => {{
     second.tHead.rows[0].cells[1].querySelector("button").click();
     return [...second.tBodies[0].rows].at(-1).cells[1].textContent;
   }});
+  found.sorts = frame.contentWindow.eval(`(names) => names.sort((a, b) => compare(a, b, 1))`)(
+    ["2026-11-29", "2025-12-01", "2026-01-05", "hlgp--o10", "hlgp--o2", "3.5 ± 1", "20"]);
   const choices = () => all("#the-answer .choice").map(seen);
   found.before = choices();
   page.querySelectorAll("#the-answer input")[2].click();
@@ -296,6 +298,8 @@ def test_in_a_browser(mini, report, page, tmp_path, width, dark):
     assert found["rising"] == found["falling"][::-1]
     assert found["sorted"] == "ascending"
     assert found["restored"], "the third click: as it came, with its rules"
+    numbers, dates = ["3.5 ± 1", "20"], ["2025-12-01", "2026-01-05", "2026-11-29"]
+    assert found["sorts"] == [*numbers, *dates, "hlgp--o2", "hlgp--o10"]
     assert found["last"] == ["–", "–"], "no value: last, whichever way"
     assert found["before"] == [True, False, False, False, False, False], "the last two: aligned"
     assert found["after"] == [False, False, True, False, False, False]

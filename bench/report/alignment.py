@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.report.frames import Results
-from bench.report.look import decades, few_ticks, first_those_shown, legend, looks, panels, tip
+from bench.report.look import decades, few_ticks, legend, looks, panels, tip
 from bench.report.rows import label
 from bench.report.tables import ROW_KEYS, in_pairs, read_by_head, select
 from bench.stats import half_width
@@ -88,16 +88,14 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
 def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
     """A panel for each benchmark: a dot for each row of `gains`, with its interval."""
     look = looks(results)
+    table = table[[not look[method].later for method in table["method"]]]
     benchmarks = [b for b in results.benchmarks if b in set(table["benchmark"])]
     figure, axes = panels(len(benchmarks), 3.6, 3.0)
     dots: dict[str, Any] = {}
     for axis, benchmark in zip(axes, benchmarks, strict=False):
         axis.axhline(0, color="#b0b0b0", linewidth=0.8, zorder=0)
-        here = table[table["benchmark"] == benchmark].set_index("method", drop=False)
-        for method, one in first_those_shown(axis, look):
-            if method not in here.index:
-                continue
-            row = here.loc[method]
+        for row in table[table["benchmark"] == benchmark].itertuples():
+            one = look[row.method]
             half = row.half_width_95 if row.half_width_95 == row.half_width_95 else 0.0
             bar = axis.errorbar(
                 row.feature_drift,
@@ -108,16 +106,12 @@ def gain_against_drift(results: Results, table: pd.DataFrame) -> Figure:
                 markersize=6 if one.front else 4,
                 elinewidth=0.8,
             )
+            bar.lines[0].set_label(label(row.method))
             said = f"{row.gain:+.1f} ± {half:.1f} points at drift {row.feature_drift:.3g}"
-            tip(bar.lines[0], method, said, stays=True, later=one.later)
-            for line in bar.lines[2] if one.later else ():
-                tip(line, method, said, later=True)
-            if not one.later:
-                bar.lines[0].set_label(label(method))
-                dots.setdefault(label(method), bar.lines[0])
+            tip(bar.lines[0], row.method, said, stays=True)
+            dots.setdefault(label(row.method), bar.lines[0])
         axis.set(title=benchmark, xlabel="feature drift, 1 - cosine", ylabel="gain (points)")
         few_ticks(axis)
-        first = [method for method in here.index if not look[method].later]
-        decades(axis, "x", here.loc[first, "feature_drift"])
+        decades(axis, "x", table.loc[table["benchmark"] == benchmark, "feature_drift"])
     legend(figure, list(dots.values()))
     return figure

@@ -104,7 +104,7 @@ def all_tables(
             file = sections.answer_file(metric, scenario)
             written += _write_answer(results, answers[name], folder, file, tracked)
     frames = {"cells": tables.cells_table(results)} if len(results.cells) else {}
-    if whom and not tracked:
+    if any(whom.values()) and not tracked:
         frames["pairs"] = pairs.exact(whom)
     for name, frame in frames.items():
         written.append(folder / f"{name}.csv")
@@ -143,7 +143,8 @@ def _write_pages(results: Results, out: Path) -> None:
 
 def _size(results: Results) -> str:
     rows, benchmarks = len(results.methods), len(results.benchmarks)
-    return f"{rows} rows on {benchmarks} benchmark(s), {sections.cells_done(results)}"
+    on = f"{benchmarks} benchmark{'' if benchmarks == 1 else 's'}"
+    return f"{rows} rows on {on}, {sections.cells_done(results)}"
 
 
 def _remove_others(folder: Path, names: re.Pattern, written: Iterable[Path]) -> None:

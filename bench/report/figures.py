@@ -59,13 +59,13 @@ COST = (
     "by a line: the Pareto front, rows that no other beats in both; joint rows take no part. That "
     "of seconds and memory is dashed: it says what happened in these runs, not which row is "
     "cheaper, since both depend on what else the process ran (see below). They are of the "
-    "environment that most cells share, and a row without is left out."
+    "environment that most cells share."
 )
 RANKS = (
     "Mean ranks of the methods over the benchmarks, without those that miss one. A bar joins those "
     "that Nemenyi's test at 5% cannot tell apart."
 )
-NO_RANKS = "No critical-difference diagram: the rows are settings, or too many for one figure."
+NO_RANKS = "No critical-difference diagram: the rows are settings."
 DRIFT = (
     "How far the features of earlier tasks' test images drift while a later task is learned, after "
     "each block and as the head reads them (mean over tasks). Where values span more than two "
@@ -201,7 +201,7 @@ def _cost_and_drift(results: Results, which: str = "") -> Iterator[PlannedFigure
 
 
 def which_rows(results: Results) -> str:
-    """Which rows stand in front, and which are drawn on the page alone, once they are ticked."""
+    """Which rows stand in front, and which are drawn on the page alone, or not at all."""
     if any("@" in method for method in results.methods):
         return ""
     look = looks(results)
@@ -215,8 +215,8 @@ def which_rows(results: Results) -> str:
         said.append(f"In front: {named(front)}.")
     if later := [method for method, one in look.items() if one.later]:
         said.append(
-            f"Pictures (PNG) of curves and drift have {len(look) - len(later)} of the {len(look)} "
-            f"rows. The others can be ticked here, and may leave a panel: {named(later)}."
+            f"Pictures (PNG) of curves, forgetting, drift and gain have {len(look) - len(later)} "
+            f"of the {len(look)} rows. Their CSV files also have {named(later)}."
         )
     return " ".join(said)
 
@@ -301,7 +301,7 @@ def _bytes_of(figure: Figure, kind: str, box: Bbox | None = None) -> bytes:
 
 
 def _of_few_colours(png: bytes) -> bytes:
-    """A PNG with at most 256 colours: a third of the size, and no difference that one sees.
+    """A PNG with at most 256 colours: a third of the size, and every mark keeps its colour.
 
     By maximum coverage: a median cut gives a small mark in a rare colour that of another row.
     """

@@ -16,11 +16,14 @@ import matplotlib
 
 matplotlib.use("Agg")
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.legend import Legend
+from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, NullLocator
 from matplotlib.transforms import Bbox
 
@@ -136,6 +139,16 @@ def rows_shown_later(results: Results) -> set[str]:
     return set(results.methods) - set(named if len(named) > 1 else results.methods[:MAX_ROWS])
 
 
+def marker_path(marker: str) -> str:
+    """A marker as the path of an SVG, one unit wide and up being positive."""
+    if not marker:
+        return ""
+    style = MarkerStyle(marker)
+    path = style.get_path().transformed(style.get_transform())
+    lines = [np.asarray(line) for line in path.to_polygons(closed_only=False)]
+    return " ".join("M" + " L".join(f"{x:.3f} {y:.3f}" for x, y in line) for line in lines)
+
+
 def _linestyle(row: Row) -> Any:
     return (0, tuple(float(length) for length in row.dash.split())) if row.dash else "-"
 
@@ -212,15 +225,17 @@ def decades(axes: Axes, direction: str, values: pd.Series) -> None:
 
 def first_those_shown(axis: Axes, look: dict[str, Look]) -> Iterator[tuple[str, Look]]:
     """The rows to draw; those that are shown later come last, and do not widen the panel."""
-    for method, one in sorted(look.items(), key=lambda item: item[1].later):
-        if one.later and axis.get_autoscale_on():
-            axis.get_xlim(), axis.get_ylim()  # what is drawn up to here counts
-            axis.autoscale(False)
-        yield method, one
+    first = {method: one for method, one in look.items() if not one.later}
+    yield from first.items()
+    if axis.has_data():
+        axis.get_xlim(), axis.get_ylim()  # what is drawn up to here counts
+        axis.autoscale(False)
+    yield from ((method, one) for method, one in look.items() if one.later)
 
 
 def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
     """Name the rows' lines: in the empty panel where there is one, else right of the panels."""
+    look = {method: one for method, one in look.items() if not one.later}
     handles = [
         plt.Line2D(
             [],
@@ -232,12 +247,14 @@ def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
             markersize=4,
         )
         for method, one in look.items()
-        if not one.later
     ]
-    legend(figure, handles, len(handles) <= MAX_NAMES_IN_A_PANEL)
+    made = legend(figure, handles, len(handles) <= MAX_NAMES_IN_A_PANEL)
+    for method, *parts in zip(look, made.legend_handles, made.get_texts(), strict=True):
+        for part in filter(None, parts):
+            tip(part, method, "its line")
 
 
-def legend(figure: Figure, handles: list[Any], small: bool = False) -> None:
+def legend(figure: Figure, handles: list[Any], small: bool = False) -> Legend:
     """Right of the panels, or in the empty one where the legend is small; on paper below them."""
     figure.tight_layout()
     empty = [axis for axis in figure.axes if not axis.get_visible()]
@@ -252,7 +269,7 @@ def legend(figure: Figure, handles: list[Any], small: bool = False) -> None:
         where = {"bbox_to_anchor": (0.5, 0.0), "loc": "upper center", "ncols": columns}
     elif empty and small:
         where = {"bbox_to_anchor": empty[0].get_position().get_points()[0], "loc": "lower left"}
-    figure.legend(handles=handles, frameon=False, handlelength=3, **where)
+    return figure.legend(handles=handles, frameon=False, handlelength=3, **where)
 
 
 def tip(artist: Artist, method: str, text: str, stays: bool = False, later: bool = False) -> None:

@@ -34,6 +34,9 @@ def write_summary(out: Path, summary: Summary) -> None:
         said = one.verdict or "not compared"
         lines.append((name, long(one.headline), one.size, one.finished, long(said)))
     heads = ["suite", "result", "size", "finished", "against the published results"]
-    text = Text("Reports in this folder. The published ones are in reports/reference.")
+    text = Text(
+        "A suite stands here once its report is drawn into this folder (python -m bench.report "
+        "SUITE). The project's published tables and figures are in its folder reports/reference."
+    )
     table = HtmlTable(heads, lines, frozenset())
     write_text(out.parent / "index.html", page("Reports", [Section("Suites", [text, table])]))

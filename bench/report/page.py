@@ -87,9 +87,12 @@ class Code(NamedTuple):
 
 
 class Rows(NamedTuple):
-    """Which rows the figures show: (method, label, colour, its line's dashes, shown at first)."""
+    """Which rows figures show: (method, label, colour, its line's dashes, its marker as a path one
+    unit wide, shown at first). where: the names of these figures.
+    """
 
-    rows: list[tuple[str, str, str, tuple[float, ...], bool]]
+    where: str
+    rows: list[tuple[str, str, str, tuple[float, ...], str, bool]]
     kind: str = "rows"
 
 

@@ -63,7 +63,8 @@ def accuracy_curves(results: Results, coloured: Sequence[str] = ()) -> Figure:
                 _accuracy_curve(axis, group, one, method, single=not coloured)
         axis.set(title=benchmark, xlabel="tasks learned", ylabel="average accuracy (%)")
         axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
-    legend_of_lines(figure, {m: look[m] for m in coloured or look})
+    drawn = {method for _, method in groups}
+    legend_of_lines(figure, {m: look[m] for m in coloured or look if m in drawn})
     return figure
 
 
@@ -167,7 +168,8 @@ def forgetting_per_task(results: Results) -> Figure:
             _line(axis, mean, one, method, one.front, "of task ")
         axis.set(title=benchmark, xlabel="task", ylabel="forgetting (points)")
         axis.xaxis.get_major_locator().set_params(integer=True)  # type: ignore[call-arg]
-    legend_of_lines(figure, look)
+    drawn = set(data["method"])
+    legend_of_lines(figure, {m: one for m, one in look.items() if m in drawn})
     return figure
 
 

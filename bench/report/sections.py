@@ -13,7 +13,7 @@ from bench.report.answer import Answer
 from bench.report.checks import ROW_KEYS
 from bench.report.elsewhere import more_orders
 from bench.report.frames import Results
-from bench.report.look import looks
+from bench.report.look import looks, marker_path
 from bench.report.page import (
     Code,
     Files,
@@ -67,6 +67,8 @@ MOVEMENT_TEXT = (
     "head reads them (feature_drift, 1 - cosine). HARDLY MOVED: relative_change is below "
     f"{tables.MIN_RELATIVE_CHANGE:g}, so the prompts learned next to nothing."
 )
+NO_CELL = "No cell has finished yet"
+CHOSEN = "curves, forgetting and drift (some may leave a panel)"
 NO_SELECTION = (
     "Which prompts were chosen: not recorded in these runs (no selection.csv), or no row selects."
 )
@@ -82,6 +84,13 @@ DEFINITIONS = (  # as in bench/metrics.py
     "Change of prompts in a task = root mean square of p after − p before; relative_change: as a "
     "share of that of p (bench/engine/movement.py).",
     "Probability of improvement = share of pairs in which the row is above; a tie counts half.",
+    "95% t interval: mean ± t₀.₉₇₅,ₙ₋₁ s/√n over n cells (or pairs) of standard deviation s.",
+    "Mean rank: 1 is the best on a benchmark, ties share; critical difference of Nemenyi's test = "
+    "q₀.₀₅ √(k(k+1)/6b), of k methods on b benchmarks (Demšar 2006).",
+    "Likeness of two layers = cosine of their prompts, as one vector each. Selection = share of a "
+    "task's test images that got a prompt; of soft weights |wₚ| / Σ |w|, mean over images.",
+    "FLOPs: of matrix products and attention, two for each multiplication with its addition, "
+    "counted by PyTorch in the run, per image: forward and backward, and the query's forward.",
 )
 METRICS = (  # of the switch: name, column of cells, scenario
     ("Final average", "faa", "class"),
@@ -207,7 +216,7 @@ def sections(
         *([_answer(results, answers)] if answers else []),
         *([_whom(results, whom, drawn[figures.WHOM])] if whom else []),
         _curves(results, drawn, answers),
-        _cost(made["cost"], drawn[figures.COSTS]),
+        _cost(results, made["cost"], drawn[figures.COSTS]),
         _prompts(results, made, drawn[figures.PROMPTS]),
         _numbers(results, made),
         *_published(results),
@@ -215,8 +224,9 @@ def sections(
         _missing(results),
         Section("Definitions", [Items(list(DEFINITIONS))]),
     ]
-    if not answers and len(results.cells):
-        notes = [_why_no_answer(results)[1], *notes]
+    if not answers:
+        why = _why_no_answer(results)[1] if len(results.cells) else f"{NO_CELL}."
+        notes = [why, *notes]
     found[0].blocks.append(Items(notes, important=True))
     return found
 
@@ -264,7 +274,7 @@ def answer_file(metric: str, scenario: str) -> str:
 def headline(results: Results, answers: dict[str, Answer]) -> str:
     """Who stands best where, in a sentence."""
     if not answers:
-        return _why_no_answer(results)[0] if len(results.cells) else "No cell has finished yet"
+        return _why_no_answer(results)[0] if len(results.cells) else NO_CELL
     return answer.headline(answers["Final average"])
 
 
@@ -276,6 +286,8 @@ def _why_no_answer(results: Results) -> tuple[str, str]:
 
 
 def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[HtmlFigure]) -> Section:
+    if not any(whom.values()):
+        return Section("Who is better than whom", [Text("No two rows have finished cells.")])
     why = figures.why_no_ranks(tables.scores(results)) or ("" if drawn else figures.NO_RANKS)
     files = Files("tables", "pairs", ("csv",))
     matrices = [
@@ -283,7 +295,10 @@ def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[Html
         for benchmark, found in whom.items()
     ]
     text = pairs.explanation(whom)
-    shown = [Switch("Benchmark", matrices), Text(text), Text(INTERVALS), *drawn]
+    shown: list[Any] = [Switch("Benchmark", matrices), Text(text), Text(INTERVALS), *drawn]
+    if len(tables.paired_table(results)):
+        named = f"{row_of(results.reference).short} against each other row, as a table of its own:"
+        shown[2:2] = [Text(named), Files("tables", "paired")]
     return Section("Who is better than whom", [*shown, *([Text(why)] if why else [])])
 
 
@@ -298,12 +313,15 @@ def _curves(
     if len(set(look) & {*FRONT, "linear"}) < 2:
         first = {method for method, one in look.items() if not one.later}
     chosen = [
-        (m, row_of(m).short, _css(one.colour), one.dash[1] if one.dash != "-" else (), m in first)
+        (
+            *(m, row_of(m).short, _css(one.colour), one.dash[1] if one.dash != "-" else ()),
+            *(marker_path(one.marker), m in first),
+        )
         for m, one in look.items()
         if f'data-row="{escape(m)}"' in in_figures
     ]
     which = figures.which_rows(results)
-    blocks = [*([Text(which)] if which else []), *([Rows(chosen)] if chosen else [])]
+    blocks = [*([Text(which)] if which else []), *([Rows(CHOSEN, chosen)] if chosen else [])]
     return Section("Curves", [*blocks, *drawn[figures.CURVES]])
 
 
@@ -313,9 +331,11 @@ def _css(colour: Any) -> str:
     return "#" + "".join(f"{round(255 * part):02x}" for part in colour)
 
 
-def _cost(table: ReportTable, drawn: list[HtmlFigure]) -> Section:
+def _cost(results: Results, table: ReportTable, drawn: list[HtmlFigure]) -> Section:
     shown = html_table(table.shown, Files("tables", "cost"))
-    return Section("Cost", [*drawn, More("Cost of each row, a table", [shown]), Text(COST_TEXT)])
+    lacks = tables.what_has_no_cost(tables.cost_of_rows(results)) if drawn else ""
+    said = [*([Text(lacks)] if lacks else []), More("Cost of each row, a table", [shown])]
+    return Section("Cost", [*drawn, *said, Text(COST_TEXT)])
 
 
 def _prompts(results: Results, made: dict[str, ReportTable], drawn: list[HtmlFigure]) -> Section:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,8 @@ WITHOUT_LATEX = ("protocol",)  # a column a row: no page is so wide
 MAX_CHARACTERS = 60  # in a column of LaTeX; more are broken into lines
 PAGE_CHARACTERS = 105  # in a line across a page, in the size of footnotes
 NAME_COLUMNS = ("benchmark", "method")  # in a table made for LaTeX all but names is LaTeX already
+LAST_OF_LATIN = 0x180  # of letters that pdflatex's fonts have
+TYPOGRAPHY = "–—‘’“”…±†"
 LATEX_SPECIAL = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
@@ -31,9 +34,15 @@ class ReportTable(NamedTuple):
 
 
 def markdown(table: pd.DataFrame) -> str:
+    """A table of GitHub's kind; a bar in a name is no border."""
+    escaped = table.rename(columns=_without_bars).map(_without_bars)
     return tabulate(
-        table, headers="keys", tablefmt="github", showindex=False, disable_numparse=True
+        escaped, headers="keys", tablefmt="github", showindex=False, disable_numparse=True
     )
+
+
+def _without_bars(value: object) -> object:
+    return value.replace("|", "\\|") if isinstance(value, str) else value
 
 
 def csv_text(table: pd.DataFrame) -> str:
@@ -68,8 +77,21 @@ def latex(table: ReportTable) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """A name as LaTeX text that compiles, with any characters."""
-    return "".join(LATEX_SPECIAL.get(char, char) for char in text)
+    """A name as LaTeX text that compiles, with any characters; those that no font of pdflatex has
+    are said by their numbers. At the start of a row [ and * would belong to the row before.
+    """
+    start = "{}" if text[:1] in ("[", "*") else ""
+    return start + "".join(map(_latex_char, text))
+
+
+def _latex_char(char: str) -> str:
+    if char in LATEX_SPECIAL or ord(char) < LAST_OF_LATIN or char in TYPOGRAPHY:
+        return LATEX_SPECIAL.get(char, char)
+    name = unicodedata.name(char, "").lower()
+    letter = name.removeprefix("greek small letter ").replace("lamda", "lambda")
+    if letter != name and letter.isalpha() and letter != "omicron":  # which LaTeX does not have
+        return rf"\ensuremath{{\{letter}}}"
+    return f"U+{ord(char):04X}"
 
 
 def write(folder: Path, table: ReportTable, tracked: bool = False) -> list[Path]:

@@ -43,8 +43,9 @@ def all_tables(results: Results) -> dict[str, ReportTable]:
     drift = exact["feature_drift"].map("{:.3g}".format, na_action="ignore")
     shown = exact.round(3).assign(method=exact["method"].map(label), feature_drift=drift)
     tables.append(ReportTable("movement", exact, _dashed(shown)))
-    cost = _dashed(cost_table(results))
-    tables.append(ReportTable("cost", cost, cost, cost.rename(columns=SHORT_COSTS)))
+    exact = cost_table(results)
+    shown = cost_for_people(exact)
+    tables.append(ReportTable("cost", exact, shown, shown.rename(columns=SHORT_COSTS)))
     others = {
         "protocol": protocol_table(results),
         "missing": results.missing().drop(columns=["suite", "run_id"]),
@@ -276,16 +277,26 @@ def cost_table(results: Results) -> pd.DataFrame:
         rows.append(
             {
                 "benchmark": benchmark,
-                "method": label(method),
+                "method": method,
                 "trainable parameters": int(group["params_trainable"].iloc[0]),
-                "GFLOPs/image train": _mean(group["gflops_train"]),
-                "GFLOPs/image test": _mean(group["gflops_infer"]),
-                "train s": round(seconds["train_seconds"].mean(), 1),
-                "test s": round(seconds["eval_seconds"].mean(), 1),
-                "peak MiB": round(seconds["peak_memory_mib"].mean(), 0),
+                "GFLOPs/image train": pd.to_numeric(group["gflops_train"], errors="coerce").mean(),
+                "GFLOPs/image test": pd.to_numeric(group["gflops_infer"], errors="coerce").mean(),
+                "train s": seconds["train_seconds"].mean(),
+                "test s": seconds["eval_seconds"].mean(),
+                "peak MiB": seconds["peak_memory_mib"].mean(),
             }
         )
     return pd.DataFrame(rows)
+
+
+def cost_for_people(table: pd.DataFrame) -> pd.DataFrame:
+    """Rounded, rows under their names, a dash for what is not known."""
+    if not len(table):
+        return table
+    digits = {"GFLOPs/image train": 4, "GFLOPs/image test": 4, "train s": 1, "test s": 1}
+    shown = table.round(digits).assign(method=table["method"].map(label))
+    memory = table["peak MiB"].map("{:.0f}".format, na_action="ignore")
+    return _dashed(shown.assign(**{"peak MiB": memory}))
 
 
 def cost_of_rows(results: Results) -> pd.DataFrame:
@@ -320,6 +331,20 @@ def cost_of_rows(results: Results) -> pd.DataFrame:
     return table.reset_index()
 
 
+def what_has_no_cost(table: pd.DataFrame) -> str:
+    """A sentence that names the rows of `cost_of_rows` that a cost is not known of; "" if none."""
+    said = []
+    for columns, why in (
+        (["gflops_train"], "without a training step, and so without its FLOPs"),
+        (["train_seconds", "peak_memory_mib"], "not measured in the environment that most share"),
+    ):
+        known = table[columns].notna()
+        if known.any(axis=None) and not (all_of := known.all(axis=1)).all():
+            rows = ", ".join(row_of(method).short for method in table.loc[~all_of, "method"])
+            said.append(f"{why}: {rows}")
+    return f"{'; '.join(said)}.".capitalize() if said else ""
+
+
 def pareto_front(cost: pd.Series, accuracy: pd.Series) -> pd.Series:
     """True where no other row is at least as accurate for less, or more accurate for as much."""
     front = []
@@ -340,11 +365,6 @@ def scores(results: Results) -> pd.DataFrame:
         if results.kinds[method] == "method" and len(results.cells)
     }
     return pd.DataFrame(means, index=results.benchmarks).dropna(axis=1)
-
-
-def _mean(column: pd.Series) -> float | str:
-    values = pd.to_numeric(column, errors="coerce").dropna()
-    return round(float(values.mean()), 4) if len(values) else "–"
 
 
 # --- settings ---------------------------------------------------------------------------------

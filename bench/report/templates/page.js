@@ -3,7 +3,8 @@
 document.documentElement.classList.add("scripted");
 
 const number = (text) => {
-  const found = text.replace("−", "-").match(/^[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?/i);
+  // A number, and what may follow one: a date is none.
+  const found = text.replace("−", "-").match(/^[+-]?\d[\d,]*(\.\d+)?(e[+-]?\d+)?(?=$|[\s%±;])/i);
   return found ? Number(found[0].replaceAll(",", "")) : NaN;
 };
 
@@ -11,7 +12,7 @@ const compare = (a, b, way) => {
   const [x, y] = [number(a), number(b)];
   const [none, other] = [x, y].map(Number.isNaN);
   if (none !== other) return none - other;  // what is no number stands last, whichever way
-  return way * (none ? a.localeCompare(b) : x - y);
+  return way * (none ? a.localeCompare(b, undefined, {numeric: true}) : x - y);
 };
 
 const asItCame = new WeakMap();  // of a table's body: its rows, each with its rule
