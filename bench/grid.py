@@ -85,7 +85,9 @@ def main() -> int:
         for cell in left:
             print(scripts.command_of(cell, args))
         return cli.FINE
-    require_files(chosen)
+    submits = args.launcher == "slurm" and bool(left)
+    if submits or (args.launcher == "local" and not args.collect):
+        require_files(chosen)  # to collect needs none
     if stale:
         _say_what_is_stale(stale, "run again", "--keep-stale keeps them")
     if args.track:
@@ -94,9 +96,11 @@ def main() -> int:
     if args.scratch and args.launcher == "local":
         os.environ["BENCH_CACHE"] = args.scratch  # the workers inherit it
         written.append(cache_dir())
-    submits = args.launcher == "slurm" and bool(left)
     if submits:
         require_slurm()
+    elif args.launcher == "slurm":
+        slurm.check_options(chosen, args)
+        print("nothing is left to submit: the tables are written here, and --sbatch is not used")
     check_writable(written if submits else [*written, *drawn])
     done = [cell for cell in chosen if cell not in left]
     grid = Grid(args, suite, asked, left, done, kept, rounds)
@@ -109,6 +113,8 @@ def main() -> int:
 
 def _shared(share: tuple[str, str], chosen: list[RunSpec]) -> list[RunSpec]:
     """The cells of one element. Raises UsageError if the suite has others than were submitted."""
+    if not share[1].isdecimal():
+        raise UsageError(f"--share: '{share[1]}': the number of an element is expected")
     wanted = share_of(Path(share[0]), int(share[1]))
     known = {cell.run_id: cell for cell in chosen}
     if lost := [run_id for run_id in wanted if run_id not in known]:

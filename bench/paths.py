@@ -135,7 +135,8 @@ def cache_dir() -> Path:
     if chosen := os.environ.get("BENCH_CACHE"):
         path = os.path.expandvars(chosen)
         if unset := re.findall(r"\$(\w+|{\w+})", path):
-            raise UsageError(f"BENCH_CACHE={chosen}: ${unset[0]} is not set on this machine")
+            where = f"BENCH_CACHE={chosen} (as --scratch sets it)"
+            raise UsageError(f"{where}: ${unset[0]} is not set on this machine")
         return Path(path)
     if chosen := os.environ.get("XDG_CACHE_HOME"):
         return Path(chosen) / "hlgp-bench"

@@ -71,6 +71,14 @@ def test_a_folder_of_another_suite_is_refused(command, tmp_path):
     command("bench.grid", str(other), *one, "--collect", check=0)
 
 
+def test_to_collect_needs_no_images(command, tmp_path):
+    """Shares are trained where the images are; tables are written on any machine."""
+    words = ("bench.grid", str(TINY), "--set", "data.name=folder", "data.root=gone", "--methods")
+    assert "not found" in command(*words, "linear", check=2).stderr
+    done = command(*words, "linear", "--collect", check=3)
+    assert "not found" not in done.stderr
+
+
 def test_a_fresh_clone_goes_on_from_committed_tables(command, tmp_path):
     """A clone has the tables and no runs: with --keep their cells are done, and the tables end as
     if run in one place.

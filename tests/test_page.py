@@ -95,6 +95,25 @@ frame.onload = async () => {{
 </script>"""
 
 
+# The pages below and above: axe alone, one after the other.
+FRAMES = """<!doctype html>
+<meta charset="utf-8">
+<script>AXE</script>
+PAGES
+<script>
+onload = async () => {{
+  const found = [];
+  for (const frame of document.querySelectorAll("iframe")) {{
+    frame.contentWindow.eval(document.scripts[0].textContent);
+    const report = await frame.contentWindow.axe.run("html", {{ resultTypes: ["violations"] }});
+    const wide = frame.contentDocument.documentElement.scrollWidth;
+    found.push([wide, ...report.violations.map((one) => one.id + " " + one.nodes[0].html)]);
+  }}
+  document.documentElement.dataset.found = JSON.stringify(found);
+}};
+</script>"""
+
+
 @pytest.fixture(scope="module")
 def mini():
     return load(REFERENCE / "mini", [], [REFERENCE / "references"])
@@ -264,24 +283,35 @@ def test_a_cell_has_its_page(mini, report):
     assert mini.runs["data_sha"].iloc[0] in text
 
 
-@pytest.mark.parametrize(("width", "dark"), [(380, True), (1280, False)])
-def test_in_a_browser(mini, report, page, tmp_path, width, dark):
+def browse(text, folder, dark):
+    """What a page's script found in a real browser."""
     browser = next(filter(None, map(shutil.which, BROWSERS)), None)
     if browser is None:
         pytest.skip(f"none of {', '.join(BROWSERS)} here")
     axe = files("axe_core_python").joinpath("axe.min.js").read_text()
-    text = FRAME.format(width=width, page=html.escape(page)).replace("AXE", axe)
-    (tmp_path / "page.html").write_text(text, encoding="utf-8")
+    (folder / "page.html").write_text(text.replace("AXE", axe), encoding="utf-8")
     colours = ["--blink-settings=preferredColorScheme=0"] if dark else []
-    words = [*colours, f"--user-data-dir={tmp_path}/p", (tmp_path / "page.html").as_uri()]
+    words = [*colours, f"--user-data-dir={folder}/p", (folder / "page.html").as_uri()]
     done = subprocess.run(
-        [browser, *OPTIONS, *words],
-        capture_output=True,
-        encoding="utf-8",
-        timeout=240,
+        [browser, *OPTIONS, *words], capture_output=True, encoding="utf-8", timeout=240
     )
     assert "CONSOLE" not in done.stderr, done.stderr
-    found = json.loads(html.unescape(re.findall(r'data-found="([^"]*)"', done.stdout)[0]))
+    return json.loads(html.unescape(re.findall(r'data-found="([^"]*)"', done.stdout)[0]))
+
+
+@pytest.mark.parametrize("dark", [True, False])
+def test_other_pages_in_a_browser(mini, report, tmp_path, dark):
+    """The overview, a row's page and a cell's, as narrow as a phone."""
+    pages = [report.parent / "index.html", report / "rows" / "hlgp.html"]
+    pages.append(report / "cells" / f"{mini.cells['run_id'].iloc[0]}.html")
+    frame = '<iframe width="380" height="900" style="border: 0" srcdoc="{}"></iframe>'
+    frames = "".join(frame.format(html.escape(one.read_text())) for one in pages)
+    assert browse(FRAMES.format().replace("PAGES", frames), tmp_path, dark) == [[380]] * 3
+
+
+@pytest.mark.parametrize(("width", "dark"), [(380, True), (1280, False)])
+def test_in_a_browser(mini, report, page, tmp_path, width, dark):
+    found = browse(FRAME.format(width=width, page=html.escape(page)), tmp_path, dark)
     assert (found["view"], found["dark"]) == (width, dark)
     assert found["wide"] <= width, "no sideways scroll"
     assert found["loaded"] == [], "nothing from the network"

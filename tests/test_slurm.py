@@ -2,11 +2,12 @@
 
 import json
 import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import TINY
+from conftest import ROOT, TINY
 from conftest import slurm_arguments as arguments
 
 from bench.config.suite import load_suite
@@ -64,7 +65,7 @@ def test_the_script_is_bash(commands, tmp_path, cells):
 def test_options_come_before_ours_and_a_gpu_names_the_device(commands, tmp_path, cells):
     _, _, script = submit(cells, arguments(tmp_path, sbatch="--partition=short --gpus=1", jobs=2))
     called = (commands / "sbatch.called").read_text().splitlines()
-    array = called.index("--array=0-3")  # two processors each
+    array = called.index("--array=0-7")  # also nodes that are down count
     assert called.index("--gpus=1") < array
     assert "--gpus=1" not in called[array:], "to collect needs none"
     assert "--device cuda" in script
@@ -78,7 +79,7 @@ def test_a_disk_of_the_node_is_named_on_the_node(commands, tmp_path, cells, monk
     assert "export BENCH_CACHE='$SLURM_TMPDIR/cache'\n" in script
     assert "'BENCH_CACHE=$SLURM_TMPDIR/cache'" in scripts.command_of(cells[0], args)
     monkeypatch.setenv("BENCH_CACHE", "$SLURM_TMPDIR/cache")
-    with pytest.raises(UsageError, match=r"BENCH_CACHE=\S+: \$SLURM_TMPDIR is not"):
+    with pytest.raises(UsageError, match=r"--scratch sets it\): \$SLURM_TMPDIR is not"):
         cache_dir()
     monkeypatch.setenv("SLURM_TMPDIR", "/node/7")
     assert cache_dir() == Path("/node/7/cache")
@@ -170,7 +171,10 @@ def test_time_limits(text, minutes):
         ({"sbatch": "-W"}, "--wait or SBATCH_WAIT: the launcher"),
         ({"sbatch": "-o here"}, "--output: the launcher"),
         ({"sbatch": "--version"}, "--version: the launcher"),
-        ({"sbatch": "--partition"}, "--sbatch: argument .*expected one argument"),
+        ({"sbatch": "--partition"}, "--sbatch: --partition: a value is expected"),
+        ({"sbatch": "--partition=short --account "}, "--account: a value is expected"),
+        ({"sbatch": "--account --partition=wide"}, "--account: a value is expected"),
+        ({"sbatch": "-A -p wide"}, "-A: a value is expected"),
         ({"sbatch": "--time=60 --time-min=1"}, "--time-min=1: at least 5 minutes"),
         ({"sbatch": "--no-requeue"}, "--no-requeue or SBATCH_NO_REQUEUE: the launcher"),
         ({"sbatch": "--signal=USR2@9"}, "--signal or SBATCH_SIGNAL: the launcher"),
@@ -228,6 +232,35 @@ def test_a_partition_that_ends_its_jobs_at_once(commands, tmp_path, cells):
     (commands / "sinfo.says").write_text("long*|infinite|n/a|0/0/4/4|1|(null)|4\n")
     _, said, _ = submit(cells, arguments(tmp_path / "2"))
     assert "in 4 elements" in said, "it is down now: as many as it has"
+
+
+def test_what_sbatch_refuses_is_left_to_it(commands, tmp_path, cells):
+    """A time that cannot be read was called too long for the partition."""
+    submit(cells, arguments(tmp_path, sbatch="--partition=short --time=abc"))
+    assert "--time=abc" in (commands / "sbatch.called").read_text()
+
+
+def test_the_standard_input_is_not_read(commands):
+    """sbatch waited for a script there, and the launcher with it, holding its lock."""
+    (commands / "sbatch").write_text("#!/bin/bash\ncat\n")
+    code = "from bench.launch.submitted import slurm; print(slurm(['sbatch']), end='')"
+    words = [sys.executable, "-c", code]
+    done = subprocess.run(words, input="a script", capture_output=True, text=True, cwd=ROOT)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+
+
+def test_a_finished_cell_keeps_no_other_from_starting(commands, tmp_path, cells):
+    """It has more threads than any node has processors, and is not submitted."""
+    done = replace(cells[0], train=replace(cells[0].train, threads=999))
+    submit([done, *cells[1:]], arguments(tmp_path), new=cells[1:])
+    with pytest.raises(UsageError, match="wants 999 processors"):
+        submit([done, *cells[1:]], arguments(tmp_path / "2"))
+
+
+def test_shares_stay_the_same_where_a_node_is_drained(commands, tmp_path, cells):
+    for name, processors in (("a", "0/4/0/4"), ("b", "1/1/2/4"), ("c", "0/0/4/4")):
+        (commands / "sinfo.says").write_text(f"long*|infinite|n/a|{processors}|2|(null)|2\n")
+        assert "in 4 elements" in submit(cells, arguments(tmp_path / name))[1]
 
 
 @pytest.mark.parametrize(

@@ -28,10 +28,9 @@ class Partition(NamedTuple):
     size: str  # processors of a node
 
     @property
-    def usable(self) -> int:
-        """Processors, without those of nodes that are down."""
-        used, idle, *_ = map(int, self.cpus.split("/"))
-        return used + idle
+    def processors(self) -> int:
+        """Of all its nodes, also of those that are down today: a suite's shares stay the same."""
+        return int(self.cpus.split("/")[-1])
 
     @property
     def gpus(self) -> int:

@@ -71,8 +71,8 @@ FLAGS = (
 NO_VALUE = (
     *(*FLAGS, "--contiguous", "--exclusive", "--get-user-env", "--ignore-pbs", "--nice"),
     *("--no-kill", "--overcommit", "--oversubscribe", "--parsable", "--propagate", "--reboot"),
-    *("--requeue", "--spread-job", "--use-min-nodes", "--verbose"),
-    *("-H", "-h", "-k", "-O", "-Q", "-s", "-v", "-V", "-W"),
+    *("--requeue", "--spread-job", "--use-min-nodes", "--verbose", "--external", "--stepmgr"),
+    *("--immediate", "-I", "-H", "-h", "-k", "-O", "-Q", "-s", "-v", "-V", "-W"),
 )
 
 
@@ -151,12 +151,16 @@ def parse(text: str) -> Options:
 
 
 def _refuse_stray(words: Sequence[str]) -> None:
-    """sbatch would take the first word that is no option for the script, and ours for its words."""
+    """sbatch would take the first word that is no option for the script, and ours for its words;
+    and for an option without its value, as of a variable that is empty, the next word.
+    """
     before = ""
-    for word in words:
+    for word in (*words, "--end"):
+        if _takes_value(before) and word.startswith("-"):
+            raise UsageError(f"--sbatch: {before}: a value is expected")
         if word in ("-", "--") or not (word.startswith("-") or _takes_value(before)):
             raise UsageError(f"--sbatch: '{word}': options alone are expected")
-        before = word
+        before = "" if _takes_value(before) else word
 
 
 def _takes_value(word: str) -> bool:
@@ -192,7 +196,10 @@ def environment_of_collecting() -> dict[str, str]:
 
 
 def minutes(text: str) -> float:
-    """A time limit as Slurm has it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; 0 is none."""
+    """A time limit as Slurm has it: M, M:S, H:M:S, D-H, D-H:M or D-H:M:S; 0 is none.
+
+    NaN for what cannot be read.
+    """
     days, dash, rest = text.rpartition("-")
     try:
         parts = [int(part) for part in rest.split(":")]
@@ -204,5 +211,6 @@ def minutes(text: str) -> float:
         else:
             found = parts[0] + (parts[1] / 60 if len(parts) == 2 else 0)
     except ValueError:
-        return float("inf")  # UNLIMITED, or what sbatch refuses
+        unlimited = text.upper() in ("UNLIMITED", "INFINITE")
+        return float("inf" if unlimited else "nan")  # what sbatch refuses is neither long nor short
     return found or float("inf")

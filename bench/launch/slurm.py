@@ -67,6 +67,7 @@ def launch(
             file=sys.stderr,
         )
     (folder / "slurm").mkdir(exist_ok=True)
+    check_writable([folder / "slurm"])
     busy = f"{folder}: another launcher is submitting this suite"
     with contextlib.ExitStack() as stack:
         try:
@@ -178,16 +179,17 @@ def shares(
 def how_many(
     cells: Sequence[RunSpec],
     work: Sequence[float] | None,
+    new: Sequence[RunSpec],
     args: argparse.Namespace,
     options: sbatch.Options,
 ) -> int:
-    """Elements: as many as are wanted, else as run at once and are worth a start each.
+    """Shares: as many as are wanted, else as run at once and are worth a start each.
 
-    Raises UsageError where they cannot start, or end before anything is saved.
+    Raises UsageError where elements with new cells cannot start, or end before anything is saved.
     """
     largest = re.search(r"MaxArraySize\s*=\s*(\d+)", slurm(["scontrol", "show", "config"]))
     own = partitions.of_elements(options)
-    partitions.refuse(own, options, options.cpus or _cpus(cells, args, options))
+    partitions.refuse(own, options, options.cpus or _cpus(new, args, options))
     wanted = args.slurm_jobs or min(_room(own, cells, args, options), _worth(work, args, options))
     return max(1, min(int(wanted), len(cells), int(largest[1]) if largest else 1001))
 
@@ -214,10 +216,8 @@ def _room(
     """Elements that the largest of these partitions can run at once."""
     room = Counter[str]()
     by_gpus = options.gpus and any(one.gpus for one in own)
-    all_are_down = not any(one.usable for one in own)
     for one in own:
-        cpus = int(one.cpus.split("/")[-1]) if all_are_down else one.usable
-        room[one.name] += one.gpus if by_gpus else cpus
+        room[one.name] += one.gpus if by_gpus else one.processors
     each = options.gpus if by_gpus else options.cpus or _cpus(cells, args, options)
     return max((count // each for count in room.values()), default=1)
 
@@ -247,7 +247,7 @@ def submit(
     """
     options = check_options(new, args)
     names = {cell.run_id for cell in new}
-    split = shares(cells, work, how_many(cells, work, args, options))
+    split = shares(cells, work, how_many(cells, work, new, args, options))
     elements = [[cell.run_id for cell in share if cell.run_id in names] for share in split]
     elements = [share for share in elements if share]
     place = _place(folder)

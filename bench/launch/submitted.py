@@ -23,8 +23,9 @@ ENDING = "COMPLETING"  # the state of an element that was ended and whose proces
 COLLECTS = -1  # in place of an element's number: the job that collects has its array's comment
 NOT_RECORDED = "not recorded"  # the collecting job of an older version, which has one
 USUAL = ("Priority", "Resources", "BeginTime", "Dependency", "None", "JobArrayTaskLimit")
-# A user's own variables of these commands choose other jobs, nodes or columns than ours.
-OWN = ("SQUEUE_", "SINFO_", "SCONTROL_", "SCANCEL_")
+# A user's own variables of these commands choose other jobs, nodes or columns than ours, and other
+# files than the logs that are named.
+OWN = ("SQUEUE_", "SINFO_", "SCONTROL_", "SCANCEL_", "SBATCH_ERROR", "SBATCH_OUTPUT")
 
 
 @dataclass(frozen=True)
@@ -69,10 +70,12 @@ class Element(NamedTuple):
 
 def launches(folder: Path) -> list[Launch]:
     """Those of a suite's folder of results; what was copied from another folder is not of it."""
+    files = sorted((folder / "slurm").glob("*.json"))
     found: dict[str, Launch] = {}
-    for one in map(_read, sorted((folder / "slurm").glob("*.json"))):
+    for file in sorted(files, key=lambda file: file.stem.isdecimal()):  # JOB.json last
+        one = _read(file)
         if not one.folder or _is_same(Path(one.folder), folder):
-            found[one.token] = max(found.get(one.token, one), one, key=Launch.known)
+            found[one.token] = max(one, found.get(one.token, one), key=Launch.known)
     return list(found.values())
 
 
@@ -167,7 +170,9 @@ def slurm(words: list[str], env: dict[str, str] | None = None) -> str:
     given = os.environ if env is None else env
     plain = {name: value for name, value in given.items() if not name.startswith(OWN)}
     try:
-        done = subprocess.run(words, capture_output=True, text=True, check=False, env=plain)
+        # sbatch reads a script from here where it finds none among its words.
+        nothing = subprocess.DEVNULL
+        done = subprocess.run(words, capture_output=True, text=True, stdin=nothing, env=plain)
     except FileNotFoundError:
         raise _no_slurm(words[0]) from None
     if done.returncode:

@@ -31,7 +31,7 @@ from bench.store.files import write_text
 # Names of the files that a report of any suite makes.
 TABLE_FILE = re.compile(
     r"(answer(_\w+)?|main|task_scenario|paired|pairs|cost|movement|alignment|protocol"
-    r"|differences|missing|cells)"
+    r"|differences|missing|cells|environments|published)"
     r"\.(md|csv|tex)"
 )
 FIGURE_FILE = re.compile(
@@ -104,6 +104,12 @@ def all_tables(
             file = sections.answer_file(metric, scenario)
             written += _write_answer(results, answers[name], folder, file, tracked)
     frames = {"cells": tables.cells_table(results)} if len(results.cells) else {}
+    if not tracked:
+        others = {
+            "environments": protocol.environments(results),
+            "published": sections.published(results),
+        }
+        frames |= {name: frame for name, frame in others.items() if len(frame)}
     if any(whom.values()) and not tracked:
         frames["pairs"] = pairs.exact(whom)
     for name, frame in frames.items():

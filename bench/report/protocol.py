@@ -33,10 +33,15 @@ def protocol(results: Results) -> list[Any]:
     if len(results.protocol):
         every = Files("tables", "protocol", ("csv", "md"))
         blocks.append(More("Every setting of every row, as files", [every]))
-    environments = results.environments
-    used = environments[environments["env_sha"].isin(results.runs["env_sha"])]
-    blocks.append(More("Environments", [html_table(used)]))
+    files = Files("tables", "environments", ("csv",))
+    blocks.append(More("Environments", [html_table(environments(results), files)]))
     return [*blocks, More("Digests of images, weights and code", _digests(results.runs))]
+
+
+def environments(results: Results) -> pd.DataFrame:
+    """What each env_sha of the cells stands for."""
+    known = results.environments
+    return known[known["env_sha"].isin(results.runs["env_sha"])]
 
 
 def differences_table(frame: pd.DataFrame) -> pd.DataFrame:

@@ -366,16 +366,21 @@ def _numbers(results: Results, made: dict[str, ReportTable]) -> Section:
     )
 
 
-def _published(results: Results) -> list[Section]:
+def published(results: Results) -> pd.DataFrame:
     """Values that papers publish beside what was measured, each with its verdict.
 
     Where `bench.check` has compared them: that needs more than CSV files.
     """
     folder = results.folders.get(results.suite)
     file = folder / PUBLISHED if folder else None
-    if file is None or not file.is_file():
+    found = read_csv(file, COMPARED_COLUMNS) if file is not None and file.is_file() else []
+    return pd.DataFrame(found, columns=list(COMPARED_COLUMNS))
+
+
+def _published(results: Results) -> list[Section]:
+    table = published(results)
+    if not len(table):
         return []
-    table = pd.DataFrame(read_csv(file, COMPARED_COLUMNS), columns=list(COMPARED_COLUMNS))
     counts = table["verdict"].value_counts()
     said = ", ".join(f"{count} {verdict}" for verdict, count in counts.items())
     near = table[table["verdict"] != "not comparable"].drop(columns="detail")
@@ -388,6 +393,7 @@ def _published(results: Results) -> list[Section]:
         ).format(said, results.suite)
     )
     blocks: list[Any] = [text, *([html_table(near)] if len(near) else [])]
+    blocks.append(Files("tables", "published", ("csv",)))
     if len(far):
         blocks.append(More(f"Not comparable, with the reason ({len(far)})", [html_table(far)]))
     return [Section("Published values", blocks)]

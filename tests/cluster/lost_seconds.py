@@ -14,6 +14,10 @@ EPOCHS = "train.epochs=3000"  # so that a cell outlasts the event
 
 
 def cancelled(site):
+    site.cluster.slurm("scancel", f"{site.job}_0")
+
+
+def killed(site):
     site.cluster.slurm("scancel", "--signal=KILL", "--full", f"{site.job}_0")
 
 
@@ -41,7 +45,7 @@ def time_limit(site):
     site.cluster.slurm("scontrol", "update", f"jobid={site.job}_0", "TimeLimit=2")
 
 
-EVENTS = [cancelled, python_killed, node_lost, preempted, requeued, time_limit]
+EVENTS = [cancelled, killed, python_killed, node_lost, preempted, requeued, time_limit]
 
 
 @pytest.mark.parametrize("event", EVENTS)
@@ -77,7 +81,11 @@ def test_lost(event, site):
         began = time.time()
     until(lambda: not before & running(), 400)
     ended, kept = time.time(), saved()
-    if event in (cancelled, python_killed):  # nobody requeues it: a launch, when Slurm knows
+    if event in (
+        cancelled,
+        killed,
+        python_killed,
+    ):  # nobody requeues it: a launch, when Slurm knows
         until(lambda: "0" not in site.cluster.slurm("squeue", "-h", "-r", "-o", "%K").split(), 60)
         site.submit()
     until(lambda: running() - before, 400)
