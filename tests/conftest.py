@@ -27,7 +27,7 @@ from safetensors.torch import save_file
 from bench.backbone.vit import FrozenViT, build_vit, load_backbone
 from bench.config.spec import BackboneSpec, DataSpec, RunSpec, TrainSpec
 from bench.engine import run as engine
-from bench.launch import pool
+from bench.launch import pool, slurm
 
 ROOT = Path(__file__).parent.parent
 TINY = ROOT / "tests" / "tiny_suite.py"
@@ -294,3 +294,11 @@ def slurm_arguments(tmp_path: Path, **given) -> argparse.Namespace:
     usual |= {"keep": False, "methods": [], "benchmarks": [], "order_seeds": [], "seeds": []}
     usual |= {"shard": (1, 1), "keep_stale": False}
     return argparse.Namespace(**{**usual, **given})
+
+
+def slurm_submit(cells, args, work=None, new=None) -> tuple[Path, str, str]:
+    """The folder of what was submitted, what the launcher said of it, and the array's script."""
+    folder = args.results / cells[0].suite
+    said = slurm.submit(cells, work, new or cells, args, folder)
+    (script,) = (file for file in folder.glob("slurm/*.sh") if "collect" not in file.name)
+    return folder, said, script.read_text()

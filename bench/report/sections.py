@@ -8,7 +8,7 @@ from typing import Any
 import pandas as pd
 from markupsafe import Markup
 
-from bench.report import alignment, answer, details, figures, pairs, tables
+from bench.report import alignment, answer, details, figures, pairs, tables, words
 from bench.report.answer import Answer
 from bench.report.checks import ROW_KEYS
 from bench.report.elsewhere import more_orders
@@ -33,65 +33,6 @@ from bench.store.facts import read_facts
 from bench.store.tables import COMPARED_COLUMNS, NOT_RECORDED, PUBLISHED, read_csv
 
 MAX_COMMITS = 3  # that are named in the first line; the section Protocol has all
-ANSWER_TEXT = (
-    "Mean ± the half of its 95% t interval over class orders and seeds, in percent. Best method of "
-    "each benchmark in bold. Underlined: level, no difference from it can be told (t test over "
-    "pairs of the same order and seed, 5%, Holm's correction over all pairs of methods). Below the "
-    "first rule stand reference rows, which are not compared, as a scale for the methods; those "
-    "below the second see all classes at once, which is no upper bound for rows that train "
-    "otherwise. "
-    "A row with a lower mean can be level where one with a higher mean is not: its differences "
-    "from the best spread more. "
-    "A cell is one run of one row, class order and seed; ± 0.0: the class order does not matter."
-)
-INTERVALS = (
-    "All intervals are t intervals. In simulations with three, five and ten cells they cover the "
-    "true mean in 95 of 100 experiments. BCa bootstrap intervals, which stand beside them in "
-    "tables/pairs.csv, are too narrow for so few cells."
-)
-METRICS_TEXT = (
-    "FAA: final average accuracy. CAA: mean of the average accuracy after each task. Forgetting: "
-    "best accuracy of a task before the last task minus its final one, mean over all tasks but the "
-    "last. Class-incremental, the task is never known at test. sd: ± is one standard deviation "
-    "over the cells here, not an interval."
-)
-COST_TEXT = (
-    "FLOPs count the query's forward pass although it is shared between methods. Times are of the "
-    "machines named under Environments, and shorter where an earlier cell had left query features "
-    "in the cache. Peak memory is that of the worker process since it began, over all cells that "
-    "it ran, so rows that shared a process share it. Neither is a fair comparison of rows."
-)
-MOVEMENT_TEXT = (
-    "What training did: the size of the prompts after the last task (prompt_rms), their change by "
-    "a task as a share of it (relative_change), and the drift of earlier tasks' features as the "
-    "head reads them (feature_drift, 1 - cosine). HARDLY MOVED: relative_change is below "
-    f"{tables.MIN_RELATIVE_CHANGE:g}, so the prompts learned next to nothing."
-)
-NO_CELL = "No cell has finished yet"
-CHOSEN = "curves, forgetting and drift (some may leave a panel)"
-NO_SELECTION = (
-    "Which prompts were chosen: not recorded in these runs (no selection.csv), or no row selects."
-)
-DEFINITIONS = (  # as in bench/metrics.py
-    "a[t, i]: share of correct answers on the test images of task i after task t, of N tasks.",
-    "Final average accuracy, FAA = (1/N) Σᵢ a[N, i].",
-    "Cumulative average accuracy, CAA = (1/N) Σₜ Aₜ with Aₜ = (1/t) Σᵢ≤ₜ a[t, i].",
-    "Forgetting (max form, Chaudhry et al. 2018) = (1/(N−1)) Σᵢ<N (maxₜ<N a[t, i] − a[N, i]).",
-    "Task known: FAA where a[t, i] counts the highest of the logits of task i's own classes alone.",
-    "Aligned: FAA where a[t, i] is of a copy of the head that is trained after each task on "
-    "samples of all classes seen (bench/engine/align.py). Gain by alignment = aligned FAA − FAA.",
-    "Drift = mean over the images x of earlier tasks of 1 − cos(f(x) before, f(x) after a task).",
-    "Change of prompts in a task = root mean square of p after − p before; relative_change: as a "
-    "share of that of p (bench/engine/movement.py).",
-    "Probability of improvement = share of pairs in which the row is above; a tie counts half.",
-    "95% t interval: mean ± t₀.₉₇₅,ₙ₋₁ s/√n over n cells (or pairs) of standard deviation s.",
-    "Mean rank: 1 is the best on a benchmark, ties share; critical difference of Nemenyi's test = "
-    "q₀.₀₅ √(k(k+1)/6b), of k methods on b benchmarks (Demšar 2006).",
-    "Likeness of two layers = cosine of their prompts, as one vector each. Selection = share of a "
-    "task's test images that got a prompt; of soft weights |wₚ| / Σ |w|, mean over images.",
-    "FLOPs: of matrix products and attention, two for each multiplication with its addition, "
-    "counted by PyTorch in the run, per image: forward and backward, and the query's forward.",
-)
 METRICS = (  # of the switch: name, column of cells, scenario
     ("Final average", "faa", "class"),
     ("Cumulative average", "caa", "class"),
@@ -222,10 +163,10 @@ def sections(
         *_published(results),
         Section("Protocol", protocol(results)),
         _missing(results),
-        Section("Definitions", [Items(list(DEFINITIONS))]),
+        Section("Definitions", [Items(list(words.DEFINITIONS))]),
     ]
     if not answers:
-        why = _why_no_answer(results)[1] if len(results.cells) else f"{NO_CELL}."
+        why = _why_no_answer(results)[1] if len(results.cells) else f"{words.NO_CELL}."
         notes = [why, *notes]
     found[0].blocks.append(Items(notes, important=True))
     return found
@@ -254,7 +195,7 @@ def _answer(results: Results, answers: dict[str, Answer]) -> Section:
     blocks: list[Any] = [Items(lines)]
     if limit := answer.resolution(found):
         blocks.insert(0, Text(f"{limit} {more_orders(results)}".strip()))
-    return Section("The answer", [*blocks, Switch("Metric", choices), Text(ANSWER_TEXT)])
+    return Section("The answer", [*blocks, Switch("Metric", choices), Text(words.ANSWER)])
 
 
 def _lower(sentence: str) -> str:
@@ -274,7 +215,7 @@ def answer_file(metric: str, scenario: str) -> str:
 def headline(results: Results, answers: dict[str, Answer]) -> str:
     """Who stands best where, in a sentence."""
     if not answers:
-        return _why_no_answer(results)[0] if len(results.cells) else NO_CELL
+        return _why_no_answer(results)[0] if len(results.cells) else words.NO_CELL
     return answer.headline(answers["Final average"])
 
 
@@ -295,7 +236,7 @@ def _whom(results: Results, whom: dict[str, pairs.Differences], drawn: list[Html
         for benchmark, found in whom.items()
     ]
     text = pairs.explanation(whom)
-    shown: list[Any] = [Switch("Benchmark", matrices), Text(text), Text(INTERVALS), *drawn]
+    shown: list[Any] = [Switch("Benchmark", matrices), Text(text), Text(words.INTERVALS), *drawn]
     if len(tables.paired_table(results)):
         named = f"{row_of(results.reference).short} against each other row, as a table of its own:"
         shown[2:2] = [Text(named), Files("tables", "paired")]
@@ -321,7 +262,7 @@ def _curves(
         if f'data-row="{escape(m)}"' in in_figures
     ]
     which = figures.which_rows(results)
-    blocks = [*([Text(which)] if which else []), *([Rows(CHOSEN, chosen)] if chosen else [])]
+    blocks = [*([Text(which)] if which else []), *([Rows(words.CHOSEN, chosen)] if chosen else [])]
     return Section("Curves", [*blocks, *drawn[figures.CURVES]])
 
 
@@ -335,13 +276,13 @@ def _cost(results: Results, table: ReportTable, drawn: list[HtmlFigure]) -> Sect
     shown = html_table(table.shown, Files("tables", "cost"))
     lacks = tables.what_has_no_cost(tables.cost_of_rows(results)) if drawn else ""
     said = [*([Text(lacks)] if lacks else []), More("Cost of each row, a table", [shown])]
-    return Section("Cost", [*drawn, *said, Text(COST_TEXT)])
+    return Section("Cost", [*drawn, *said, Text(words.COST)])
 
 
 def _prompts(results: Results, made: dict[str, ReportTable], drawn: list[HtmlFigure]) -> Section:
     shown = html_table(made["movement"].shown, Files("tables", "movement"))
-    said = [] if len(results.selection) else [Text(NO_SELECTION)]
-    movement = More("Movement, a table", [Text(MOVEMENT_TEXT), shown])
+    said = [] if len(results.selection) else [Text(words.NO_SELECTION)]
+    movement = More("Movement, a table", [Text(words.MOVEMENT), shown])
     still = tables.what_hardly_moved(made["movement"].exact, results.benchmarks)
     blocks = [*([Text(still)] if still else []), *drawn, *said, movement]
     if (gains := made.get("alignment")) is not None:
@@ -355,7 +296,7 @@ def _numbers(results: Results, made: dict[str, ReportTable]) -> Section:
     return Section(
         "All numbers",
         [
-            Text(METRICS_TEXT),
+            Text(words.MEANS),
             More("Means", [html_table(made["main"].shown, Files("tables", "main"))]),
             More(
                 "Means, task known",
