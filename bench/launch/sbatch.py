@@ -157,7 +157,7 @@ def _refuse_stray(words: Sequence[str]) -> None:
     before = ""
     for word in (*words, "--end"):
         if _takes_value(before) and word.startswith("-"):
-            raise UsageError(f"--sbatch: {before}: a value is expected")
+            raise UsageError(f"--sbatch: {before}: a value is expected, if sbatch has this option")
         if word in ("-", "--") or not (word.startswith("-") or _takes_value(before)):
             raise UsageError(f"--sbatch: '{word}': options alone are expected")
         before = "" if _takes_value(before) else word

@@ -1,5 +1,7 @@
 """An element ends before its cells do: the bytes are those of a local run, and nothing is lost."""
 
+import re
+
 import pytest
 
 pytestmark = pytest.mark.cluster
@@ -55,7 +57,8 @@ def test_one_element_is_requeued(site, expected):
     ("which", "says"),
     [
         ("", "running without a process"),
-        ("bench.grid", "running without a process"),
+        # Slurm tells its worker to end, which may save before it is killed.
+        ("bench.grid", "running without a process|interrupted"),
         ("bench.launch.worker", " oom"),  # its grid goes on with the other cells
     ],
 )
@@ -66,7 +69,7 @@ def test_python_is_killed(which, says, site, expected):
     site.kill_python(which=which)
     site.ended()
     site.nothing_is_left()
-    assert says in site.grid("--status").stdout
+    assert re.search(says, site.grid("--status").stdout)
     site.submit()
     site.ended()
     site.grid("--collect")

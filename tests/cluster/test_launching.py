@@ -14,7 +14,7 @@ def test_plain(site, expected):
     said = site.submit("--report", "pages").stdout
     assert "8 cells in 2 elements" in said
     assert "8 cell(s) are in Slurm's queue already" in site.submit().stdout
-    for wrong, says in (("--partition=nowhere", "artition"), ("--foo", "unrecognized option")):
+    for wrong, says in (("--partition=nowhere", "artition"), ("--foo=1", "unrecognized option")):
         said = site.submit("--report", "other", "--sbatch", wrong, code=2).stderr.splitlines()[-1]
         assert said.startswith("error: Slurm: ")
         assert says in said
@@ -34,7 +34,8 @@ def test_plain(site, expected):
         (("--set", "methods.hlgp.model.groups=99"), "groups"),
         (("--sbatch", "--partition=nowhere"), "artition"),
         (("--sbatch", "--time=3"), "at least 5 minutes"),
-        (("--sbatch", "--foo"), "unrecognized option"),
+        (("--sbatch", "--foo=1"), "unrecognized option"),
+        (("--sbatch", "--partition=short --account"), "--account: a value is expected"),
         (("--device", "cuda"), "no GPU is asked for"),
         (("--set", "train.precision=auto"), "could differ between nodes"),
     ],
