@@ -1,6 +1,7 @@
 """What a report draws: which rows, what is said on hover, how wide and high for a paper."""
 
 import html
+import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -15,7 +16,7 @@ from report_tables import identity, run_of, write_protocol, write_suite
 from bench.report import figures, matrices, plots, tables
 from bench.report.build import build, build_figures
 from bench.report.frames import load
-from bench.report.look import MARKERS, Paper, decades, looks, plt
+from bench.report.look import MARKERS, Paper, decades, looks, plt, style
 from bench.report.rows import ROWS
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.tables import SELECTION, write_csv
@@ -197,7 +198,7 @@ def test_every_cost_has_its_pareto_front_and_measured_ones_are_dashed():
     """Seconds depend on a cache and memory on the process: their fronts say less."""
     results = load(REFERENCE / "mini")
     table = tables.cost_of_rows(results).set_index("method")
-    figure = plots.accuracy_against_cost(results)
+    figure = plots.accuracy_against_cost(results, table.reset_index())
     shown = {axis.get_xlabel(): axis for axis in figure.axes if axis.get_visible()}
     plt.close(figure)
     for column, title in plots.COSTS.items():
@@ -210,6 +211,33 @@ def test_every_cost_has_its_pareto_front_and_measured_ones_are_dashed():
         assert any(line.get_markersize() == 11 for line in lines), "its rows are ringed"
         (front,) = (line for line in lines if line.get_drawstyle() == "steps-post")
         assert front.is_dashed() == (column not in tables.COUNTED_COSTS)
+
+
+@pytest.mark.parametrize("paper", [None, Paper(3.25, 8), Paper(6.75, 8)], ids=str)
+def test_no_name_runs_into_another(paper):
+    """Of axes and of their marks; those of axes are placed once for a page's formats."""
+    results = load(REFERENCE / "mini", [REFERENCE / "references"])
+    planned = {one.name: one for one in figures.all_figures(results, paper)}
+    for name in ("accuracy", "cost", "drift", "gain"):
+        figure = planned[name].draw()
+        figure.set_dpi(72 if paper else 100)
+        figure.canvas.draw()
+        axes = [one for one in figure.axes if one.get_visible()]
+        _refuse_overlaps(name, [one.xaxis.label for one in axes] + figure.legends)
+        for one in axes:
+            for axis in (one.xaxis, one.yaxis):
+                low, high = sorted(axis.get_view_interval())
+                ticks = (tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high)
+                _refuse_overlaps(name, [axis.label, *(tick.label1 for tick in ticks)])
+        plt.close(figure)
+    style()
+
+
+def _refuse_overlaps(name, artists):
+    boxes = [(one, one.get_window_extent()) for one in artists]
+    boxes = [(one, box) for one, box in boxes if box.width > 0 and box.height > 0]
+    for (first, box), (second, other) in itertools.combinations(boxes, 2):
+        assert not box.overlaps(other), f"{name}: {first} and {second}"
 
 
 def test_few_colours_are_near_those_of_all(tmp_path):
@@ -247,7 +275,8 @@ def test_rows_that_are_shown_later_are_in_the_svg_alone(tmp_path):
 
 
 def test_what_trains_nothing_stands_at_0():
-    figure = plots.accuracy_against_cost(load(REFERENCE / "mini"))
+    results = load(REFERENCE / "mini")
+    figure = plots.accuracy_against_cost(results, tables.cost_of_rows(results))
     figure.canvas.draw()
     axis = figure.axes[0]
     ticks = [tick.get_text() for tick in axis.get_xticklabels()]
@@ -291,7 +320,7 @@ def test_a_cost_that_nobody_measured_has_no_panel():
     bare = replace(results, timing=results.timing[:0])
     counts = []
     for one in (results, bare):
-        figure = plots.accuracy_against_cost(one)
+        figure = plots.accuracy_against_cost(one, tables.cost_of_rows(one))
         counts.append(sum(axis.get_visible() for axis in figure.axes))
         plt.close(figure)
     assert counts == [5, 3]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import atexit
 import gc
 import sys
 from collections.abc import Iterable
@@ -149,7 +150,8 @@ def compare(args: argparse.Namespace) -> int:
 
 def main() -> int:
     args = parse()
-    gc.disable()  # a twentieth of the time: nearly all that a report makes lives till its end
+    gc.disable()  # a twentieth of the time: nearly all that a report makes lives till its end,
+    atexit.register(gc.freeze)  # and it is not searched once more then
     if args.compare:
         return compare(args)
     sources = find_sources(args)

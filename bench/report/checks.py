@@ -168,9 +168,10 @@ def _refuse_gaps(where: str, done: pd.DataFrame, protocol: pd.DataFrame) -> None
             "in protocol.csv"
         )
     shared = protocol[protocol["key"].str.startswith(SHARED_PREFIXES)]
+    of_benchmark = shared.groupby("benchmark")["key"].agg(set).to_dict()
     known = protocol.groupby(ROW_KEYS)["key"].agg(set).to_dict()
     for benchmark, method in done[ROW_KEYS].drop_duplicates().itertuples(index=False):
-        needed = {*STREAM_KEYS, *shared.loc[shared["benchmark"] == benchmark, "key"]}
+        needed = {*STREAM_KEYS, *of_benchmark.get(benchmark, ())}
         lacking = sorted(needed - known.get((benchmark, method), set()))
         if lacking:
             raise UsageError(f"{where}: no {lacking[0]} of {method} on {benchmark} in protocol.csv")

@@ -23,11 +23,11 @@ from bench.report import alignment, matrices, plots
 from bench.report.frames import Results
 from bench.report.look import (
     Paper,
+    drawn_in,
     looks,
     named_rows,
     plt,
-    settled,
-    show_later,
+    shown_later,
     style,
     with_tips,
 )
@@ -188,7 +188,7 @@ def _only(results: Results, methods: list[str]) -> Results:
 def _cost_and_drift(results: Results, which: str = "") -> Iterator[PlannedFigure]:
     data = cost_of_rows(results)
     if len(data):
-        draw = partial(plots.accuracy_against_cost, results)
+        draw = partial(plots.accuracy_against_cost, results, data)
         yield PlannedFigure("cost", which + COST, draw, data, COSTS)
     if results.movement["feature_drift"].notna().any():
         data = results.movement.dropna(subset=["feature_drift"])
@@ -228,12 +228,13 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
     """
     figure, name = planned.draw(), planned.name
     written = {folder / f"{name}.png": ""}
-    show_later(figure, False)
-    box = settled(figure)
+    later = shown_later(figure)
+    plt.setp(later, visible=False)
+    box = drawn_in(figure)
     png = _bytes_of(figure, "png", box)
     write_bytes(folder / f"{name}.png", _of_few_colours(png) if tracked else png)
     if not tracked:
-        show_later(figure, True)
+        plt.setp(later, visible=True)
         file = folder / f"{name}.svg"
         written[file] = with_tips(_bytes_of(figure, "svg", box).decode())
         write_text(file, written[file])
@@ -246,7 +247,7 @@ def save(planned: PlannedFigure, folder: Path, tracked: bool = False) -> dict[Pa
 def save_for_paper(planned: PlannedFigure, folder: Path, paper: Paper) -> Path:
     """Draw a figure as wide as the paper's columns; write folder/NAME.pdf."""
     figure = planned.draw()
-    show_later(figure, False)
+    plt.setp(shown_later(figure), visible=False)
     for _ in range(8):  # what stands beside the panels keeps its size
         box = figure.get_tightbbox()
         margin = 2 * plt.rcParams["savefig.pad_inches"]

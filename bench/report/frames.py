@@ -27,7 +27,7 @@ from bench.store.tables import (
     PROTOCOL,
     RUNS,
     TABLES,
-    read_csv,
+    read_columns,
     read_metrics,
     read_runs,
 )
@@ -48,8 +48,7 @@ class Results:
     reference, figure_rows: as in bench/store/facts.py.
     notes: a line for each other suite or row that was asked for and is not shown, with the reason.
     folders: where the tables of each suite lie. asked: the other suites whose rows were asked for
-    by name. of_other_code: what is to be said of a row
-    (benchmark, method) whose code is another one than that of the benchmark's other rows.
+    by name.
     """
 
     suite: str
@@ -69,7 +68,6 @@ class Results:
     notes: tuple[str, ...] = ()
     folders: Mapping[str, Path] = field(default_factory=dict)
     asked: tuple[str, ...] = ()
-    of_other_code: Mapping[tuple[str, str], str] = field(default_factory=dict)
 
     @property
     def methods(self) -> list[str]:
@@ -97,6 +95,11 @@ class Results:
         """Each row's kind: method, reference or joint."""
         return kinds_of(self.methods, self.protocol)
 
+    @cached_property
+    def of_other_code(self) -> dict[tuple[str, str], str]:
+        """What is to be said of a row (benchmark, method) made by another code than the others."""
+        return of_other_code(self.runs, self.protocol, Codes.of(self.folders[self.suite].parent))
+
     def types(self) -> dict[str, str]:
         """The method's file of each row: l2p_plus for l2p++."""
         rows = self.protocol[self.protocol["key"] == "type"]
@@ -122,20 +125,27 @@ class Results:
         return pd.concat([listed, lost[columns]], ignore_index=True)
 
 
-def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path] = ()) -> Results:
+def load(
+    folder: Path,
+    beside: Sequence[Path] = (),
+    if_comparable: Sequence[Path] = (),
+    whole: bool = True,
+) -> Results:
     """Read a suite's results, and rows of other suites that were run on the same (beside.py).
 
     Raises UsageError if the tables are absent, malformed or contradict each other, or if rows of a
     suite in `beside` cannot be compared. A suite in `if_comparable` is then left out, with a note.
+    whole: False for what a Comparison needs alone: without curves, metrics other than FAA, and what
+    else was measured.
     """
-    tables, notes, asked = _read(folder), [], []
+    tables, notes, asked = _read(folder, whole), [], []
     facts = read_facts(folder)
     first = tables["runs"]["method"].iloc[0]
     reference = first if facts.reference is None else facts.reference
     for other in (*beside, *if_comparable):
         try:
             before = set(tables["runs"]["method"])
-            tables, unshown = joined(folder, tables, other, _read(other))
+            tables, unshown = joined(folder, tables, other, _read(other, whole))
             notes += unshown
             if other in beside:  # whoever names a suite wants to see its rows
                 asked += [m for m in tables["runs"]["method"].unique() if m not in before]
@@ -151,16 +161,16 @@ def load(folder: Path, beside: Sequence[Path] = (), if_comparable: Sequence[Path
         (*facts.figure_rows, *asked) if facts.figure_rows else (),
         runs,
         **tables,
-        **_numbers(frame),
+        **_numbers(frame, whole),
         notes=tuple(notes),
         folders={one.name: one for one in (*beside, *if_comparable, folder)},
         asked=tuple(one.name for one in beside),
-        of_other_code=of_other_code(runs, tables["protocol"], Codes.of(folder.parent)),
     )
 
 
-def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
+def _numbers(frame: pd.DataFrame, whole: bool) -> dict[str, Any]:
     """cells, curve and matrices of Results, from the rows of metrics.csv."""
+    wanted = metrics.METRICS if whole else {"faa": metrics.final_average_accuracy}
     cells, curves, matrices = [], [], {}
     columns = {name: frame[name].to_numpy() for name in frame}
     groups = frame.groupby(["run_id", "scenario"], sort=False).indices
@@ -173,7 +183,10 @@ def _numbers(frame: pd.DataFrame) -> dict[str, Any]:
         matrices[key] = matrix
         name = {column: columns[column][rows[0]] for column in CELL_COLUMNS}
         name |= {"scenario": key[1], "tasks": len(matrix)}
-        values = {metric: 100 * compute(matrix) for metric, compute in metrics.METRICS.items()}
+        values = {metric: 100 * compute(matrix) for metric, compute in wanted.items()}
+        if not whole:
+            cells.append(name | values)
+            continue
         cells.append(name | values | _pooled(after, task, n, correct))
         for step, value in enumerate(metrics.average_accuracy_curve(matrix), start=1):
             curves.append(name | {"after_task": step, "accuracy": 100 * value})
@@ -191,8 +204,8 @@ def _pooled(
     return {"pooled_last": curve[-1], "pooled_mean": curve.mean(), "test_images": images}
 
 
-def _read(folder: Path) -> dict[str, pd.DataFrame]:
-    """The tables of one suite by name, checked."""
+def _read(folder: Path, whole: bool) -> dict[str, pd.DataFrame]:
+    """The tables of one suite by name, checked; those of `_measured` are empty unless `whole`."""
     runs = _frame(read_runs(folder / "runs.csv"), RUNS)
     if not len(runs):
         raise UsageError(f"{folder}/runs.csv: no cells")
@@ -202,7 +215,7 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
     checks.refuse_mixed(str(folder), runs[runs["status"] == "done"], protocol)
     names = ("timing", "losses", "movement", "similarity", "selection")
     frame = _frame(metric_rows, METRICS)
-    measured = {name: _measured(folder, name, runs) for name in names}
+    measured = {name: _measured(folder, name, runs, whole) for name in names}
     runs["suite"] = folder.name  # tells rows of several suites apart, also of renamed folders
     environments = _optional(folder, "environments", ENVIRONMENTS)
     tables = {"runs": runs, "metrics": frame, "protocol": protocol, "environments": environments}
@@ -212,23 +225,26 @@ def _read(folder: Path) -> dict[str, pd.DataFrame]:
 def _optional(folder: Path, name: str, columns: tuple[str, ...]) -> pd.DataFrame:
     """A table as text; empty if there is none."""
     file = folder / f"{name}.csv"
-    return _frame(read_csv(file, columns) if file.is_file() else [], columns)
+    return _frame(read_columns(file, columns) if file.is_file() else {}, columns)
 
 
-def _frame(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] | None = None) -> pd.DataFrame:
+def _frame(
+    rows: Sequence[Mapping[str, Any]] | Mapping[str, Sequence[Any]],
+    columns: Sequence[str] | None = None,
+) -> pd.DataFrame:
     """Its texts are Python's own: they are read one by one, which takes long with pandas' own."""
     frame = pd.DataFrame(rows, columns=None if columns is None else list(columns))
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name])]
     return frame.astype(dict.fromkeys(texts, object))
 
 
-def _measured(folder: Path, name: str, runs: pd.DataFrame) -> pd.DataFrame:
+def _measured(folder: Path, name: str, runs: pd.DataFrame, wanted: bool) -> pd.DataFrame:
     """A table of numbers, with benchmark and method of each row; empty without such a file."""
     columns = TABLES[name]
     file = folder / f"{name}.csv"
     later = LATER_COLUMNS.get(name, ())
-    rows = read_csv(file, columns, later) if file.is_file() else []
-    frame = _frame(rows, columns)
+    read = read_columns(file, columns, later) if wanted and file.is_file() else {}
+    frame = _frame(read, columns)
     frame[list(later)] = frame[list(later)].replace(NOT_RECORDED, "")
     numbers = [column for column in columns if column not in ("run_id", "part")]
     try:

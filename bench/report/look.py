@@ -6,6 +6,7 @@ import html
 import itertools
 import math
 import re
+import textwrap
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
@@ -25,15 +26,17 @@ from matplotlib.figure import Figure
 from matplotlib.legend import Legend
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, NullLocator
-from matplotlib.transforms import Bbox
+from matplotlib.transforms import Bbox, ScaledTranslation
 
 from bench.report.frames import Results
 from bench.report.rows import FRONT, Row, label, row_of
 
 MAX_ROWS = 16  # more lines in one figure cannot be read
+MAX_STEPS = 6  # between the values of an axis: each tick takes as long to draw as a line
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
 NARROWEST, NARROWEST_MATRIX = 1.6, 0.6  # inches of a panel on paper
 LOWEST, LOWEST_MATRIX = 1.4, 0.9
+CHARACTER = 0.55  # of the font size: its width, on average
 MAX_DECADES, LOWEST_POWER = 3, -4  # of an axis that starts at 0; less than 0.0001 is hard to read
 MARKERS = "osP^vD<>XpH*"  # of rows that rows.csv does not list, told apart in grey too
 TIP = re.compile(r'<g id="(tip|later)\|([^|"]*)\|([^|"]*)">')  # each quoted, as in an address
@@ -77,6 +80,7 @@ def style(paper: Paper | None = None) -> None:
         {
             "svg.hashsalt": "bench",
             "figure.dpi": 100,
+            "text.hinting": "none",  # it takes a sixth of a picture's time
             "text.parse_math": False,  # a dollar in a name is a dollar
             "image.composite_image": False,  # each matrix says its own values on hover
             "savefig.bbox": "tight",
@@ -180,6 +184,9 @@ def panels(
     figure, axes = plt.subplots(
         rows, columns, figsize=(width * columns, height * rows), squeeze=False
     )
+    if not _paper:  # there it depends on how small a panel becomes
+        for axis in axes.flat[:count]:
+            axis.locator_params(nbins=MAX_STEPS)
     for axis in axes.flat[count:]:
         axis.set_visible(False)
     return figure, list(axes.flat)
@@ -197,9 +204,18 @@ def outer_labels(axes: Iterable[Axes], x: str, y: str) -> None:
 
 def few_ticks(axis: Axes) -> None:
     """So few values along x that long ones do not run into each other."""
+    axis.locator_params(axis="x", nbins=max(2, int(1.8 * _inches(axis))))
+
+
+def _inches(axis: Axes) -> float:
+    """How wide a panel is."""
     figure: Any = axis.figure
-    width = figure.get_figwidth() * axis.get_position().width  # inches
-    axis.locator_params(axis="x", nbins=max(2, int(1.8 * width)))
+    return figure.get_figwidth() * axis.get_position().width
+
+
+def _characters(axis: Axes) -> int:
+    """How many stand side by side below a panel."""
+    return int(72 * _inches(axis) / (CHARACTER * plt.rcParams["xtick.labelsize"]))
 
 
 def decades(axes: Axes, direction: str, values: pd.Series) -> None:
@@ -210,7 +226,7 @@ def decades(axes: Axes, direction: str, values: pd.Series) -> None:
     top = math.floor(math.log10(known.max()))
     lowest = max(top - MAX_DECADES, math.floor(math.log10(known.min())), LOWEST_POWER)
     marks = [0.0, *(10.0**power for power in range(min(lowest, top), top + 1))]
-    scale = {"linthresh": marks[1], "linscale": 0.5}
+    scale = {"linthresh": marks[1], "linscale": 0.6}
     if direction == "x":
         axes.set_xscale("symlog", **scale)
         axes.set_xlim(-0.4 * marks[1], 1.5 * known.max())
@@ -218,7 +234,10 @@ def decades(axes: Axes, direction: str, values: pd.Series) -> None:
         axes.set_yscale("symlog", **scale)
         axes.set_ylim(0, 1.3 * known.max())
     axis = axes.xaxis if direction == "x" else axes.yaxis
-    axis.set_major_locator(FixedLocator(marks))
+    room = _characters(axes) // 7 if direction == "x" else len(marks)
+    step = -(-(len(marks) - 1) // max(1, room - 1))
+    unnamed = 0 if step == 1 else 1  # the first mark is close to 0
+    axis.set_major_locator(FixedLocator([0.0, *marks[:unnamed:-step]]))
     axis.set_major_formatter(lambda value, place: f"{value:g}")
     axis.set_minor_locator(NullLocator())
 
@@ -256,14 +275,17 @@ def legend_of_lines(figure: Figure, look: dict[str, Look]) -> None:
 
 def legend(figure: Figure, handles: list[Any], small: bool = False) -> Legend:
     """Right of the panels, or in the empty one where the legend is small; on paper below them."""
-    figure.tight_layout()
+    spaced(figure)
     empty = [axis for axis in figure.axes if not axis.get_visible()]
     where: dict[str, Any] = {"bbox_to_anchor": (1.0, 0.5), "loc": "center left"}
     if _paper:
         for axis in figure.axes:  # said once, at the left
             if axis.get_subplotspec().colspan.start:  # type: ignore[union-attr]
                 axis.set_ylabel("")
-        figure.tight_layout()
+        for axis in figure.axes:  # two names side by side do not run into each other
+            name = axis.get_xlabel().replace(" - ", "\xa0-\xa0")  # no line ends there
+            axis.set_xlabel(textwrap.fill(name, _characters(axis)))
+        spaced(figure)
         inches = _paper.font_size / 72 * (5 + 0.6 * max(len(one.get_label()) for one in handles))
         columns = max(1, int(_paper.width / inches))
         where = {"bbox_to_anchor": (0.5, 0.0), "loc": "upper center", "ncols": columns}
@@ -281,23 +303,39 @@ def tip(artist: Artist, method: str, text: str, stays: bool = False, later: bool
     artist.set_gid("|".join([kind, quote(row), quote(f"{label(method)}: {text}")]))
 
 
-def settled(figure: Figure) -> Bbox:
-    """Where things are drawn, in inches. They stay: else all is laid out anew for each format."""
-    figure.set_layout_engine(None)
-    box = figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
-    to_figure = figure.transFigure.inverted()
-    for axes in figure.axes:
-        for axis in (axes.xaxis, axes.yaxis):
-            label = axis.label
-            x, y = to_figure.transform(label.get_transform().transform(label.get_position()))
-            axis.set_label_coords(x, y, transform=figure.transFigure)
-    return box
+def spaced(figure: Figure) -> None:
+    """Give panels the space that their ticks and names need. On a page the names of axes then keep
+    their distance: else it is looked for in each format again, which takes as long as drawing.
+    """
+    places = [(axes, axes.bbox.frozen()) for axes in figure.axes]
+    figure.tight_layout()
+    figure.set_layout_engine(None)  # what is left of it would draw everything twice
+    for axes, place in [] if _paper else places:
+        x, y = axes.xaxis, axes.yaxis
+        _hold(figure, axes, x, (0.5, 0), (0, x.label.get_position()[1] - place.y0))
+        _hold(figure, axes, y, (0, 0.5), (y.label.get_position()[0] - place.x0, 0))
 
 
-def show_later(figure: Figure, shown: bool) -> None:
-    """Draw what is seen only once its row is chosen, for the page's SVG, or leave it out."""
-    for artist in figure.findobj(lambda one: (one.get_gid() or "").startswith("later|")):
-        artist.set_visible(shown)
+def _hold(
+    figure: Figure, axes: Axes, axis: Any, at: tuple[float, float], pixels: tuple[float, float]
+) -> None:
+    """Keep an axis' name at a place of its panel, so many pixels away."""
+    inches = [length / figure.dpi for length in pixels]
+    away = ScaledTranslation(inches[0], inches[1], figure.dpi_scale_trans)
+    axis.set_label_coords(*at, axes.transAxes + away)
+
+
+def drawn_in(figure: Figure) -> Bbox:
+    """Where a figure that is `spaced` is drawn, in inches; its legend may stand beside it."""
+    inches = figure.dpi_scale_trans.inverted()
+    legends = [legend.get_window_extent().transformed(inches) for legend in figure.legends]
+    margin = plt.rcParams["savefig.pad_inches"]
+    return Bbox.union([figure.bbox_inches, *(legend.padded(margin) for legend in legends)])
+
+
+def shown_later(figure: Figure) -> list[Artist]:
+    """What is seen only once its row is chosen: a part of the page's SVG, of no other picture."""
+    return figure.findobj(lambda one: (one.get_gid() or "").startswith("later|"))
 
 
 def with_tips(svg: str) -> str:

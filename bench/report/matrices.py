@@ -19,6 +19,7 @@ from bench.report.look import (
     looks,
     panels,
     plt,
+    spaced,
 )
 from bench.report.rows import row_of
 from bench.report.tables import select
@@ -175,7 +176,7 @@ def _draw_lines(
         axis.spines[:].set_visible(False)
         axis.grid(visible=False)
     axes[-1].set_xlabel(x)
-    figure.tight_layout()
+    spaced(figure)
     return figure
 
 

@@ -22,10 +22,11 @@ from bench.report.look import (
     looks,
     panels,
     plt,
+    spaced,
     tip,
 )
 from bench.report.rows import label, row_of
-from bench.report.tables import COUNTED_COSTS, cost_of_rows, select
+from bench.report.tables import COUNTED_COSTS, select
 from bench.stats import critical_difference, half_width, summarise
 
 POINT = "#0173b2"  # of a setting
@@ -150,7 +151,7 @@ def orders(results: Results) -> Figure:
         axis.set_ylim(len(names) - 0.4, -0.6)
         if axis.get_subplotspec().colspan.start:  # type: ignore[union-attr]
             axis.set_yticklabels([])
-    figure.tight_layout()
+    spaced(figure)
     return figure
 
 
@@ -185,14 +186,13 @@ def forgetting_data(results: Results) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["run_id", "benchmark", "method", "task", "forgetting"])
 
 
-def accuracy_against_cost(results: Results) -> Figure:
-    """Final average accuracy against each cost, both the mean over benchmarks.
+def accuracy_against_cost(results: Results, data: pd.DataFrame) -> Figure:
+    """Final average accuracy against each cost, both the mean over benchmarks (cost_of_rows).
 
     Of rows that have finished cells on every benchmark. The line is the Pareto front of the rows
     that are not joint: no other such row is as accurate for less. That of what was measured is
     dashed.
     """
-    data = cost_of_rows(results)
     look = looks(results)
     known = {column: title for column, title in COSTS.items() if data[column].notna().any()}
     figure, axes = panels(len(known), 3.6, 3.0)
@@ -294,7 +294,7 @@ def ranks(results: Results, scores: pd.DataFrame) -> Figure:
     axis.set(xlim=(0.8, len(mean) + 0.8), ylim=(len(mean) + 0.6, -1.2), yticks=[])
     axis.set_title(f"Friedman p = {p:.3g}; critical difference {difference:.2f}", size=9)
     axis.set_xlabel(f"mean rank over {len(scores)} benchmarks (1 is best)")
-    figure.tight_layout()
+    spaced(figure)
     return figure
 
 
@@ -365,7 +365,7 @@ def settings(results: Results, name: str) -> Figure:
         axis.set(title=benchmark, xlabel=name, ylabel="final average accuracy (%)")
         crowded = len(rows) * max(map(len, values)) > MAX_CHARACTERS
         axis.tick_params(axis="x", rotation=45 if crowded else 0)
-    figure.tight_layout()
+    spaced(figure)
     return figure
 
 

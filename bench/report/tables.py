@@ -14,6 +14,7 @@ from bench.report.frames import Results
 from bench.report.rows import label, row_of
 from bench.report.table_files import ReportTable
 from bench.stats import Summary, paired, summarise
+from bench.store.tables import PROTOCOL
 
 Marked = Mapping[tuple[str, str], str]  # Results.of_other_code
 NONE: Marked = MappingProxyType({})
@@ -226,26 +227,20 @@ def movement_table(results: Results) -> pd.DataFrame:
     over a task relative to it (mean over tasks and layers). feature_drift: of the features that the
     head reads (mean over tasks). flag: the number of runs in which the prompts hardly moved.
     """
-    rows = []
-    drifts = read_by_head(results).groupby(ROW_KEYS)["feature_drift"].mean()
-    for (benchmark, method), group in results.movement.groupby(ROW_KEYS, sort=False):
-        prompts = group.dropna(subset=["prompt_rms"])
-        last = prompts[prompts["task"] == prompts["task"].max()]
-        change = prompts["prompt_change"] / prompts["prompt_rms"]
-        of_run = change.groupby(prompts["run_id"]).mean()
-        still = int((of_run < MIN_RELATIVE_CHANGE).sum())
-        rows.append(
-            {
-                "benchmark": benchmark,
-                "method": method,
-                "prompt_rms": last["prompt_rms"].mean(),
-                "relative_change": change.mean(),
-                "feature_drift": drifts[benchmark, method],
-                "flag": f"HARDLY MOVED ({still} of {len(of_run)} runs)" if still else "",
-            }
-        )
-    columns = [*ROW_KEYS, "prompt_rms", "relative_change", "feature_drift", "flag"]
-    return pd.DataFrame(rows, columns=columns)
+    columns = ["prompt_rms", "relative_change", "feature_drift", "flag"]
+    prompts = results.movement.dropna(subset=["prompt_rms"])
+    change = prompts["prompt_change"] / prompts["prompt_rms"]
+    prompts = prompts.assign(relative_change=change)
+    last = prompts[prompts["task"] == prompts.groupby(ROW_KEYS)["task"].transform("max")]
+    of_run = prompts.groupby([*ROW_KEYS, "run_id"])["relative_change"].mean()
+    still = (of_run < MIN_RELATIVE_CHANGE).groupby(ROW_KEYS).agg(["sum", "size"])
+    still = still[still["sum"] > 0].astype(str)
+    table = results.movement[ROW_KEYS].drop_duplicates().set_index(ROW_KEYS)
+    table["prompt_rms"] = last.groupby(ROW_KEYS)["prompt_rms"].mean()
+    table["relative_change"] = prompts.groupby(ROW_KEYS)["relative_change"].mean()
+    table["feature_drift"] = read_by_head(results).groupby(ROW_KEYS)["feature_drift"].mean()
+    table["flag"] = "HARDLY MOVED (" + still["sum"] + " of " + still["size"] + " runs)"
+    return table.fillna({"flag": ""}).reset_index()[[*ROW_KEYS, *columns]]
 
 
 def what_hardly_moved(table: pd.DataFrame, benchmarks: list[str]) -> str:
@@ -378,12 +373,12 @@ def protocol_table(results: Results) -> pd.DataFrame:
     protocol = results.protocol
     if not len(protocol):
         return pd.DataFrame(columns=["key"])
-    marked: set[tuple[str, str]] = set()
-    for (_, key), group in protocol.groupby(["benchmark", "key"], sort=False):
-        marked |= {(method, key) for method in _unusual(group.set_index("method")["value"])}
     found: dict[tuple[str, str], list[str]] = {}
-    for method, key, value in protocol[["method", "key", "value"]].itertuples(index=False):
+    of_rows: dict[tuple[str, str], dict[str, str]] = {}  # by benchmark and key
+    for benchmark, method, key, value in zip(*(protocol[c] for c in PROTOCOL), strict=True):
         found.setdefault((method, key), []).append(value)
+        of_rows.setdefault((benchmark, key), {})[method] = value
+    marked = {(method, key) for (_, key), rows in of_rows.items() for method in _unusual(rows)}
     columns: dict[str, dict[str, str]] = {}
     for (method, key), values in found.items():
         text = " / ".join(values if len(set(values)) > 1 else values[:1])
@@ -391,10 +386,10 @@ def protocol_table(results: Results) -> pd.DataFrame:
     return pd.DataFrame(columns, dtype=object).fillna("").rename_axis("key").reset_index()
 
 
-def _unusual(values: pd.Series) -> list[str]:
+def _unusual(values: dict[str, str]) -> list[str]:
     """Rows whose value of a setting is not the most frequent one; all rows, if no value is."""
-    counts = Counter(values.tolist()).most_common(2)
+    counts = Counter(values.values()).most_common(2)
     if len(counts) < 2:
         return []
     usual = counts[0][0] if counts[0][1] > counts[1][1] else None
-    return values.index[values != usual].tolist()
+    return [method for method, value in values.items() if value != usual]

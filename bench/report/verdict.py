@@ -18,5 +18,5 @@ def verdict(results: Results) -> str:
     file = EXPECTED / f"{results.suite}.csv"
     if not found or not file.is_file():
         return ""
-    said = Comparison(results, load(found[0]), pd.read_csv(file))
+    said = Comparison(results, load(found[0], whole=False), pd.read_csv(file))
     return said.sentence() if len(said.rows) else ""

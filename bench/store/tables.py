@@ -85,17 +85,25 @@ def write_csv(path: Path, columns: Iterable[str], rows: Iterable[dict[str, Any]]
 def read_csv(
     path: Path, columns: tuple[str, ...], later: tuple[str, ...] = ()
 ) -> list[dict[str, str]]:
-    """Rows as text. Raises UsageError for a missing file or column.
+    """Rows as text. Raises UsageError as `read_columns`."""
+    by_name = read_columns(path, columns, later)
+    return [dict(zip(by_name, row, strict=True)) for row in zip(*by_name.values(), strict=True)]
+
+
+def read_columns(
+    path: Path, columns: tuple[str, ...], later: tuple[str, ...] = ()
+) -> dict[str, tuple[str, ...]]:
+    """The texts of each column of the file. Raises UsageError for a missing file or column.
 
     later: columns that may be missing; their values are then NOT_RECORDED.
     """
     try:
         with path.open(newline="", encoding="utf-8-sig") as stream:  # Excel puts a mark in front
-            reader = csv.DictReader(stream)
-            names = list(reader.fieldnames or [])
+            lines = csv.reader(stream)
+            names = next((line for line in lines if line), [])
             absent = [name for name in later if name not in names]
             _check_header(path, names, tuple(name for name in columns if name not in absent))
-            rows = [row | dict.fromkeys(absent, NOT_RECORDED) for row in reader]
+            rows = [line for line in lines if line]
     except OSError as error:
         raise UsageError(
             f"{path}: cannot be read ({error.strerror}); run the suite first"
@@ -103,9 +111,11 @@ def read_csv(
     except (csv.Error, UnicodeDecodeError) as error:
         raise UsageError(f"{path}: not a CSV file ({error})") from error
     for number, row in enumerate(rows, start=2):
-        if None in row or None in row.values():
+        if len(row) != len(names):
             raise UsageError(f"{path}: line {number} has another number of cells than the header")
-    return rows
+    values = list(zip(*rows, strict=True)) or [()] * len(names)
+    missing = dict.fromkeys(absent, (NOT_RECORDED,) * len(rows))
+    return dict(zip(names, values, strict=True)) | missing
 
 
 def _check_header(path: Path, names: list[str], columns: tuple[str, ...]) -> None:
