@@ -302,3 +302,21 @@ def slurm_submit(cells, args, work=None, new=None) -> tuple[Path, str, str]:
     said = slurm.submit(cells, work, new or cells, args, folder)
     (script,) = (file for file in folder.glob("slurm/*.sh") if "collect" not in file.name)
     return folder, said, script.read_text()
+
+
+@pytest.fixture(scope="session")
+def mini():
+    """The published suite, with the references beside it."""
+    from bench.report.frames import load  # here: other tests need no figures
+
+    return load(REFERENCE / "mini", [], [REFERENCE / "references"])
+
+
+@pytest.fixture(scope="session")
+def report(mini, tmp_path_factory) -> Path:
+    """Its report."""
+    from bench.report.build import build
+
+    folder = tmp_path_factory.mktemp("reports") / "mini"
+    build(mini, folder)
+    return folder

@@ -21,11 +21,6 @@ from bench.stats import holm, paired_t
 
 
 @pytest.fixture(scope="module")
-def mini():
-    return load(REFERENCE / "mini", [], [REFERENCE / "references"])
-
-
-@pytest.fixture(scope="module")
 def alone():
     return load(REFERENCE / "mini")
 
