@@ -123,10 +123,10 @@ def _row(results: Results, method: str) -> str:
         said = Text("Accuracy on each task after each task, percent, mean over the cells:")
         sections.append(Section(benchmark, [cells, said, matrix_table(matrix)]))
     settings = results.protocol[results.protocol["method"] == method]
-    table = [
-        (str(key), " / ".join(dict.fromkeys(group["value"])))
-        for key, group in settings.groupby("key", sort=False)
-    ]
+    values: dict[str, dict[str, None]] = {}  # in the order of the benchmarks, each once
+    for key, value in zip(settings["key"], settings["value"], strict=True):
+        values.setdefault(key, {})[value] = None
+    table = [(key, " / ".join(found)) for key, found in values.items()]
     note = [Text(row_of(method).note)] if row_of(method).note else []
     sections.append(Section("Settings", [HtmlTable(["setting", "value"], table, frozenset())]))
     return page(label(method), sections, note, back)

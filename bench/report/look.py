@@ -335,7 +335,8 @@ def drawn_in(figure: Figure) -> Bbox:
 
 def shown_later(figure: Figure) -> list[Artist]:
     """What is seen only once its row is chosen: a part of the page's SVG, of no other picture."""
-    return figure.findobj(lambda one: (one.get_gid() or "").startswith("later|"))
+    drawn = (artist for axes in figure.axes for artist in axes.get_children())
+    return [artist for artist in drawn if (artist.get_gid() or "").startswith("later|")]
 
 
 def with_tips(svg: str) -> str:
