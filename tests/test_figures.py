@@ -240,6 +240,11 @@ def _refuse_overlaps(name, artists):
         assert not box.overlaps(other), f"{name}: {first} and {second}"
 
 
+def test_rows_without_a_cost_are_named(mini):
+    said = tables.what_has_no_cost(tables.cost_of_rows(mini))
+    assert said.startswith("Without a training step, and so without its FLOPs: RanPAC, NCM; ")
+
+
 def test_few_colours_are_near_those_of_all(tmp_path):
     """With a median cut the marks of VPT-NSP2's control were grey in the published figure."""
     (planned,) = (f for f in figures.all_figures(load(REFERENCE / "orders")) if f.name == "cost")

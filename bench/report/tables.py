@@ -337,7 +337,8 @@ def what_has_no_cost(table: pd.DataFrame) -> str:
         if known.any(axis=None) and not (all_of := known.all(axis=1)).all():
             rows = ", ".join(row_of(method).short for method in table.loc[~all_of, "method"])
             said.append(f"{why}: {rows}")
-    return f"{'; '.join(said)}.".capitalize() if said else ""
+    text = "; ".join(said)
+    return f"{text[:1].upper()}{text[1:]}." if said else ""
 
 
 def pareto_front(cost: pd.Series, accuracy: pd.Series) -> pd.Series:
