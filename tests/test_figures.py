@@ -1,7 +1,6 @@
 """What a report draws: which rows, what is said on hover, how wide and high for a paper."""
 
 import html
-import itertools
 import re
 from dataclasses import replace
 from pathlib import Path
@@ -14,9 +13,9 @@ from PIL import Image
 from report_tables import identity, run_of, write_protocol, write_suite
 
 from bench.report import figures, matrices, plots, tables
-from bench.report.build import build, build_figures
+from bench.report.build import build
 from bench.report.frames import load
-from bench.report.look import MARKERS, Paper, decades, looks, plt, style
+from bench.report.look import MARKERS, decades, looks, plt
 from bench.report.rows import ROWS
 from bench.store.facts import SuiteFacts, write_facts
 from bench.store.tables import SELECTION, write_csv
@@ -51,16 +50,6 @@ def test_rows_with_a_value_get_a_figure_per_name(tmp_path):
     }
     page = (tmp_path / "out" / "index.html").read_text()
     assert 'type="checkbox"' not in page, "these figures leave no row out"
-
-
-def test_figures_for_a_paper(tmp_path):
-    """As wide as its column, and nothing but the figures."""
-    files = build_figures(load(write_suite(tmp_path / "s")), tmp_path / "out", Paper(3.25, 7))
-    assert {"accuracy.pdf", "orders.pdf", "cost.pdf"} <= {file.name for file in files}
-    assert not (tmp_path / "out" / "index.html").exists()
-    for file in files:
-        box = re.search(rb"/MediaBox \[ ?0 0 ([\d.]+) ([\d.]+)", file.read_bytes())
-        assert float(box[1]) / 72 == pytest.approx(3.25, rel=0.03), file.name
 
 
 def test_a_figure_of_selection(tmp_path):
@@ -211,33 +200,6 @@ def test_every_cost_has_its_pareto_front_and_measured_ones_are_dashed():
         assert any(line.get_markersize() == 11 for line in lines), "its rows are ringed"
         (front,) = (line for line in lines if line.get_drawstyle() == "steps-post")
         assert front.is_dashed() == (column not in tables.COUNTED_COSTS)
-
-
-@pytest.mark.parametrize("paper", [None, Paper(3.25, 8), Paper(6.75, 8)], ids=str)
-def test_no_name_runs_into_another(paper):
-    """Of axes and of their marks; those of axes are placed once for a page's formats."""
-    results = load(REFERENCE / "mini", [REFERENCE / "references"])
-    planned = {one.name: one for one in figures.all_figures(results, paper)}
-    for name in ("accuracy", "cost", "drift", "gain"):
-        figure = planned[name].draw()
-        figure.set_dpi(72 if paper else 100)
-        figure.canvas.draw()
-        axes = [one for one in figure.axes if one.get_visible()]
-        _refuse_overlaps(name, [one.xaxis.label for one in axes] + figure.legends)
-        for one in axes:
-            for axis in (one.xaxis, one.yaxis):
-                low, high = sorted(axis.get_view_interval())
-                ticks = (tick for tick in axis.get_major_ticks() if low <= tick.get_loc() <= high)
-                _refuse_overlaps(name, [axis.label, *(tick.label1 for tick in ticks)])
-        plt.close(figure)
-    style()
-
-
-def _refuse_overlaps(name, artists):
-    boxes = [(one, one.get_window_extent()) for one in artists]
-    boxes = [(one, box) for one, box in boxes if box.width > 0 and box.height > 0]
-    for (first, box), (second, other) in itertools.combinations(boxes, 2):
-        assert not box.overlaps(other), f"{name}: {first} and {second}"
 
 
 def test_rows_without_a_cost_are_named(mini):

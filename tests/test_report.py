@@ -23,7 +23,7 @@ from bench.report.protocol import differences
 from bench.report.sections import all_answers
 from bench.report.table_files import escape_latex
 from bench.store.facts import read_facts
-from bench.store.tables import MOVEMENT, write_csv
+from bench.store.tables import MOVEMENT, PROTOCOL, write_csv
 
 PUBLISHED = [name for name in suite_names() if (REFERENCE / name / "metrics.csv").is_file()]
 
@@ -211,8 +211,11 @@ def test_missing_cells_are_listed_and_not_counted(tmp_path, no_figures):
     assert "70.5" in text
 
 
-def test_without_a_protocol_the_page_says_what_was_not_checked(tmp_path, no_figures):
+@pytest.mark.parametrize("rows", [None, []])
+def test_without_a_protocol_the_page_says_what_was_not_checked(rows, tmp_path, no_figures):
     folder = write_suite(tmp_path / "s", lambda m, r: r[0].update(stream_sha="another"))
+    if rows is not None:
+        write_csv(folder / "protocol.csv", PROTOCOL, rows)
     build(load(folder), tmp_path / "out")
     assert "could not be checked" in (tmp_path / "out" / "index.html").read_text()
 

@@ -21,6 +21,7 @@ from bench.report.look import Paper
 from bench.store.facts import read_facts
 
 COLUMN_WIDTHS = {1: 3.25, 2: 6.75}  # inches, by the columns of a page that a figure takes
+MAX_POINTS = {1: 8, 2: 10}  # of text there
 
 
 class Sources(NamedTuple):
@@ -114,13 +115,18 @@ def parse() -> argparse.Namespace:
         help="pdf: of the page that a figure is as wide as (3.25 or 6.75 inches; default: 2)",
     )
     parser.add_argument(
-        "--font-size", type=font_size, metavar="POINTS", help="pdf: 4 to 24, default: 8"
+        "--font-size",
+        type=font_size,
+        metavar="POINTS",
+        help="pdf: 4 to 8 in one column, 4 to 10 in two; default: 8",
     )
     args = parser.parse_args()
     if args.format == "pdf" and (args.tracked or args.reference):
         parser.error("--format pdf draws what is not tracked: not with --tracked or --reference")
     if args.format != "pdf" and (args.columns or args.font_size):
         parser.error("--columns and --font-size are those of --format pdf")
+    if args.columns == 1 and (args.font_size or 0) > MAX_POINTS[1]:
+        parser.error(f"--font-size in one column: a number from 4 to {MAX_POINTS[1]}")
     return args
 
 
@@ -130,8 +136,8 @@ def font_size(text: str) -> float:
         value = float(text)
     except ValueError:
         value = 0.0
-    if not 4 <= value <= 24:
-        raise argparse.ArgumentTypeError(f"'{text}': a number from 4 to 24")
+    if not 4 <= value <= MAX_POINTS[2]:
+        raise argparse.ArgumentTypeError(f"'{text}': a number from 4 to {MAX_POINTS[2]}")
     return value
 
 

@@ -23,6 +23,7 @@ from bench.report import alignment, matrices, plots
 from bench.report.frames import Results
 from bench.report.look import (
     Paper,
+    as_wide_as,
     drawn_in,
     looks,
     named_rows,
@@ -248,10 +249,7 @@ def save_for_paper(planned: PlannedFigure, folder: Path, paper: Paper) -> Path:
     """Draw a figure as wide as the paper's columns; write folder/NAME.pdf."""
     figure = planned.draw()
     plt.setp(shown_later(figure), visible=False)
-    for _ in range(8):  # what stands beside the panels keeps its size
-        box = figure.get_tightbbox()
-        margin = 2 * plt.rcParams["savefig.pad_inches"]
-        figure.set_figwidth(max(figure.get_figwidth() + paper.width - margin - box.width, 1.0))
+    as_wide_as(figure, paper.width)
     file = folder / f"{planned.name}.pdf"
     write_bytes(file, _bytes_of(figure, "pdf"))
     plt.close(figure)

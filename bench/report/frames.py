@@ -234,6 +234,8 @@ def _frame(
 ) -> pd.DataFrame:
     """Its texts are Python's own: they are read one by one, which takes long with pandas' own."""
     frame = pd.DataFrame(rows, columns=None if columns is None else list(columns))
+    if not len(frame):
+        return frame.astype(object)
     texts = [name for name in frame if pd.api.types.is_string_dtype(frame[name])]
     return frame.astype(dict.fromkeys(texts, object))
 

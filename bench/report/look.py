@@ -7,7 +7,8 @@ import itertools
 import math
 import re
 import textwrap
-from collections.abc import Iterable, Iterator
+import warnings
+from collections.abc import Iterator
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ import seaborn as sns
 from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.legend import Legend
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import FixedLocator, NullLocator
@@ -34,7 +36,8 @@ from bench.report.rows import FRONT, Row, label, row_of
 MAX_ROWS = 16  # more lines in one figure cannot be read
 MAX_STEPS = 6  # between the values of an axis: each tick takes as long to draw as a line
 MAX_NAMES_IN_A_PANEL = 6  # a longer legend stands beside the panels
-NARROWEST, NARROWEST_MATRIX = 1.6, 0.6  # inches of a panel on paper
+NEAR = 0.005  # inches that nobody sees
+NARROWEST, NARROWEST_MATRIX = 1.6, 0.6  # inches of a panel on paper, at 8 points
 LOWEST, LOWEST_MATRIX = 1.4, 0.9
 CHARACTER = 0.55  # of the font size: its width, on average
 MAX_DECADES, LOWEST_POWER = 3, -4  # of an axis that starts at 0; less than 0.0001 is hard to read
@@ -158,7 +161,7 @@ def _linestyle(row: Row) -> Any:
 
 
 def fitting(count: int, inches: float) -> int:
-    """How many of them stand side by side; inches: what each needs on paper at least."""
+    """How many stand side by side; inches: what each needs on paper at least."""
     return min(count, max(1, int(_paper.width / inches))) if _paper else count
 
 
@@ -177,12 +180,14 @@ def panels(
     if _paper:
         columns = fitting(columns, NARROWEST)
         inches = _paper.width / min(count, columns)
+        lowest *= _paper.font_size / 8
         of_text = 0.6 + lines * 1.3 * _paper.font_size / 72
         width, height = inches, of_text if lines else max(height * inches / width, lowest)
     columns = min(count, columns)
     rows = -(-count // columns)
+    below = 0.05 * _paper.font_size if _paper else 0  # the names below the last line
     figure, axes = plt.subplots(
-        rows, columns, figsize=(width * columns, height * rows), squeeze=False
+        rows, columns, figsize=(width * columns, height * rows + below), squeeze=False
     )
     if not _paper:  # there it depends on how small a panel becomes
         for axis in axes.flat[:count]:
@@ -192,19 +197,9 @@ def panels(
     return figure, list(axes.flat)
 
 
-def outer_labels(axes: Iterable[Axes], x: str, y: str) -> None:
-    """Name the axes once: below the last line of panels, and left of the first ones."""
-    for axis in axes:
-        place: Any = axis.get_subplotspec()
-        if place.is_last_row():
-            axis.set_xlabel(x)
-        if place.is_first_col():
-            axis.set_ylabel(y)
-
-
 def few_ticks(axis: Axes) -> None:
     """So few values along x that long ones do not run into each other."""
-    axis.locator_params(axis="x", nbins=max(2, int(1.8 * _inches(axis))))
+    axis.locator_params(axis="x", nbins=max(1, characters(axis) // 9))
 
 
 def _inches(axis: Axes) -> float:
@@ -213,9 +208,10 @@ def _inches(axis: Axes) -> float:
     return figure.get_figwidth() * axis.get_position().width
 
 
-def _characters(axis: Axes) -> int:
-    """How many stand side by side below a panel."""
-    return int(72 * _inches(axis) / (CHARACTER * plt.rcParams["xtick.labelsize"]))
+def characters(axis: Axes, inches: float | None = None) -> int:
+    """How many stand side by side below a panel, or in so many inches."""
+    size = FontProperties(size=plt.rcParams["xtick.labelsize"]).get_size_in_points()
+    return max(1, int(72 * (inches or _inches(axis)) / (CHARACTER * size)))
 
 
 def decades(axes: Axes, direction: str, values: pd.Series) -> None:
@@ -234,7 +230,7 @@ def decades(axes: Axes, direction: str, values: pd.Series) -> None:
         axes.set_yscale("symlog", **scale)
         axes.set_ylim(0, 1.3 * known.max())
     axis = axes.xaxis if direction == "x" else axes.yaxis
-    room = _characters(axes) // 7 if direction == "x" else len(marks)
+    room = characters(axes) // 7 if direction == "x" else len(marks)
     step = -(-(len(marks) - 1) // max(1, room - 1))
     unnamed = 0 if step == 1 else 1  # the first mark is close to 0
     axis.set_major_locator(FixedLocator([0.0, *marks[:unnamed:-step]]))
@@ -282,9 +278,7 @@ def legend(figure: Figure, handles: list[Any], small: bool = False) -> Legend:
         for axis in figure.axes:  # said once, at the left
             if axis.get_subplotspec().colspan.start:  # type: ignore[union-attr]
                 axis.set_ylabel("")
-        for axis in figure.axes:  # two names side by side do not run into each other
-            name = axis.get_xlabel().replace(" - ", "\xa0-\xa0")  # no line ends there
-            axis.set_xlabel(textwrap.fill(name, _characters(axis)))
+        _break_names(figure)
         spaced(figure)
         inches = _paper.font_size / 72 * (5 + 0.6 * max(len(one.get_label()) for one in handles))
         columns = max(1, int(_paper.width / inches))
@@ -292,6 +286,19 @@ def legend(figure: Figure, handles: list[Any], small: bool = False) -> Legend:
     elif empty and small:
         where = {"bbox_to_anchor": empty[0].get_position().get_points()[0], "loc": "lower left"}
     return figure.legend(handles=handles, frameon=False, handlelength=3, **where)
+
+
+def _break_names(figure: Figure) -> None:
+    """Two names side by side below panels do not run into each other; their lines have room."""
+    more: dict[int, int] = {}  # lines, by line of panels
+    for axis in figure.axes:
+        name = axis.get_xlabel().replace(" - ", "\xa0-\xa0")  # no line ends there
+        lines = textwrap.wrap(name, characters(axis), break_long_words=False)
+        axis.set_xlabel("\n".join(lines))
+        row = axis.get_subplotspec().rowspan.start  # type: ignore[union-attr]
+        more[row] = max(more.get(row, 0), len(lines) - 1)
+    points = 1.3 * plt.rcParams["axes.labelsize"] * sum(more.values())
+    figure.set_figheight(figure.get_figheight() + points / 72)
 
 
 def tip(artist: Artist, method: str, text: str, stays: bool = False, later: bool = False) -> None:
@@ -308,7 +315,9 @@ def spaced(figure: Figure) -> None:
     their distance: else it is looked for in each format again, which takes as long as drawing.
     """
     places = [(axes, axes.bbox.frozen()) for axes in figure.axes]
-    figure.tight_layout()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)  # names too long for that: see drawn_in
+        figure.tight_layout()
     figure.set_layout_engine(None)  # what is left of it would draw everything twice
     for axes, place in [] if _paper else places:
         x, y = axes.xaxis, axes.yaxis
@@ -325,12 +334,18 @@ def _hold(
     axis.set_label_coords(*at, axes.transAxes + away)
 
 
+def as_wide_as(figure: Figure, inches: float) -> None:
+    """With its margins; what stands beside the panels keeps its size."""
+    for _ in range(8):
+        more = inches - drawn_in(figure).width
+        if abs(more) < NEAR:
+            break
+        figure.set_figwidth(max(figure.get_figwidth() + more, 1.0))
+
+
 def drawn_in(figure: Figure) -> Bbox:
-    """Where a figure that is `spaced` is drawn, in inches; its legend may stand beside it."""
-    inches = figure.dpi_scale_trans.inverted()
-    legends = [legend.get_window_extent().transformed(inches) for legend in figure.legends]
-    margin = plt.rcParams["savefig.pad_inches"]
-    return Bbox.union([figure.bbox_inches, *(legend.padded(margin) for legend in legends)])
+    """Where a figure is drawn, in inches."""
+    return figure.get_tightbbox().padded(plt.rcParams["savefig.pad_inches"])
 
 
 def shown_later(figure: Figure) -> list[Artist]:

@@ -9,9 +9,11 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import Colormap
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 
 from bench.report.frames import Results
 from bench.report.look import (
+    CHARACTER,
     LOWEST_MATRIX,
     NARROWEST,
     NARROWEST_MATRIX,
@@ -24,11 +26,14 @@ from bench.report.look import (
 from bench.report.rows import row_of
 from bench.report.tables import select
 
-MAX_TASKS_WITH_NUMBERS, MAX_MATRICES_WITH_NUMBERS = 10, 12  # of accuracy matrices that say values
+MAX_MATRICES_WITH_NUMBERS = 12  # of accuracy, that say their values
+INCHES_OF_A_NUMBER = 0.15  # of a matrix and the names around it
 MAX_MATRICES = 4  # of a benchmark
 DARK_CELL = 65  # accuracy below which a cell is so dark that its number is white
 MAX_TICKS = 6  # more labels than that run into each other
 NO_VALUE = "#c4c4c4"
+MATRIX_SHARE = 0.58  # of the width that one has: the rest are marks, gaps and the scale
+MIN_POINTS = 5
 GAP = 0.15  # between two matrices of a line, of a matrix's width
 
 
@@ -153,14 +158,17 @@ def _draw_lines(
     figure, axes = panels(len(lines), fit * size[0], size[1], 1, lowest=LOWEST_MATRIX)
     inches = figure.get_figwidth() / fit, figure.get_figheight() / len(lines)
     ticks_x, ticks_y = (max(2, min(MAX_TICKS, int(4 * side))) for side in inches)
+    longest = max(len(one.title) for line in lines for one in line.matrices)
+    room = 72 * MATRIX_SHARE * inches[0] / CHARACTER / (longest + 1)  # points
+    points = max(MIN_POINTS, min(FontProperties(size="small").get_size_in_points(), room))
     cmap = plt.get_cmap(colours).with_extremes(bad=NO_VALUE if colours == "vlag" else "white")
     for axis, line in zip(axes, lines, strict=True):
         columns: dict[float, str] = {}  # names by place
         height = 0  # of the matrix before
         for place, one in enumerate(line.matrices):
             left = place * (1 + GAP)
-            _draw_matrix(axis, one, left, cmap)
-            if numbers and len(one.values) <= MAX_TASKS_WITH_NUMBERS:
+            _draw_matrix(axis, one, left, cmap, points)
+            if numbers and min(inches) / len(one.values) > INCHES_OF_A_NUMBER:
                 _write_numbers(axis, one.values, left)
             rows, count = one.values.shape
             columns |= {left + at: name for at, name in _names(count, ticks_x).items()}
@@ -180,8 +188,11 @@ def _draw_lines(
     return figure
 
 
-def _draw_matrix(axis: Axes, one: Matrix, left: float, cmap: Colormap) -> None:
-    """A matrix, one unit wide and high, its title, and what its cells say on hover."""
+def _draw_matrix(axis: Axes, one: Matrix, left: float, cmap: Colormap, points: float) -> None:
+    """A matrix, one unit wide and high, its title, and what its cells say on hover.
+
+    points: the size of the title.
+    """
     image = axis.imshow(
         one.values,
         cmap=cmap,
@@ -195,18 +206,18 @@ def _draw_matrix(axis: Axes, one: Matrix, left: float, cmap: Colormap) -> None:
         for (row, column), value in np.ndenumerate(one.values)
     ]
     image.set_gid(f"cells|{one.values.shape[1]}|{'|'.join(said)}")
-    _write(axis, one.title, (left + 0.5, 0), (0, 3), ha="center", va="bottom")
+    _write(axis, one.title, (left + 0.5, 0), (0, 3), ha="center", va="bottom", size=points)
 
 
 def _write(
     axis: Axes, text: str, at: tuple[float, float], points: tuple[int, int], **place: Any
 ) -> None:
-    axis.annotate(text, at, points, textcoords="offset points", size="small", **place)
+    axis.annotate(text, at, points, textcoords="offset points", **{"size": "small", **place})
 
 
 def _names(count: int, ticks: int) -> dict[float, str]:
-    """Of rows or columns, by their places between 0 and 1: about so many, from 1."""
-    step = max(1, round(count / ticks))
+    """Of rows or columns, by their places between 0 and 1: at most so many, from 1."""
+    step = -(-count // ticks)
     return {(k + 0.5) / count: str(k + 1) for k in range(0, count, step)}
 
 

@@ -14,6 +14,7 @@ from matplotlib.ticker import LogLocator, NullLocator
 from bench.report.frames import Results
 from bench.report.look import (
     Look,
+    characters,
     decades,
     few_ticks,
     first_those_shown,
@@ -33,7 +34,6 @@ POINT = "#0173b2"  # of a setting
 GREY = "#c4c4c4"  # of rows in the background
 MARKERS = {"method": "o", "reference": "s", "joint": "_"}
 MIN_PARAMETERS = 300.0  # where a log axis has its 0, left of a break
-MAX_CHARACTERS = 24  # of one axis' labels; more of them are rotated
 WIDE = 3  # costs that differ by more than this are on a log scale
 COSTS = {  # columns of tables.cost_of_rows
     "parameters": "trainable parameters",
@@ -305,9 +305,9 @@ def feature_drift(results: Results) -> Figure:
     """
     look = looks(results)
     head = int(results.movement["layer"].max()) + 1  # the place after the last block
-    step = max(1, round(head / 4))
-    ticks = {place: str(place) for place in range(1, head - step // 2, step)} | {head: "head"}
     figure, axes = panels(len(results.benchmarks), 3.6, 3.0)
+    step = max(1, round(head / (4 if characters(axes[0]) > 20 else 2)))
+    ticks = {place: str(place) for place in range(1, head - step // 2, step)} | {head: "head"}
     drift = results.movement.dropna(subset=["feature_drift"])
     means = drift.groupby(["benchmark", "method", "layer"])["feature_drift"].mean()
     first = means[[not look[method].later for method in means.index.get_level_values("method")]]
@@ -362,8 +362,9 @@ def settings(results: Results, name: str) -> Figure:
         axis.set_xticks(range(len(rows)), values)
         axis.set_xlim(-0.5, len(rows) - 0.5)
         _reference_level(axis, here.loc[here["method"] == results.reference, "faa"])
-        axis.set(title=benchmark, xlabel=name, ylabel="final average accuracy (%)")
-        crowded = len(rows) * max(map(len, values)) > MAX_CHARACTERS
+        axis.set(title=benchmark, xlabel=name, ylabel="FAA (%)")
+        axis.locator_params(axis="y", nbins="auto")  # long values leave little height
+        crowded = len(rows) * (1 + max(map(len, values))) > characters(axis)
         axis.tick_params(axis="x", rotation=45 if crowded else 0)
     spaced(figure)
     return figure

@@ -236,8 +236,9 @@ def movement_table(results: Results) -> pd.DataFrame:
     still = (of_run < MIN_RELATIVE_CHANGE).groupby(ROW_KEYS).agg(["sum", "size"])
     still = still[still["sum"] > 0].astype(str)
     table = results.movement[ROW_KEYS].drop_duplicates().set_index(ROW_KEYS)
-    table["prompt_rms"] = last.groupby(ROW_KEYS)["prompt_rms"].mean()
-    table["relative_change"] = prompts.groupby(ROW_KEYS)["relative_change"].mean()
+    # Not .mean(), which adds in another order: published digits are those of this one.
+    table["prompt_rms"] = last.groupby(ROW_KEYS)["prompt_rms"].agg(pd.Series.mean)
+    table["relative_change"] = prompts.groupby(ROW_KEYS)["relative_change"].agg(pd.Series.mean)
     table["feature_drift"] = read_by_head(results).groupby(ROW_KEYS)["feature_drift"].mean()
     table["flag"] = "HARDLY MOVED (" + still["sum"] + " of " + still["size"] + " runs)"
     return table.fillna({"flag": ""}).reset_index()[[*ROW_KEYS, *columns]]
