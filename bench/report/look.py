@@ -202,16 +202,12 @@ def few_ticks(axis: Axes) -> None:
     axis.locator_params(axis="x", nbins=max(1, characters(axis) // 9))
 
 
-def _inches(axis: Axes) -> float:
-    """How wide a panel is."""
+def characters(axis: Axes) -> int:
+    """How many stand side by side below a panel."""
     figure: Any = axis.figure
-    return figure.get_figwidth() * axis.get_position().width
-
-
-def characters(axis: Axes, inches: float | None = None) -> int:
-    """How many stand side by side below a panel, or in so many inches."""
+    inches = figure.get_figwidth() * axis.get_position().width
     size = FontProperties(size=plt.rcParams["xtick.labelsize"]).get_size_in_points()
-    return max(1, int(72 * (inches or _inches(axis)) / (CHARACTER * size)))
+    return max(1, int(72 * inches / (CHARACTER * size)))
 
 
 def decades(axes: Axes, direction: str, values: pd.Series) -> None:
@@ -316,10 +312,12 @@ def spaced(figure: Figure) -> None:
     """
     places = [(axes, axes.bbox.frozen()) for axes in figure.axes]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)  # names too long for that: see drawn_in
+        warnings.filterwarnings("ignore", "Tight layout", UserWarning)  # too long names: drawn_in
         figure.tight_layout()
     figure.set_layout_engine(None)  # what is left of it would draw everything twice
-    for axes, place in [] if _paper else places:
+    if _paper:  # one format, and panels are still made wider
+        return
+    for axes, place in places:
         x, y = axes.xaxis, axes.yaxis
         _hold(figure, axes, x, (0.5, 0), (0, x.label.get_position()[1] - place.y0))
         _hold(figure, axes, y, (0, 0.5), (y.label.get_position()[0] - place.x0, 0))

@@ -26,7 +26,7 @@ from bench.report.look import (
 from bench.report.rows import row_of
 from bench.report.tables import select
 
-MAX_MATRICES_WITH_NUMBERS = 12  # of accuracy, that say their values
+MAX_TASKS_WITH_NUMBERS, MAX_MATRICES_WITH_NUMBERS = 10, 12  # of accuracy matrices that say values
 INCHES_OF_A_NUMBER = 0.15  # of a matrix and the names around it
 MAX_MATRICES = 4  # of a benchmark
 DARK_CELL = 65  # accuracy below which a cell is so dark that its number is white
@@ -159,8 +159,8 @@ def _draw_lines(
     inches = figure.get_figwidth() / fit, figure.get_figheight() / len(lines)
     ticks_x, ticks_y = (max(2, min(MAX_TICKS, int(4 * side))) for side in inches)
     longest = max(len(one.title) for line in lines for one in line.matrices)
-    room = 72 * MATRIX_SHARE * inches[0] / CHARACTER / (longest + 1)  # points
-    points = max(MIN_POINTS, min(FontProperties(size="small").get_size_in_points(), room))
+    fits = 72 * MATRIX_SHARE * inches[0] / CHARACTER / (longest + 1)  # points
+    points = max(MIN_POINTS, min(FontProperties(size="small").get_size_in_points(), fits))
     cmap = plt.get_cmap(colours).with_extremes(bad=NO_VALUE if colours == "vlag" else "white")
     for axis, line in zip(axes, lines, strict=True):
         columns: dict[float, str] = {}  # names by place
@@ -168,9 +168,10 @@ def _draw_lines(
         for place, one in enumerate(line.matrices):
             left = place * (1 + GAP)
             _draw_matrix(axis, one, left, cmap, points)
-            if numbers and min(inches) / len(one.values) > INCHES_OF_A_NUMBER:
-                _write_numbers(axis, one.values, left)
             rows, count = one.values.shape
+            room = min(inches) / rows > INCHES_OF_A_NUMBER
+            if numbers and room and rows <= MAX_TASKS_WITH_NUMBERS:
+                _write_numbers(axis, one.values, left)
             columns |= {left + at: name for at, name in _names(count, ticks_x).items()}
             if place and rows != height and GAP * inches[0] > 0.15:
                 for at, name in _names(rows, ticks_y).items():
@@ -210,9 +211,14 @@ def _draw_matrix(axis: Axes, one: Matrix, left: float, cmap: Colormap, points: f
 
 
 def _write(
-    axis: Axes, text: str, at: tuple[float, float], points: tuple[int, int], **place: Any
+    axis: Axes,
+    text: str,
+    at: tuple[float, float],
+    points: tuple[int, int],
+    size: float | str = "small",
+    **place: Any,
 ) -> None:
-    axis.annotate(text, at, points, textcoords="offset points", **{"size": "small", **place})
+    axis.annotate(text, at, points, textcoords="offset points", size=size, **place)
 
 
 def _names(count: int, ticks: int) -> dict[float, str]:
